@@ -1,0 +1,201 @@
+"""The numbers of a run: `metrics.csv`, always, and Weights & Biases, offline unless asked otherwise."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from caliper.files import replacing
+from caliper.types import CaliperError
+
+INDEX = ("phase", "env_steps", "updates", "wall_s")
+
+
+class RunLog:
+    """Appends rows to `metrics.csv`, each on the disk before `log` returns.
+
+    The table is wide: a metric first seen late adds a column, and earlier rows stay empty there. A row is
+    appended in place; only a new column rewrites the file. A context manager.
+
+    Args:
+        folder: the run folder. An existing `metrics.csv` is continued, its wall clock included.
+        wandb: keyword arguments of `wandb.init` (mode, project, name, ...). The mode is "offline" unless
+            given, so nothing needs an account or a network; "disabled", or None here, does not even import wandb.
+        config: shown beside the curves in wandb.
+
+    Raises:
+        CaliperError: the file cannot be written, or wandb does not start.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        wandb: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path = Path(folder) / "metrics.csv"
+        self._columns, rows = _read(self.path) if self.path.exists() else (list(INDEX), [])
+        self._rewrite(rows)  # also drops a last line that a kill has torn
+        self._start_clock(rows)
+        self._wandb = _start_wandb(Path(folder), wandb, config)
+
+    def log(self, phase: str, env_steps: int, updates: int, metrics: Mapping[str, float | Tensor]) -> None:
+        """Adds a row.
+
+        Args:
+            phase: "offline" or "online".
+            env_steps: environment steps taken so far.
+            updates: gradient updates made so far.
+            metrics: numbers or 0-d tensors. Here alone tensors leave their device, all at once.
+        """
+        floats = to_floats(metrics)
+        wall = time.perf_counter() - self._zero
+        row = {"phase": phase, "env_steps": str(env_steps), "updates": str(updates), "wall_s": f"{wall:.3f}"}
+        # Nine digits tell any two float32 numbers apart.
+        row |= {name: f"{value:.9g}" for name, value in floats.items()}
+        new = [name for name in row if name not in self._columns]
+        if new:
+            _, rows = _read(self.path)
+            self._columns += new
+            self._rewrite([*rows, row])
+        else:
+            self._append(row)
+        if self._wandb is not None:
+            index = {"phase": phase, "env_steps": env_steps, "updates": updates, "wall_s": wall}
+            self._wandb.log({**index, **floats})
+
+    def truncate(self, updates: int, env_steps: int) -> None:
+        """Drops the rows after a checkpoint, so that a resumed run repeats no part of its curve."""
+        _, rows = _read(self.path)
+        rows = [r for r in rows if int(r["updates"]) <= updates and int(r["env_steps"]) <= env_steps]
+        self._rewrite(rows)
+        self._start_clock(rows)
+
+    def close(self) -> None:
+        """Ends the wandb run, if there is one."""
+        if self._wandb is not None:
+            self._wandb.finish()
+            self._wandb = None
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start_clock(self, rows: Sequence[Mapping[str, str]]) -> None:
+        self._zero = time.perf_counter() - (float(rows[-1]["wall_s"]) if rows else 0.0)
+
+    def _append(self, row: Mapping[str, str]) -> None:
+        try:
+            with open(self.path, "a", newline="", encoding="utf-8") as file:
+                file.write(_lines([[row.get(name, "") for name in self._columns]]))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise CaliperError(
+                f"Cannot write {self.path}: {error.strerror}; free some space and resume."
+            ) from error
+
+    def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:
+        cells = [[row.get(name, "") for name in self._columns] for row in rows]
+        with replacing(self.path) as partial:
+            partial.write_text(_lines([self._columns, *cells]), encoding="utf-8", newline="")
+
+
+def to_floats(metrics: Mapping[str, float | Tensor]) -> dict[str, float]:
+    """Plain numbers, with one device synchronisation for all tensors together."""
+    tensors = {name: value.detach() for name, value in metrics.items() if isinstance(value, Tensor)}
+    values: list[float] = []
+    if tensors:
+        device = next(iter(tensors.values())).device
+        values = torch.stack([t.to(device, torch.float64).reshape(()) for t in tensors.values()]).tolist()
+    read = dict(zip(tensors, values, strict=True))
+    return {name: read[name] if name in read else float(value) for name, value in metrics.items()}
+
+
+def read_metrics(path: Path | str) -> dict[str, NDArray[Any]]:
+    """Reads a `metrics.csv` (or that of a run folder) into columns of one length.
+
+    Returns:
+        "phase" as strings, "env_steps" and "updates" as int64, others as float64, NaN where a row has none.
+
+    Raises:
+        CaliperError: there is no such file, or it is not a metrics file.
+    """
+    path = Path(path)
+    path = path / "metrics.csv" if path.is_dir() else path
+    columns, rows = _read(path)
+    kinds = {"phase": str, "env_steps": np.int64, "updates": np.int64}
+    try:
+        return {
+            name: np.array([row.get(name) or "nan" for row in rows], dtype=str).astype(
+                kinds.get(name, np.float64)
+            )
+            for name in columns
+        }
+    except ValueError as error:
+        raise CaliperError(
+            f"{path} holds something other than numbers ({error}); restore it or remove it."
+        ) from error
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and rows, without empty cells and without a torn last line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CaliperError(
+            f"Cannot read {path}: {error}; name a run folder that has a metrics.csv."
+        ) from error
+    table = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
+    if not table or tuple(table[0][: len(INDEX)]) != INDEX:
+        raise CaliperError(f"{path} is not a metrics file: its first columns must be {', '.join(INDEX)}.")
+    return table[0], [{k: v for k, v in zip(table[0], row, strict=False) if v} for row in table[1:]]
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
+
+
+def _start_wandb(folder: Path, settings: Mapping[str, Any] | None, config: Mapping[str, Any] | None) -> Any:
+    """A wandb run whose files stay inside the run folder, or None."""
+    arguments = {
+        "project": "caliper",
+        "name": folder.name,
+        "mode": "offline",
+        **(settings or {"mode": "disabled"}),
+    }
+    if arguments["mode"] == "disabled":
+        return None
+    # Read by wandb's helper process: no reports to its makers, and no logs in the home folder.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB_CACHE_DIR", str(folder.resolve() / "wandb" / "cache"))
+    try:
+        import wandb
+
+        quiet = wandb.Settings(silent=True, console="off", disable_git=True, save_code=False)
+        run = wandb.init(dir=str(folder), config=dict(config or {}), settings=quiet, **arguments)
+        for axis in ("env_steps", "updates"):
+            run.define_metric(axis)
+        run.define_metric("*", step_metric="updates")
+    except Exception as error:
+        raise CaliperError(
+            f"wandb does not start ({error}); go on without it: wandb.mode=disabled."
+        ) from error
+    return run
