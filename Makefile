@@ -49,6 +49,7 @@ $(READY): pyproject.toml constraints.txt
 	  echo "'$(PYTHON)' cannot make virtual environments: run 'apt-get install python3-venv' (Debian, Ubuntu) and try again." >&2; exit 1; }
 	@echo "Installing into .venv: about 7 GB, some minutes, once."
 	$(PYTHON) -m venv .venv
+	$(PIP) install --quiet -c constraints.txt --upgrade pip
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	$(PIP) install -c constraints.txt --no-deps robosuite
 	@touch $@
