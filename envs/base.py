@@ -1,0 +1,75 @@
+"""The contract of a vectorised environment: torch in, torch out, many worlds, one device."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from caliper.types import Obs, ObsSpec, Step
+
+
+class VectorEnv(ABC):
+    """n worlds of one task, stepped together, with same-step autoreset.
+
+    Each episode is drawn from a seed of its own, so that what happens in it does not depend on `num_envs`.
+
+    Attributes:
+        num_envs: number of worlds n.
+        device: where all tensors live.
+        spec: what an observation holds.
+        action_dim: length of an action; entries in [-1, 1].
+        horizon: control steps after which an episode is truncated.
+        state_dim: length of a simulator state, [time, qpos, qvel].
+        scene_hash: identifies the compiled scene.
+    """
+
+    num_envs: int
+    device: torch.device
+    spec: ObsSpec
+    action_dim: int
+    horizon: int
+    state_dim: int
+    scene_hash: str
+
+    @abstractmethod
+    def reset(self, mask: Tensor | None = None, seeds: Tensor | None = None) -> Obs:
+        """Starts new episodes.
+
+        Args:
+            mask: bool (n,), the worlds to reset; None for all.
+            seeds: int64 (n,), the episodes' seeds, read where `mask` is set; None continues each world's own series.
+
+        Returns:
+            The observation of all worlds.
+        """
+
+    @abstractmethod
+    def step(self, action: Tensor) -> Step:
+        """Applies float (n, a) actions for one control step; worlds whose episode ends are reset at once."""
+
+    @abstractmethod
+    def observe(self) -> Obs:
+        """The observation of all worlds as they are now."""
+
+    @abstractmethod
+    def get_state(self) -> Tensor:
+        """Simulator states [time, qpos, qvel], float64 (n, s)."""
+
+    @abstractmethod
+    def set_state(self, state: Tensor) -> None:
+        """Puts the first m worlds into given states, float64 (m, s) with m at most n, to be looked at."""
+
+    @abstractmethod
+    def render(self, cameras: tuple[str, ...], size: int) -> Tensor:
+        """Pictures from any camera of the scene, uint8 (n, v, 3, size, size)."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue the running episodes exactly."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues from what `state_dict` returned."""

@@ -1,0 +1,55 @@
+"""What a physics engine offers: n worlds of one model, advanced together under the arm's controller."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import mujoco
+import torch
+import warp as wp
+from torch import Tensor
+
+from caliper.envs.controller import OperationalSpace
+
+
+class Engine(ABC):
+    """n worlds of one MuJoCo model. All tensors are live views of the engine's memory on `device`.
+
+    Between calls the position- and velocity-dependent fields always belong to the current state.
+
+    Attributes:
+        qpos, qvel, ctrl, warmstart: (n, nq), (n, nv), (n, nu), (n, nv).
+        xpos, xmat: body poses, metres, (n, nbody, 3) and (n, nbody, 3, 3).
+        site_xpos, site_xmat: site poses, likewise.
+        controller: the batched operational-space controller, whose arrays the caller may write.
+    """
+
+    model: mujoco.MjModel
+    num_worlds: int
+    device: torch.device
+    wp_device: wp.Device
+    controller: OperationalSpace
+    qpos: Tensor
+    qvel: Tensor
+    ctrl: Tensor
+    warmstart: Tensor
+    xpos: Tensor
+    xmat: Tensor
+    site_xpos: Tensor
+    site_xmat: Tensor
+
+    @abstractmethod
+    def advance(self, substeps: int) -> None:
+        """Runs physics steps, each under fresh torques towards the controller's goal."""
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Recomputes derived fields after `qpos` or `qvel` were written."""
+
+    @abstractmethod
+    def pose_arrays(self) -> dict[str, Tensor]:
+        """What the renderer needs: geom_xpos, geom_xmat, cam_xpos, cam_xmat, as (n, count, 3[, 3])."""
+
+    @abstractmethod
+    def overflow(self) -> Tensor:
+        """bool (n,): worlds that have lost contacts to a full buffer since the last call."""

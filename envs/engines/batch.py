@@ -1,0 +1,66 @@
+"""CPU engine: `mujoco.batch`, float64, a thread pool over worlds. The numbers the other engine is held to."""
+
+from __future__ import annotations
+
+import mujoco
+import torch
+import warp as wp
+from mujoco.batch import Batch
+from torch import Tensor
+
+from caliper.envs.controller import OperationalSpace
+from caliper.envs.engines.base import Engine
+
+STAGE_VEL = int(mujoco.mjtStage.mjSTAGE_VEL)
+_DTYPES = {
+    **{k: wp.float64 for k in ("qpos", "qvel", "ctrl", "M", "qfrc_bias", "qacc_warmstart")},
+    **{k: wp.vec3d for k in ("site_xpos", "xpos", "subtree_com", "geom_xpos", "cam_xpos")},
+    **{k: wp.mat33d for k in ("site_xmat", "xmat", "geom_xmat", "cam_xmat")},
+    "cdof": wp.spatial_vectord,
+}
+
+
+class BatchEngine(Engine):
+    """Engine on the CPU."""
+
+    def __init__(self, model: mujoco.MjModel, num_worlds: int, control_freq: float, threads: int) -> None:
+        """Args: the scene, the number of worlds, control steps per second, threads of the physics pool."""
+        self.model, self.num_worlds = model, num_worlds
+        self.device, self.wp_device = torch.device("cpu"), wp.get_device("cpu")
+        self._batch = Batch(model, nsim=num_worlds, nthread=min(threads, num_worlds), persistent=True)
+        self._bound = {k: self._batch.bind(k) for k in _DTYPES}  # keeps the memory alive
+        arrays = {k: self._view(k) for k in _DTYPES}
+        self._tensors: dict[str, Tensor] = {k: wp.to_torch(a) for k, a in arrays.items()}
+        for name in ("qpos", "qvel", "ctrl", "xpos", "xmat", "site_xpos", "site_xmat"):
+            setattr(self, name, self._tensors[name])
+        self.warmstart = self._tensors["qacc_warmstart"]
+        self.controller = OperationalSpace(model, arrays, control_freq, self.wp_device)
+
+    def _view(self, name: str) -> wp.array:
+        """A Warp array over a bound MuJoCo field, without a copy."""
+        array, dtype = self._bound[name], _DTYPES[name]
+        shape = array.shape if dtype is wp.float64 else array.shape[:2]
+        strides = array.strides[: len(shape)]  # state fields are columns of one block of rows
+        return wp.array(
+            ptr=array.ctypes.data, dtype=dtype, shape=shape, strides=strides, device="cpu", copy=False
+        )
+
+    def advance(self, substeps: int) -> None:
+        """See `Engine`."""
+        self.controller.set_goal()
+        for _ in range(substeps):
+            self.controller.apply()
+            self._batch.step(stage=STAGE_VEL)
+
+    def refresh(self) -> None:
+        """See `Engine`."""
+        self._batch.forward(stage=STAGE_VEL)
+
+    def pose_arrays(self) -> dict[str, Tensor]:
+        """See `Engine`."""
+        return {k: self._tensors[k] for k in ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat")}
+
+    def overflow(self) -> Tensor:
+        """See `Engine`. MuJoCo grows its contact memory, so nothing is ever lost."""
+        return torch.zeros(self.num_worlds, dtype=torch.bool)
+

@@ -1,0 +1,70 @@
+"""GPU engine: MuJoCo Warp, float32, on CUDA; on Warp's CPU device it runs the same code for tests."""
+
+from __future__ import annotations
+
+import mujoco
+import mujoco_warp as mjw
+import torch
+import warp as wp
+from torch import Tensor
+
+from caliper.envs.controller import OperationalSpace
+from caliper.envs.engines.base import Engine
+
+CONTACTS, CONSTRAINTS = 48, 200  # per world; grasping the can needs at most 16 and 60
+_FIELDS = ("qpos", "qvel", "ctrl", "M", "qfrc_bias", "site_xpos", "site_xmat", "subtree_com", "cdof")
+
+
+class WarpEngine(Engine):
+    """Engine on any Warp device."""
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        num_worlds: int,
+        control_freq: float,
+        device: torch.device,
+        contacts: int = CONTACTS,
+        constraints: int = CONSTRAINTS,
+    ) -> None:
+        """Args: the scene, number of worlds, control steps per second, device, contact memory per world."""
+        self.model, self.num_worlds, self.device = model, num_worlds, device
+        self.wp_device = wp.device_from_torch(device)
+        with wp.ScopedDevice(self.wp_device):
+            self.mjw_model = mjw.put_model(model)
+            self.mjw_model.opt.warn_overflow = 0  # counted by `overflow`, not printed
+            self.mjw_data = mjw.make_data(model, nworld=num_worlds, nconmax=contacts, njmax=constraints)
+        data = self.mjw_data
+        for name in ("qpos", "qvel", "ctrl", "xpos", "xmat", "site_xpos", "site_xmat"):
+            setattr(self, name, wp.to_torch(getattr(data, name)))
+        self.warmstart = wp.to_torch(data.qacc_warmstart)
+        self._overflow = wp.to_torch(data.overflow)
+        arrays = {k: getattr(data, k) for k in _FIELDS}
+        self.controller = OperationalSpace(model, arrays, control_freq, self.wp_device)
+
+    def advance(self, substeps: int) -> None:
+        """See `Engine`."""
+        with wp.ScopedDevice(self.wp_device):
+            self.controller.set_goal()
+            for _ in range(substeps):
+                self.controller.apply()
+                mjw.step2(self.mjw_model, self.mjw_data)
+                mjw.step1(self.mjw_model, self.mjw_data)
+
+    def refresh(self) -> None:
+        """See `Engine`."""
+        with wp.ScopedDevice(self.wp_device):
+            mjw.step1(self.mjw_model, self.mjw_data)
+
+    def pose_arrays(self) -> dict[str, Tensor]:
+        """See `Engine`."""
+        data = self.mjw_data
+        return {
+            k: wp.to_torch(getattr(data, k)) for k in ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat")
+        }
+
+    def overflow(self) -> Tensor:
+        """See `Engine`."""
+        lost = self._overflow != 0
+        self._overflow.zero_()
+        return lost

@@ -1,0 +1,121 @@
+"""The scripted expert: a pick-and-place state machine for all worlds at once, with knobs that spoil it.
+
+It reads the simulator's state (no pictures) and saturates its commands, because in robosuite's 'achieved' goal mode
+small offsets stall in friction: hence a gain that saturates at 2 cm, tolerances of 12 mm, and time-outs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from caliper.envs.random import normal
+from caliper.envs.sim import SimEnv
+
+HOVER, DESCEND, CLOSE, LIFT, CARRY, LOWER, OPEN, RETREAT = range(8)
+GAIN = 0.02  # metres of error at which the command saturates, at 20 Hz
+TOL, YAW_TOL, YAW_GAIN = 0.012, 0.08, 0.25
+RETRY, DROPPED = 0.03, 0.10  # metres: the object moved away under the gripper; it was lost from it
+CLOSE_TIME, OPEN_TIME, STALL_TIME = 0.4, 0.3, 1.25  # seconds
+RETREAT_Z = 0.12
+ROTATION_NOISE = 0.3  # of the translation's
+
+
+class Expert:
+    """Acts in a `SimEnv`; one phase and one clock per world, restarted with the world's episode."""
+
+    def __init__(self, env: SimEnv, noise: Tensor, bias: Tensor) -> None:
+        """Prepares for the episodes that run in `env`.
+
+        Args:
+            env: the worlds.
+            noise: (n,), standard deviation of Gaussian noise added to the translation, in units of the action.
+            bias: (n,), metres by which the episode's grasp point is off, in a direction drawn from its seed.
+        """
+        self.env, self.noise, self.bias = env, noise, bias
+        n, device = env.num_envs, env.device
+        self.phase = torch.zeros(n, dtype=torch.long, device=device)
+        self.clock = torch.zeros(n, dtype=torch.long, device=device)
+        self.hold = torch.zeros(n, 3, dtype=torch.float64, device=device)
+
+    def act(self) -> Tensor:
+        """Actions for the worlds as they are now, float32 (n, a) in [-1, 1]."""
+        env, plan, freq = self.env, self.env.task.plan, self.env.control_freq
+        fresh = env.steps == 0
+        self.phase, self.clock = self.phase.masked_fill(fresh, HOVER), self.clock.masked_fill(fresh, 0)
+        grip, obj = env.grip_pos.double(), env.object_pos.double()
+        angle = 2 * math.pi * normal(env.seeds, 1, stream=3)[:, 0]
+        off = torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], 1) * self.bias[:, None]
+        grasp = obj + off
+        up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64, device=env.device)
+        yaw_error = self._yaw_error()
+        flat = (grasp - grip)[:, :2].norm(dim=1)
+
+        def go(where: Tensor, to: int) -> None:
+            self.clock.masked_fill_(where, 0)
+            self.phase.masked_fill_(where, to)
+            self.hold.copy_(torch.where(where[:, None], grip, self.hold))
+
+        # Transitions, each world at most one per step: decided on the phase at the start of the step.
+        phase = self.phase.clone()
+        self.clock += 1
+        seconds = self.clock / freq
+        carried = obj - grip
+        go((phase == HOVER) & (flat < TOL) & (yaw_error.abs() < YAW_TOL), DESCEND)
+        near = (flat < TOL) & ((grasp - grip)[:, 2].abs() < TOL)
+        go((phase == DESCEND) & (near | (seconds > STALL_TIME)), CLOSE)
+        go((phase == DESCEND) & (flat > RETRY), HOVER)
+        go((phase == CLOSE) & (seconds >= CLOSE_TIME), LIFT)
+        lost = carried.norm(dim=1) > DROPPED
+        go((phase == LIFT) & lost & (seconds > 0.15), HOVER)
+        if plan.target is not None:
+            target = torch.tensor([*plan.target, plan.release_z], dtype=torch.float64, device=env.device)
+            over = (obj - target)[:, :2].norm(dim=1)
+            go((phase == LIFT) & ~lost & (grip[:, 2] > plan.carry_z - 0.02), CARRY)
+            go((phase == CARRY) & (over < plan.target_tol), LOWER)
+            go((phase == CARRY) & lost, HOVER)
+            low = (obj[:, 2] - plan.release_z).abs() < TOL
+            go((phase == LOWER) & (low | (seconds > STALL_TIME)), OPEN)
+            go((phase == OPEN) & (seconds >= OPEN_TIME), RETREAT)
+            go((phase == RETREAT) & (seconds > 1.0), HOVER)  # it missed: try again
+        else:
+            target = obj
+        # Waypoint of each phase.
+        above = torch.where((self.phase == CARRY)[:, None], target - carried, self.hold)
+        above = torch.cat([above[:, :2], torch.full_like(above[:, 2:], plan.carry_z)], 1)
+        ways = torch.stack(
+            [
+                grasp + plan.hover * up,
+                grasp,
+                self.hold,
+                above,
+                above,
+                target - carried,
+                self.hold,
+                self.hold + RETREAT_Z * up,
+            ],
+            1,
+        )  # n 8 3
+        way = ways.gather(1, self.phase[:, None, None].expand(-1, 1, 3))[:, 0]
+        move = torch.clamp((way - grip) / (GAIN * 20 / freq), -1, 1)
+        turning = (self.phase == HOVER) | (self.phase == DESCEND)
+        turn = torch.zeros_like(move)
+        turn[:, 2] = torch.where(turning, torch.clamp(yaw_error / YAW_GAIN, -1, 1), 0.0)
+        eps = normal(env.seeds, 6, stream=16 + env.steps) * self.noise[:, None]
+        closed = (self.phase >= CLOSE) & (self.phase <= LOWER)
+        parts = [move + eps[:, :3]]
+        if env.action_dim == 7:
+            parts.append(turn + ROTATION_NOISE * eps[:, 3:])
+        parts.append(torch.where(closed, 1.0, -1.0).double()[:, None])
+        return torch.cat(parts, 1).clamp(-1, 1).float()
+
+    def _yaw_error(self) -> Tensor:
+        """Angle from the fingers' axis to the nearest equivalent angle of the object, radians, (n,)."""
+        symmetry, env = self.env.task.plan.symmetry, self.env
+        if symmetry is None or env.action_dim != 7:
+            return torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
+        obj, grip = env.object_mat.double(), env.grip_mat.double()
+        error = torch.atan2(obj[:, 1, 0], obj[:, 0, 0]) - torch.atan2(grip[:, 1, 1], grip[:, 0, 1])
+        return torch.remainder(error + symmetry / 2, symmetry) - symmetry / 2

@@ -1,0 +1,124 @@
+"""The only renderer: MuJoCo Warp's ray tracer, on CPU and GPU alike. No OpenGL, no display.
+
+It draws from poses alone, so it serves either engine: each control step the engine's geom and camera poses are copied
+into the tracer's own data, worlds are traced in chunks (one thread each on a CPU), and the packed colours are unpacked
+to uint8 channels-first images.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import mujoco
+import mujoco_warp as mjw
+import torch
+import warp as wp
+from torch import Tensor
+
+from caliper.envs.engines.base import Engine
+from caliper.types import CaliperError
+
+GEOM_GROUP = 1  # robosuite's visual geoms
+CPU_CHUNK = 4  # worlds traced together; small enough that a reset of one world re-renders few
+
+
+class _Chunk:
+    """The ray tracer's context for a slice of the worlds."""
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        cameras: list[str],
+        size: int,
+        worlds: slice,
+        device: wp.Device,
+        antialias: int,
+    ) -> None:
+        self.worlds, self.device = worlds, device
+        n = worlds.stop - worlds.start
+        data = mujoco.MjData(model)
+        mujoco.mj_forward(model, data)
+        with wp.ScopedDevice(device):
+            self.model = mjw.put_model(model)
+            self.data = mjw.put_data(model, data, nworld=n)
+            self.context = mjw.create_render_context(
+                model,
+                nworld=n,
+                cam_res=(size, size),
+                render_rgb=True,
+                render_depth=False,
+                render_seg=False,
+                cam_active=cameras,
+                enabled_geom_groups=[GEOM_GROUP],
+                enable_specular=False,
+                enable_emission=False,
+                samples_per_pixel=antialias,
+            )
+        self.poses = {
+            k: wp.to_torch(getattr(self.data, k)) for k in ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat")
+        }
+        packed = wp.to_torch(self.context.rgb_data.view(wp.int32)).view(torch.uint8)
+        self.image = packed.view(n, len(cameras), size, size, 4)  # n v h w (b g r a)
+
+    def trace(self, poses: dict[str, Tensor], out: Tensor) -> None:
+        for name, pose in self.poses.items():
+            pose.copy_(poses[name][self.worlds].view(pose.shape))
+        with wp.ScopedDevice(self.device):
+            mjw.refit_bvh(self.model, self.data, self.context)
+            mjw.render(self.model, self.data, self.context)
+        rgb = self.image[..., :3].flip(-1)  # n v h w c
+        out[self.worlds] = rgb.permute(0, 1, 4, 2, 3)
+
+
+class Renderer:
+    """Pictures of n worlds from given cameras."""
+
+    def __init__(
+        self, engine: Engine, cameras: tuple[str, ...], size: int, threads: int = 1, antialias: int = 1
+    ) -> None:
+        """Builds the ray tracer's acceleration structures (about half a second).
+
+        Args:
+            engine: whose worlds to draw.
+            cameras: names of cameras in the scene.
+            size: side of the square images, pixels.
+            threads: chunks of worlds traced side by side on a CPU.
+            antialias: rays per pixel and axis; the cost grows with its square.
+
+        Raises:
+            CaliperError: no such camera in the scene.
+        """
+        model, n = engine.model, engine.num_worlds
+        known = [model.camera(i).name for i in range(model.ncam)]
+        for name in cameras:
+            if name not in known:
+                raise CaliperError(f"camera '{name}' is not in the scene; choose from: {', '.join(known)}")
+        chunk = n if engine.wp_device.is_cuda else CPU_CHUNK
+        slices = [slice(i, min(i + chunk, n)) for i in range(0, n, chunk)]
+        self._chunks = [
+            _Chunk(model, list(cameras), size, part, engine.wp_device, antialias) for part in slices
+        ]
+        self._engine = engine
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 and len(slices) > 1 else None
+        self._shape = (n, len(cameras), 3, size, size)
+
+    def render(self, out: Tensor | None = None, worlds: Tensor | None = None) -> Tensor:
+        """Draws the worlds as they are now.
+
+        Args:
+            out: uint8 (n, v, 3, h, w) to draw into, or None for a new tensor.
+            worlds: bool (n,); chunks without such a world keep what `out` held. None draws all.
+
+        Returns:
+            uint8 (n, v, 3, h, w), RGB, origin at the top left.
+        """
+        if out is None:
+            out = torch.empty(self._shape, dtype=torch.uint8, device=self._engine.device)
+        poses = self._engine.pose_arrays()
+        chunks = [c for c in self._chunks if worlds is None or bool(worlds[c.worlds].any())]
+        if self._pool is None:
+            for chunk in chunks:
+                chunk.trace(poses, out)
+        else:
+            list(self._pool.map(lambda c: c.trace(poses, out), chunks))
+        return out

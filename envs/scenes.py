@@ -1,0 +1,124 @@
+"""robosuite's scenes as one harmonised MuJoCo model, the same for physics on every engine and for every picture.
+
+robosuite supplies the robots, arenas and objects (MJCF), never the step loop. The composed scene is then harmonised:
+what only costs time or renders differently in different renderers is removed, so that the two engines and all images
+come from one model whose hash identifies it in datasets and checkpoints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+from PIL import Image
+
+from caliper.types import CaliperError
+
+TEXTURE_SIZE = 64  # pixels; the ray tracer samples points, so larger textures only alias at policy resolution
+# Diffuse light that a surface facing the light receives; OpenGL clamps the sum at 1 and the ray tracer does not.
+HEADLIGHT_AMBIENT, HEADLIGHT_DIFFUSE, LIGHT_DIFFUSE = 0.1, 0.3, 0.55
+HARMONISED = 1  # version of the rules below; part of the scene's hash
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A compiled scene and the hash that identifies it (first 16 hex digits of SHA-256)."""
+
+    model: mujoco.MjModel
+    hash: str
+
+
+def load_robosuite() -> Any:
+    """Imports `robosuite.models` without its import-time warnings.
+
+    Raises:
+        CaliperError: robosuite is not installed; says the one line that installs it.
+    """
+    root = logging.getLogger("robosuite_logs")
+    root.addFilter(lambda record: record.levelno >= logging.ERROR)
+    try:
+        import robosuite.models as models
+    except ImportError as error:
+        raise CaliperError(
+            f"robosuite cannot be imported ({error}); install it with: pip install --no-deps robosuite==1.5.2"
+        ) from error
+    return models
+
+
+def compose(arena: Any, objects: list[Any], base_pos: tuple[float, float, float]) -> mujoco.MjSpec:
+    """robosuite's Panda with its gripper and mount, an arena and objects, as an editable MuJoCo spec.
+
+    Args:
+        arena: a `robosuite.models.arenas.Arena`.
+        objects: `robosuite.models.objects.MujocoObject`s.
+        base_pos: the robot's base in the world, metres.
+    """
+    load_robosuite()
+    from robosuite.models.bases import robot_base_factory
+    from robosuite.models.grippers import gripper_factory
+    from robosuite.models.robots import create_robot
+    from robosuite.models.tasks import ManipulationTask
+
+    robot = create_robot("Panda", idn=0)
+    robot.add_base(base=robot_base_factory(robot.default_base, idn=0))
+    robot.add_gripper(gripper_factory(robot.default_gripper["right"], idn="0_right"), robot.eef_name["right"])
+    robot.set_base_xpos(base_pos)
+    arena.set_origin([0, 0, 0])
+    task = ManipulationTask(mujoco_arena=arena, mujoco_robots=[robot], mujoco_objects=objects)
+    return mujoco.MjSpec.from_string(task.get_xml())
+
+
+def harmonise(spec: mujoco.MjSpec) -> mujoco.MjSpec:
+    """Makes a composed scene cheap to simulate and the same in every renderer. Physics of the robot is untouched."""
+    for name in ("left_eef_target", "right_eef_target"):  # teleoperation markers
+        if spec.body(name) is not None:
+            spec.delete(spec.body(name))
+    for geom in list(spec.geoms):
+        if geom.contype == 0 and geom.conaffinity == 0 and geom.rgba[3] < 1:  # the ray tracer does not blend
+            spec.delete(geom)
+    for sensor in list(spec.sensors):  # force and torque at the wrist: nobody reads them, every step would pay
+        spec.delete(sensor)
+    for texture in spec.textures:
+        texture.colorspace = mujoco.mjtColorSpace.mjCOLORSPACE_LINEAR  # the ray tracer ignores sRGB
+    for material in spec.materials:
+        material.specular = material.shininess = material.reflectance = 0.0
+    for light in spec.lights:
+        light.diffuse, light.ambient, light.specular = [LIGHT_DIFFUSE] * 3, [0.0] * 3, [0.0] * 3
+    headlight = spec.visual.headlight
+    headlight.ambient, headlight.diffuse = [HEADLIGHT_AMBIENT] * 3, [HEADLIGHT_DIFFUSE] * 3
+    headlight.specular = [0.0] * 3
+    return spec
+
+
+def _shrink(texture: Any) -> None:
+    """Replaces a texture's file by its pixels, box-filtered to TEXTURE_SIZE."""
+    image = Image.open(texture.file).convert("RGB")
+    if texture.vflip:
+        image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    size = (min(TEXTURE_SIZE, image.width), min(TEXTURE_SIZE, image.height))
+    pixels = np.asarray(image.resize(size, Image.Resampling.BOX))
+    if texture.type == mujoco.mjtTexture.mjTEXTURE_CUBE:  # one image on all six faces
+        size, pixels = (size[0], 6 * size[0]), np.concatenate([pixels[: size[0]]] * 6)
+    texture.file = ""
+    texture.width, texture.height, texture.nchannel = size[0], size[1], 3
+    texture.data = np.ascontiguousarray(pixels).tobytes()
+
+
+def build(compose_scene: Callable[[], mujoco.MjSpec]) -> Scene:
+    """Composes, harmonises, compiles and hashes a task's scene."""
+    spec = harmonise(compose_scene())
+    # Asset paths differ between machines, their content is fixed by robosuite's version.
+    xml = re.sub(r'file="([^"]+)"', lambda m: f'file="{Path(m.group(1)).name}"', spec.to_xml())
+    identity = f"{HARMONISED}|robosuite {version('robosuite')}|{TEXTURE_SIZE}|{xml}"
+    for texture in spec.textures:  # after the XML: a texture held in memory cannot be written as XML
+        if texture.file:
+            _shrink(texture)
+    return Scene(spec.compile(), hashlib.sha256(identity.encode()).hexdigest()[:16])

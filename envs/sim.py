@@ -1,0 +1,265 @@
+"""The vectorised environment: one task, one engine, one renderer."""
+
+from __future__ import annotations
+
+import math
+import os
+from functools import cache
+from typing import Any
+
+import mujoco
+import torch
+import warp as wp
+from torch import Tensor
+
+from caliper.envs.base import VectorEnv
+from caliper.envs.controller import action_dim
+from caliper.envs.engines.base import Engine
+from caliper.envs.engines.batch import BatchEngine
+from caliper.envs.engines.warp import WarpEngine
+from caliper.envs.random import normal, uniform
+from caliper.envs.render import Renderer
+from caliper.envs.scenes import Scene, build
+from caliper.envs.tasks import make_task
+from caliper.types import CaliperError, Obs, ObsSpec, Step
+
+# robosuite's rest posture of the Panda, radians, and its Gaussian noise at reset.
+POSTURE = (0.0, math.pi / 16, 0.0, -math.pi / 2 - math.pi / 3, 0.0, math.pi - 0.2, math.pi / 4)
+POSTURE_NOISE = 0.02
+FINGERS = (0.020833, -0.020833)  # robosuite's start opening, metres
+# Proprioception is centred on the workspace and scaled to order one: an encoder sees no arbitrary offset.
+GRIP_CENTRE, GRIP_SCALE, FINGER_SCALE = (-0.05, 0.0, 0.95), 0.15, 0.02
+PROPRIO = 11
+SIMS = ("batch", "warp")
+EPISODE_STRIDE = 1 << 20  # between the seeds of a world's consecutive episodes
+_ANTIALIAS_FROM = 128  # pixels; larger pictures are for people
+
+
+@cache
+def task_scene(task: str) -> Scene:
+    """The compiled scene of a task, built once per process."""
+    return build(make_task(task).compose)
+
+
+class SimEnv(VectorEnv):
+    """A task on batched MuJoCo.
+
+    `Obs.proprio` (n, 11): grip position relative to the workspace's centre over 15 cm (3), the first two columns of
+    the gripper's rotation (6), the fingers' positions over 2 cm (2).
+    """
+
+    def __init__(
+        self,
+        task: str,
+        num_envs: int,
+        sim: str = "batch",
+        cameras: tuple[str, ...] = ("agentview", "robot0_eye_in_hand"),
+        size: int = 64,
+        controller: str = "osc_pose",
+        control_freq: int = 20,
+        horizon: int = 200,
+        device: str = "cpu",
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> None:
+        """Builds the worlds and starts an episode in each.
+
+        Args:
+            task: name of the task.
+            num_envs: number of worlds.
+            sim: engine, 'batch' (CPU) or 'warp' (CUDA, or Warp's CPU device).
+            cameras: names of the policy's cameras, in order; none means no pictures.
+            size: side of the policy's images, pixels.
+            controller: 'osc_pose' (7-D actions) or 'osc_position' (4-D).
+            control_freq: control steps per second; must divide the physics' 500.
+            horizon: control steps per episode.
+            device: 'cpu' or 'cuda'.
+            seed: worlds' own series of episodes start from it.
+            threads: CPU threads for physics and pictures; None uses the cores this process may use.
+
+        Raises:
+            CaliperError: an unknown name, or a frequency that does not divide the physics' rate.
+        """
+        self.task = make_task(task)
+        scene = task_scene(task)
+        substeps = 1 / scene.model.opt.timestep / control_freq
+        if abs(substeps - round(substeps)) > 1e-6:
+            raise CaliperError(f"control_freq {control_freq} does not divide the physics' 500 Hz; try 20 or 10")
+        self.num_envs, self.device, self.scene_hash = num_envs, torch.device(device), scene.hash
+        self.action_dim, self.controller, self.control_freq = action_dim(controller), controller, control_freq
+        self.horizon, self.state_dim = horizon, 1 + scene.model.nq + scene.model.nv
+        self.spec = ObsSpec(cameras, size, PROPRIO)
+        self._substeps = round(substeps)
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self.engine = self._make_engine(sim, scene.model)
+        self._renderers: dict[tuple[tuple[str, ...], int], Renderer] = {}
+        self._qpos_adr = int(scene.model.body(self.task.object_body).jntadr[0])
+        self._qpos_adr = int(scene.model.jnt_qposadr[self._qpos_adr])
+        self._body = scene.model.body(self.task.object_body).id
+        index = self.engine.controller.index
+        self._site, self._arm = index.grip_site, torch.as_tensor(index.qpos, device=self.device)
+        self._fingers = torch.as_tensor(index.finger_qpos, device=self.device)
+        control = self.engine.controller
+        self._action, self._posture = wp.to_torch(control.action), wp.to_torch(control.posture)
+        self._closing = wp.to_torch(control.closing)
+        worlds = torch.arange(num_envs, device=self.device)
+        self._next_seed = (seed + 1) * (1 << 40) + worlds
+        self.seeds, self.steps = self._next_seed.clone(), torch.zeros_like(worlds)
+        self.reset()
+
+    def _make_engine(self, sim: str, model: mujoco.MjModel) -> Engine:
+        if sim == "batch":
+            if self.device.type != "cpu":
+                raise CaliperError(f"sim 'batch' runs on the CPU, not on '{self.device}'; use sim=warp there")
+            return BatchEngine(model, self.num_envs, self.control_freq, self._threads)
+        if sim == "warp":
+            return WarpEngine(model, self.num_envs, self.control_freq, self.device)
+        raise CaliperError(f"sim '{sim}' is unknown; choose one of: {', '.join(SIMS)}")
+
+    # ---- what experts and tasks look at
+
+    @property
+    def grip_pos(self) -> Tensor:
+        """Position of the grip site, metres, (n, 3)."""
+        return self.engine.site_xpos[:, self._site]
+
+    @property
+    def grip_mat(self) -> Tensor:
+        """Rotation of the grip site, (n, 3, 3)."""
+        return self.engine.site_xmat[:, self._site].view(-1, 3, 3)
+
+    @property
+    def object_pos(self) -> Tensor:
+        """Position of the task's object, metres, (n, 3)."""
+        return self.engine.xpos[:, self._body]
+
+    @property
+    def object_mat(self) -> Tensor:
+        """Rotation of the task's object, (n, 3, 3)."""
+        return self.engine.xmat[:, self._body].view(-1, 3, 3)
+
+    # ---- episodes
+
+    def reset(self, mask: Tensor | None = None, seeds: Tensor | None = None) -> Obs:
+        """See `VectorEnv`."""
+        if mask is None:
+            mask = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        self._restart(mask, seeds)
+        return self.observe()
+
+    def _restart(self, mask: Tensor, seeds: Tensor | None = None) -> None:
+        """Writes start states into the masked worlds, without host synchronisation."""
+        engine = self.engine
+        if seeds is None:
+            seeds = self._next_seed
+            self._next_seed = torch.where(mask, seeds + EPISODE_STRIDE, seeds)
+        self.seeds = torch.where(mask, seeds, self.seeds)
+        self.steps = self.steps.masked_fill(mask, 0)
+        start = torch.as_tensor(POSTURE, device=self.device, dtype=torch.float64)
+        start = start + POSTURE_NOISE * normal(self.seeds, 7, stream=1)
+        qpos = torch.as_tensor(engine.model.qpos0, device=self.device).repeat(self.num_envs, 1)
+        qpos[:, self._arm] = start
+        qpos[:, self._fingers] = torch.as_tensor(FINGERS, device=self.device, dtype=torch.float64)
+        qpos[:, self._qpos_adr : self._qpos_adr + 7] = self.task.place(uniform(self.seeds, 4, stream=2))
+        _put(engine.qpos, qpos, mask)
+        _put(self._posture, start, mask)
+        for live in (engine.qvel, engine.ctrl, engine.warmstart, self._closing):
+            _put(live, torch.zeros_like(live), mask)
+        engine.refresh()
+
+    def step(self, action: Tensor) -> Step:
+        """See `VectorEnv`.
+
+        Raises:
+            CaliperError: an action of the wrong shape, or a world lost contacts to a full buffer.
+        """
+        if action.shape != (self.num_envs, self.action_dim):
+            want, got = (self.num_envs, self.action_dim), tuple(action.shape)
+            raise CaliperError(f"action has shape {got}; {self.controller} in {want[0]} worlds takes {want}")
+        self._action.zero_()
+        self._action[:, : self.action_dim - 1] = action[:, :-1]
+        self._action[:, 6] = action[:, -1]
+        self.engine.advance(self._substeps)
+        if bool(self.engine.overflow().any()):
+            raise CaliperError("a world lost contacts to a full buffer; raise CONTACTS in caliper.envs.engines.warp")
+        self.steps = self.steps + 1
+        success = self.task.success(self.object_pos, self.grip_pos)
+        truncated = (self.steps >= self.horizon) & ~success
+        done = success | truncated
+        final_obs = obs = self.observe()
+        if bool(done.any()):
+            self._restart(done)
+            obs = self._observe(done, final_obs)
+        return Step(obs, success.float(), success, truncated, final_obs, success)
+
+    def observe(self) -> Obs:
+        """See `VectorEnv`."""
+        return self._observe(None, None)
+
+    def _observe(self, changed: Tensor | None, before: Obs | None) -> Obs:
+        """The observation now; pictures are drawn anew only for worlds that changed since `before`."""
+        grip = (self.grip_pos - torch.as_tensor(GRIP_CENTRE, device=self.device)) / GRIP_SCALE
+        columns = self.grip_mat[:, :, :2].transpose(1, 2).reshape(-1, 6)
+        fingers = self.engine.qpos[:, self._fingers] / FINGER_SCALE
+        proprio = torch.cat([grip, columns, fingers], dim=1).float()
+        if not self.spec.cameras:
+            shape = (self.num_envs, 0, 3, self.spec.size, self.spec.size)
+            return Obs(torch.zeros(shape, dtype=torch.uint8, device=self.device), proprio)
+        out = before.pixels.clone() if before is not None else None
+        return Obs(self._renderer(self.spec.cameras, self.spec.size).render(out, changed), proprio)
+
+    def _renderer(self, cameras: tuple[str, ...], size: int) -> Renderer:
+        if (cameras, size) not in self._renderers:
+            antialias = 2 if size >= _ANTIALIAS_FROM else 1
+            self._renderers[cameras, size] = Renderer(self.engine, cameras, size, self._threads, antialias)
+        return self._renderers[cameras, size]
+
+    def render(self, cameras: tuple[str, ...], size: int) -> Tensor:
+        """See `VectorEnv`. From 128 pixels on, pictures are antialiased."""
+        return self._renderer(cameras, size).render()
+
+    # ---- states
+
+    def get_state(self) -> Tensor:
+        """See `VectorEnv`."""
+        time = (self.steps.double() / self.control_freq)[:, None]
+        return torch.cat([time, self.engine.qpos.double(), self.engine.qvel.double()], dim=1)
+
+    def set_state(self, state: Tensor) -> None:
+        """See `VectorEnv`.
+
+        Raises:
+            CaliperError: more states than worlds, or states of another length.
+        """
+        m, nq = state.shape[0], self.engine.model.nq
+        if m > self.num_envs or state.shape[1] != self.state_dim:
+            raise CaliperError(
+                f"states of shape {tuple(state.shape)} do not fit {self.num_envs} worlds of state length "
+                f"{self.state_dim}; the file belongs to another scene or the batch is too large"
+            )
+        self.engine.qpos[:m] = state[:, 1 : 1 + nq].to(self.engine.qpos)
+        self.engine.qvel[:m] = state[:, 1 + nq :].to(self.engine.qvel)
+        self.engine.refresh()
+
+    def _live(self) -> dict[str, Tensor]:
+        e = self.engine
+        live = {"qpos": e.qpos, "qvel": e.qvel, "ctrl": e.ctrl, "warmstart": e.warmstart}
+        return {**live, "posture": self._posture, "closing": self._closing}
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `VectorEnv`."""
+        counters = {"seeds": self.seeds, "steps": self.steps, "next_seed": self._next_seed}
+        return {k: v.clone() for k, v in {**self._live(), **counters}.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `VectorEnv`."""
+        for name, live in self._live().items():
+            live.copy_(state[name])
+        self.seeds, self.steps = state["seeds"].clone(), state["steps"].clone()
+        self._next_seed = state["next_seed"].clone()
+        self.engine.refresh()
+
+
+def _put(live: Tensor, value: Tensor, mask: Tensor) -> None:
+    """Writes rows of `value` into the engine's memory where `mask` is set, in place."""
+    live.copy_(torch.where(mask[:, None], value.to(live.dtype), live))

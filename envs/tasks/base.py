@@ -1,0 +1,82 @@
+"""What a task is: a scene, where its object starts, when it is solved, and how a script would solve it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import mujoco
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Numbers of the scripted expert (`caliper.envs.experts`), metres and radians.
+
+    Attributes:
+        hover: height above the grasp point at which the gripper aligns.
+        carry_z: height of the gripper while it carries.
+        target: where to put the object, world x and y; None if lifting is all there is to do.
+        release_z: height of the object's centre at which to let go.
+        target_tol: how near the target, horizontally, before lowering.
+        symmetry: angle by which the object may be turned and looks the same; None if it never needs turning to.
+    """
+
+    hover: float
+    carry_z: float
+    target: tuple[float, float] | None = None
+    release_z: float = 0.0
+    target_tol: float = 0.012
+    symmetry: float | None = None
+
+
+class Task(ABC):
+    """One task. Instances hold no state of any world.
+
+    Attributes:
+        name: as on the command line.
+        object_body: body to manipulate.
+        plan: the scripted expert's numbers.
+    """
+
+    name: str
+    object_body: str
+    plan: Plan
+
+    @abstractmethod
+    def compose(self) -> mujoco.MjSpec:
+        """The scene before harmonisation."""
+
+    @abstractmethod
+    def place(self, uniform: Tensor) -> Tensor:
+        """Start poses of the object from uniform numbers (n, 4): position and quaternion (wxyz), (n, 7)."""
+
+    @abstractmethod
+    def success(self, object_pos: Tensor, grip_pos: Tensor) -> Tensor:
+        """Whether the task is solved, bool (n,), from positions (n, 3) of object and grip site."""
+
+
+def upright(x: Tensor, y: Tensor, z: float, yaw: Tensor) -> Tensor:
+    """Poses (n, 7) of objects standing upright at (x, y, z), turned by yaw about the vertical."""
+    zero = torch.zeros_like(x)
+    return torch.stack([x, y, zero + z, torch.cos(yaw / 2), zero, zero, torch.sin(yaw / 2)], dim=1)
+
+
+def spread(uniform: Tensor, low: float, high: float) -> Tensor:
+    """Maps uniform numbers in [0, 1) to [low, high)."""
+    return low + (high - low) * uniform
+
+
+def add_camera(
+    spec: mujoco.MjSpec, name: str, pos: tuple[float, float, float], target: tuple[float, float, float]
+) -> None:
+    """Adds a camera at `pos` that looks at `target`, its horizon level."""
+    eye, at = torch.tensor(pos, dtype=torch.float64), torch.tensor(target, dtype=torch.float64)
+    back = torch.nn.functional.normalize(eye - at, dim=0)
+    right = torch.nn.functional.normalize(
+        torch.linalg.cross(torch.tensor([0.0, 0, 1], dtype=torch.float64), back), dim=0
+    )
+    up = torch.linalg.cross(back, right)
+    camera = spec.worldbody.add_camera(name=name, pos=pos)
+    camera.alt.xyaxes = [*right.tolist(), *up.tolist()]
