@@ -1,0 +1,64 @@
+"""Agents by name: `build_agent({"name": "calql", ...}, {"name": "conv"}, spec, action_dim, device, seed)`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from caliper.agents.base import Agent, AgentConfig, Noise
+from caliper.agents.bc import BC, BCConfig
+from caliper.agents.calql import CalQL
+from caliper.agents.cql import CQL, CQLConfig
+from caliper.agents.sac import SAC, SACConfig
+from caliper.encoders import build_encoder
+from caliper.types import CaliperError, ObsSpec
+
+AGENTS: dict[str, tuple[type[Agent], type[AgentConfig]]] = {
+    "bc": (BC, BCConfig),
+    "sac": (SAC, SACConfig),
+    "cql": (CQL, CQLConfig),
+    "calql": (CalQL, CQLConfig),
+}
+
+
+def build_agent(
+    cfg: Mapping[str, Any],
+    encoder_cfg: Mapping[str, Any],
+    spec: ObsSpec,
+    action_dim: int,
+    device: torch.device | str,
+    seed: int,
+) -> Agent:
+    """Makes the agent that `cfg["name"]` names; the other keys fill its config.
+
+    Args:
+        cfg: name and keys, see `configs/agent/*.yaml`.
+        encoder_cfg: see `caliper.encoders.build_encoder`; each network gets an encoder of its own.
+        spec: of the observations.
+        action_dim: length of an action.
+        device: where the agent lives.
+        seed: of its weights and of its random numbers; torch's global generator is left as it was.
+
+    Raises:
+        CaliperError: unknown name or key, or an encoder that does not fit the images.
+    """
+    options = {key: value for key, value in cfg.items() if key != "name"}
+    name = cfg.get("name")
+    if name not in AGENTS:
+        raise CaliperError(f"Unknown agent {name!r}; choose one of {', '.join(sorted(AGENTS))}.")
+    make, make_config = AGENTS[name]
+    known = sorted(field.name for field in fields(make_config))
+    for key in options:
+        if key not in known:
+            raise CaliperError(f"The agent {name} has no key {key!r}; it knows {', '.join(known)}.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make(
+            make_config(**options), lambda: build_encoder(encoder_cfg, spec), action_dim, device, seed
+        )
+
+
+__all__ = ["AGENTS", "Agent", "Noise", "build_agent"]

@@ -1,0 +1,51 @@
+"""Encoders by name: `build_encoder({"name": "conv", ...}, spec)`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from caliper.encoders.augment import random_shift
+from caliper.encoders.base import Encoder, State
+from caliper.encoders.conv import Conv
+from caliper.types import CaliperError, ObsSpec
+
+ENCODERS: dict[str, Callable[..., Encoder]] = {
+    "conv": Conv,
+    "conv_tiny": partial(Conv, channels=(8, 8), kernels=(3, 3), strides=(2, 2), latent=16, proprio=8),
+    "d4pg": partial(Conv, channels=(32, 64, 128, 256), kernels=(3, 3, 3, 3), strides=(2, 2, 2, 2), padding=0),
+    "nature": partial(Conv, channels=(32, 64, 64), kernels=(8, 4, 3), strides=(4, 2, 1), padding=0),
+    "state": State,
+}
+
+
+def build_encoder(cfg: Mapping[str, Any], spec: ObsSpec) -> Encoder:
+    """Makes the encoder that `cfg["name"]` names; the other keys are its keyword arguments.
+
+    Args:
+        cfg: name and options, see `configs/encoder/*.yaml`.
+        spec: cameras, image size and proprioception of the observations.
+
+    Raises:
+        CaliperError: unknown name or option, or images too small for the network.
+    """
+    options = {key: value for key, value in cfg.items() if key != "name"}
+    name = cfg.get("name")
+    if name not in ENCODERS:
+        raise CaliperError(f"Unknown encoder {name!r}; choose one of {', '.join(sorted(ENCODERS))}.")
+    make = ENCODERS[name]
+    known = [key for key in inspect.signature(make).parameters if key != "spec"]
+    for key in options:
+        if key not in known:
+            raise CaliperError(
+                f"The encoder {name} has no option {key!r}; it knows {', '.join(known) or 'none'}."
+            )
+    try:
+        return make(spec, **options)
+    except CaliperError as error:
+        raise CaliperError(f"The encoder {name} cannot be built: {error}") from None
+
+
+__all__ = ["ENCODERS", "Encoder", "build_encoder", "random_shift"]

@@ -1,0 +1,235 @@
+"""What every agent shares: its interface, random numbers, optimisers and the moving average of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from caliper.agents.nets import MakeEncoder, TanhGaussian
+from caliper.encoders import random_shift
+from caliper.types import Batch, CaliperError, Obs
+
+Info = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """All random numbers of one update; what is None is drawn from the agent's generator.
+
+    Attributes:
+        eps_pi: standard normal (b, 1, a), the action of the actor's loss.
+        eps_target: standard normal (b, k, a), actions of the target; k = 1 is the single-action backup.
+        eps_cur: standard normal (b, k, a), actions at s of the conservative term.
+        eps_next: standard normal (b, k, a), actions at s' of the conservative term.
+        rand: uniform in [-1, 1] (b, k, a), random actions of the conservative term.
+        shift: int64 (b, 2) in [-pad, pad], image shift of s.
+        shift_next: the same for s'.
+    """
+
+    eps_pi: Tensor | None = None
+    eps_target: Tensor | None = None
+    eps_cur: Tensor | None = None
+    eps_next: Tensor | None = None
+    rand: Tensor | None = None
+    shift: Tensor | None = None
+    shift_next: Tensor | None = None
+
+
+@dataclass(kw_only=True)
+class AgentConfig:
+    """Keys that every agent has."""
+
+    actor_hidden: Sequence[int] = (256, 256)  # widths of the policy's hidden layers
+    actor_lr: float = 1e-4  # Adam
+    shift_pad: int = 4  # random shift of the images by up to so many pixels (DrQ); 0 = off
+    clone_lr: float = 3e-4  # Adam of the cloning step
+    clone_loss: str = "mse"  # mse | nll, see `clone_loss`
+    precision: str = "float32"  # float32 | bfloat16 (networks by autocast; losses and weights stay float32)
+
+
+class Agent(nn.Module):
+    """Tensors in, tensors out. A sub-class makes networks in `build` and names their optimisers in `groups`.
+
+    Attributes:
+        config: the agent's keys.
+        has_critic: whether `q_values` exists.
+        optimizers: Adam by name of the parameter group.
+        generator: source of every random number of the agent, on its device.
+        online: whether `go_online` was called.
+    """
+
+    has_critic = False
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        make_encoder: MakeEncoder,
+        action_dim: int,
+        device: torch.device | str,
+        seed: int,
+    ) -> None:
+        """Builds networks (on the CPU: a seed gives the same weights everywhere), optimisers and generator.
+
+        Args:
+            config: the agent's keys.
+            make_encoder: a new encoder at each call.
+            action_dim: length of an action.
+            device: where everything lives from now on.
+            seed: of the generator; the weights come from torch's global one.
+
+        Raises:
+            CaliperError: a key's value makes no sense.
+        """
+        super().__init__()
+        choose("clone_loss", config.clone_loss, ("mse", "nll"))
+        choose("precision", config.precision, ("float32", "bfloat16"))
+        self.config = config
+        self.action_dim = action_dim
+        self.device = torch.device(device)
+        self.online = False
+        self.build(make_encoder)
+        self.to(device)
+        # A fused Adam is one pass over memory: several times faster on a CPU than the loop over tensors.
+        self.optimizers = {
+            name: torch.optim.Adam(params, lr=lr, fused=True) for name, (params, lr) in self.groups().items()
+        }
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+
+    def build(self, make_encoder: MakeEncoder) -> None:
+        """Makes the networks."""
+        raise NotImplementedError
+
+    def groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
+        """Parameters and learning rate of each optimiser, by name."""
+        raise NotImplementedError
+
+    def update(self, batch: Batch, noise: Noise | None = None) -> Info:
+        """One training step on b transitions; returns detached 0-d tensors by name, on the device."""
+        raise NotImplementedError
+
+    def clone(self, batch: Batch) -> Info:
+        """One step of behaviour cloning of the actor alone."""
+        raise NotImplementedError
+
+    def policy(self, obs: Obs) -> TanhGaussian:
+        """The policy's distribution at b observations."""
+        raise NotImplementedError
+
+    def q_values(self, obs: Obs, action: Tensor) -> Tensor:
+        """Smallest value in the ensemble (b,) of actions (b, a), without gradient."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def act(self, obs: Obs, deterministic: bool) -> Tensor:
+        """Actions (n, a) in [-1, 1] for n observations: the greedy ones, or samples."""
+        with self.autocast():
+            pi = self.policy(obs)
+        return pi.mode() if deterministic else pi.sample(self.normal(None, len(obs), 1))[0][:, 0]
+
+    def go_online(self) -> None:
+        """Called once, when the offline phase ends and online data begin to come in."""
+        self.online = True
+
+    def descend(self, losses: dict[str, Tensor]) -> Info:
+        """Steps every named optimiser along its own loss, all gradients taken at the same old parameters.
+
+        Args:
+            losses: loss by optimiser name; its gradient reaches that group's parameters only.
+
+        Returns:
+            the gradient norms, as "<name>/grad_norm".
+        """
+        info = {}
+        for name, loss in losses.items():
+            params = self.optimizers[name].param_groups[0]["params"]
+            self.optimizers[name].zero_grad(set_to_none=True)
+            torch.autograd.backward(loss, inputs=params)
+            info[f"{name}/grad_norm"] = nn.utils.get_total_norm(
+                [p.grad for p in params if p.grad is not None]
+            )
+        for name in losses:
+            self.optimizers[name].step()
+        return info
+
+    def augment(self, obs: Obs, offsets: Tensor | None) -> Obs:
+        """The observations with each sample's images shifted at random, all its views alike."""
+        pad = self.config.shift_pad
+        if not pad or not obs.pixels.shape[1]:
+            return obs
+        if offsets is None:
+            offsets = torch.randint(
+                -pad, pad + 1, (len(obs), 2), generator=self.generator, device=self.device
+            )
+        return replace(obs, pixels=random_shift(obs.pixels, offsets))
+
+    def normal(self, given: Tensor | None, b: int, k: int) -> Tensor:
+        """Standard normal noise (b, k, a): the given one, or a new draw."""
+        if given is not None:
+            return given
+        return torch.randn(b, k, self.action_dim, generator=self.generator, device=self.device)
+
+    def uniform(self, given: Tensor | None, b: int, k: int) -> Tensor:
+        """Uniform noise in [-1, 1] (b, k, a): the given one, or a new draw."""
+        if given is not None:
+            return given
+        return 2.0 * torch.rand(b, k, self.action_dim, generator=self.generator, device=self.device) - 1.0
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Where networks run in the configured precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+    def train_state(self) -> dict[str, Any]:
+        """What `state_dict` leaves out: optimisers, generator and counters, as tensors, numbers and dicts."""
+        return {
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "generator": self.generator.get_state(),
+            "online": self.online,
+        }
+
+    def load_train_state(self, state: dict[str, Any]) -> None:
+        """Restores `train_state`, so that the next update gives the numbers an unbroken run would give."""
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.generator.set_state(state["generator"].cpu())
+        self.online = state["online"]
+
+
+def clone_loss(pi: TanhGaussian, action: Tensor, kind: str) -> Tensor:
+    """Behaviour-cloning loss per transition, summed over the action's entries.
+
+    `mse` is |tanh(mean) - a|^2; `nll` is -log pi(a|s) with a clipped to +-0.99999 as in the official code.
+
+    Args:
+        pi: policy at b states.
+        action: (b, a), the recorded actions.
+        kind: "mse" or "nll".
+
+    Returns:
+        (b,)
+    """
+    if kind == "mse":
+        return (pi.mode() - action).square().sum(-1)
+    return -pi.log_prob(action.clamp(-0.99999, 0.99999))
+
+
+@torch.no_grad()
+def polyak(target: Sequence[Tensor], source: Sequence[Tensor], tau: float) -> None:
+    """Moves every target tensor by the fraction tau towards its source: t <- (1 - tau) t + tau s."""
+    torch._foreach_lerp_(list(target), list(source), tau)
+
+
+def choose(key: str, value: Any, choices: Sequence[Any]) -> None:
+    """Refuses a value that is not among the choices.
+
+    Raises:
+        CaliperError: naming the key, the value and the choices.
+    """
+    if value not in choices:
+        raise CaliperError(
+            f"agent.{key}={value!r} is not known; choose one of {', '.join(map(str, choices))}."
+        )

@@ -1,0 +1,55 @@
+"""Behaviour cloning: the actor alone, trained to give the recorded actions.
+
+L_pi = mean |tanh(mean(s)) - a|^2          or, with clone_loss = nll,   -mean log pi(a|s)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from caliper.agents.base import Agent, AgentConfig, Info, Noise, clone_loss
+from caliper.agents.nets import Actor, MakeEncoder, TanhGaussian
+from caliper.types import Batch, Obs
+
+
+class BC(Agent):
+    """Behaviour cloning; `update` and `clone` are the same step."""
+
+    config: BCConfig
+
+    def build(self, make_encoder: MakeEncoder) -> None:
+        """See `Agent.build`."""
+        self.actor = Actor(make_encoder, self.action_dim, self.config.actor_hidden)
+
+    def groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
+        """See `Agent.groups`."""
+        return {"actor": (list(self.actor.parameters()), self.config.clone_lr)}
+
+    def actor_loss(self, pi: TanhGaussian, action: Tensor) -> tuple[Tensor, Info]:
+        """The cloning loss on recorded actions (b, a)."""
+        loss = clone_loss(pi, action, self.config.clone_loss).mean()
+        return loss, {"actor/loss": loss, "actor/clone_loss": loss}
+
+    def update(self, batch: Batch, noise: Noise | None = None) -> Info:
+        """See `Agent.update`."""
+        with self.autocast():
+            pi = self.actor(self.augment(batch.obs, noise.shift if noise else None))
+        loss, info = self.actor_loss(pi, batch.action)
+        info |= self.descend({"actor": loss})
+        return {name: value.detach() for name, value in info.items()}
+
+    def clone(self, batch: Batch) -> Info:
+        """See `Agent.clone`."""
+        return self.update(batch)
+
+    def policy(self, obs: Obs) -> TanhGaussian:
+        """See `Agent.policy`."""
+        pi: TanhGaussian = self.actor(obs)
+        return pi
+
+
+@dataclass(kw_only=True)
+class BCConfig(AgentConfig):
+    """Keys of behaviour cloning."""

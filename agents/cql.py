@@ -1,0 +1,129 @@
+"""Conservative Q-learning (Kumar et al. 2020, arXiv:2006.04779) in the form of the official Cal-QL code.
+
+    L_Q_e   += W mean_b clip(T log sum_j exp(c_j / T) - Q_e(s, a), lo, hi)
+
+where the columns c_j are the values at s of k actions of each of three groups, corrected by their log-density
+(importance sampling):
+
+    uniform   Q_e(s, a) + |A| log 2          pi(.|s), pi(.|s')   calibrate(Q_e(s, a)) - log pi(a)
+
+Without importance sampling the columns are the plain values and that of the data action. In the Lagrange form
+W becomes W * clip(exp(log_w), 0, 1e6), the difference is taken minus `gap`, and log_w ascends the term.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from caliper.agents.base import Info, Noise
+from caliper.agents.nets import MakeEncoder
+from caliper.agents.sac import SAC, Encoded, SACConfig
+
+
+class CQL(SAC):
+    """SAC whose critics are pushed down on actions of the policy and up on the actions of the data."""
+
+    config: CQLConfig
+
+    def build(self, make_encoder: MakeEncoder) -> None:
+        """See `Agent.build`."""
+        super().build(make_encoder)
+        self.log_lagrange = nn.Parameter(torch.tensor(1.0), requires_grad=self.config.lagrange)
+
+    def groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
+        """See `Agent.groups`; the Lagrange multiplier steps with the critics, at their learning rate."""
+        groups = super().groups()
+        if self.config.lagrange:
+            groups["critic"][0].append(self.log_lagrange)
+        return groups
+
+    def calibrate(self, q: Tensor, mc_return: Tensor) -> Tensor:
+        """Hook for the values (e, b, k) of the policy's actions and the returns (b,); CQL changes nothing."""
+        return q
+
+    def conservative_loss(self, q: Tensor, log_pi: Tensor, mc_return: Tensor) -> tuple[Tensor, Info]:
+        """The conservative term of the critics, summed over the ensemble.
+
+        Args:
+            q: (e, b, 1 + 3k), values at s of the data action, then k uniform, k of pi(s) and k of pi(s').
+            log_pi: (b, 2k), log-densities of the last two groups.
+            mc_return: (b,).
+
+        Returns:
+            the loss and its metrics.
+        """
+        cfg, k = self.config, self.config.n_actions
+        q_data, q_random, q_policy = torch.split(q, [1, k, 2 * k], -1)
+        bounded = self.calibrate(q_policy, mc_return)
+        if cfg.importance_sampling:
+            columns = torch.cat(
+                [q_random + self.action_dim * math.log(2.0), bounded - log_pi], -1
+            )  # (e, b, 3k)
+        else:
+            columns = torch.cat([q_random, q_data, bounded], -1)  # (e, b, 3k + 1)
+        ood = cfg.cql_temperature * torch.logsumexp(columns / cfg.cql_temperature, -1)  # (e, b)
+        low = -math.inf if cfg.clip_diff_min is None else cfg.clip_diff_min
+        gap = (ood - q_data[..., 0]).clamp(low, cfg.clip_diff_max).mean(1)  # (e,)
+        loss, info = self.weighted(gap)
+        below = (q_policy < mc_return[:, None]).float().mean((0, 1))  # (2k,)
+        return loss, info | {
+            "critic/gap": gap.mean(),
+            "critic/q_random": q_random.mean(),
+            "critic/q_current": q_policy[..., :k].mean(),
+            "critic/q_next": q_policy[..., k:].mean(),
+            "critic/columns_std": columns.std(-1).mean(),
+            "critic/bound_rate": below.mean(),
+            "critic/bound_rate_current": below[:k].mean(),
+            "critic/bound_rate_next": below[k:].mean(),
+        }
+
+    def weighted(self, gap: Tensor) -> tuple[Tensor, Info]:
+        """Weighs and sums the gaps (e,) of the ensemble; the Lagrange form also moves the multiplier."""
+        cfg = self.config
+        weight = cfg.conservative_weight
+        if self.online and cfg.conservative_weight_online is not None:
+            weight = cfg.conservative_weight_online
+        if not cfg.lagrange:
+            return weight * gap.sum(), {}
+        multiplier = self.log_lagrange.exp().clamp(0.0, 1e6)
+        excess = weight * (gap - cfg.gap)
+        multiplier_loss = -(multiplier * excess.detach()).mean()
+        info = {"critic/lagrange": multiplier, "critic/lagrange_loss": multiplier_loss}
+        # The first term moves the critics only, the second the multiplier only: one backward serves both.
+        return multiplier.detach() * excess.sum() + multiplier_loss, info
+
+    def critic_loss(self, x: Encoded, target: Tensor, noise: Noise) -> tuple[Tensor, Info]:
+        """The Bellman error plus the conservative term, from one pass through the heads at 1 + 3k actions."""
+        batch, k = x.batch, self.config.n_actions
+        with torch.no_grad():
+            current, log_current = x.pi.sample(self.normal(noise.eps_cur, len(batch), k))
+            following, log_following = x.pi_next.sample(self.normal(noise.eps_next, len(batch), k))
+            uniform = self.uniform(noise.rand, len(batch), k)
+            actions = torch.cat([batch.action[:, None], uniform, current, following], 1)  # (b, 1 + 3k, a)
+        q = self.critic(x.features, actions)  # (e, b, 1 + 3k)
+        td, info = self.td_loss(q[..., 0], target)
+        conservative, more = self.conservative_loss(
+            q, torch.cat([log_current, log_following], 1), batch.mc_return
+        )
+        loss = td + conservative
+        return loss, info | more | {"critic/loss": loss}
+
+
+@dataclass(kw_only=True)
+class CQLConfig(SACConfig):
+    """Keys of CQL and Cal-QL; the defaults are the official Cal-QL code's."""
+
+    n_target_actions: int = 10  # the target takes the best of so many actions at s'
+    n_actions: int = 10  # k, sampled actions of each of the three groups
+    conservative_weight: float = 5.0  # W
+    conservative_weight_online: float | None = None  # W after the switch; null = the same
+    importance_sampling: bool = True  # subtract log-densities from the columns
+    cql_temperature: float = 1.0  # T of the log-sum-exp
+    clip_diff_min: float | None = None  # lo, on each sample's difference; null = none
+    clip_diff_max: float | None = None  # hi; null = none
+    lagrange: bool = False  # learn a multiplier on W so that the difference meets `gap`
+    gap: float = 1.0  # wanted difference of the Lagrange form

@@ -1,0 +1,26 @@
+"""Image augmentation on uint8, on whatever device the pixels are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def random_shift(pixels: Tensor, offsets: Tensor) -> Tensor:
+    """Shifts each sample's images by whole pixels, the border repeated (DrQ, arXiv:2004.13649).
+
+    Clamped indexing gives exactly what padding by replication and cropping at `pad + offset` gives, stays
+    uint8 and makes no padded copy. All views of a sample move together.
+
+    Args:
+        pixels: uint8 (b, v, c, h, w).
+        offsets: int64 (b, 2), rows then columns, each in [-pad, pad].
+
+    Returns:
+        uint8 (b, v, c, h, w).
+    """
+    b, v, c, h, w = pixels.shape
+    rows = (torch.arange(h, device=pixels.device) + offsets[:, :1]).clamp_(0, h - 1)  # (b, h)
+    cols = (torch.arange(w, device=pixels.device) + offsets[:, 1:]).clamp_(0, w - 1)  # (b, w)
+    flat = (rows[:, :, None] * w + cols[:, None, :]).view(b, 1, h * w)
+    return pixels.reshape(b, v * c, h * w).gather(2, flat.expand(-1, v * c, -1)).view(b, v, c, h, w)

@@ -1,0 +1,117 @@
+"""What every encoder shares: normalising images, stacking cameras, projecting, joining proprioception."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from caliper.encoders.fuse import Projection
+from caliper.types import CaliperError, Obs, ObsSpec
+
+SMALLEST_MAP = 2  # with a last map of one cell no place is left in the features
+
+
+class Encoder(nn.Module):
+    """Images (and proprioception) to features.
+
+    Attributes:
+        dim: length of the feature vector.
+    """
+
+    dim: int
+
+    def forward(self, obs: Obs) -> Tensor:
+        """Encodes observations.
+
+        Args:
+            obs: b observations.
+
+        Returns:
+            float32 (b, f) with f = `dim`.
+        """
+        raise NotImplementedError
+
+
+class PixelEncoder(Encoder):
+    """A convolutional body on the cameras' images, stacked into channels, joined by the proprioception."""
+
+    def __init__(
+        self, spec: ObsSpec, body: Callable[[int], nn.Module], *, latent: int | None, proprio: int | None
+    ) -> None:
+        """Builds the encoder.
+
+        Args:
+            spec: the observations it will get.
+            body: makes the network from the number of input channels; maps (b, c, h, w) to (b, ...).
+            latent: length of the image features after Linear, LayerNorm, tanh; None keeps the flat map.
+            proprio: length of the proprioception's features after the same; None leaves proprioception out.
+
+        Raises:
+            CaliperError: there is no camera, or the image is too small for the body.
+        """
+        super().__init__()
+        if not spec.cameras:
+            raise CaliperError(
+                "it needs images but the observations have no camera; name one (task.cameras)."
+            )
+        channels = 3 * len(spec.cameras)
+        self.body = body(channels)
+        flat = self._flat(channels, spec.size)
+        self.project = Projection(flat, latent) if latent else nn.Identity()
+        self.project_proprio = Projection(spec.proprio, proprio) if proprio and spec.proprio else None
+        self.dim = (latent or flat) + (proprio if proprio and spec.proprio else 0)
+
+    def forward(self, obs: Obs) -> Tensor:
+        """See `Encoder.forward`; pixels are scaled to [-0.5, 0.5]."""
+        # channels_last: convolutions are faster on it, on CPU and GPU.
+        images = obs.pixels.flatten(1, 2).to(torch.float32, memory_format=torch.channels_last)  # b (v c) h w
+        features: Tensor = self.project(self.body(images.mul_(1 / 255).sub_(0.5)).flatten(1))
+        if self.project_proprio is None:
+            return features
+        return torch.cat([features, self.project_proprio(obs.proprio)], -1)
+
+    def _flat(self, channels: int, size: int) -> int:
+        """Length of the body's flat output on images of `size` pixels."""
+        flat = self._probe(channels, size)
+        if flat is None:
+            smallest = next(s for s in range(size + 1, 1025) if self._probe(channels, s) is not None)
+            raise CaliperError(
+                f"images of {size}x{size} pixels are too small for it; the smallest that works is "
+                f"{smallest}x{smallest} (set task.size, or choose another encoder)."
+            )
+        return flat
+
+    def _probe(self, channels: int, size: int) -> int | None:
+        """Number of outputs per image of that size, or None where too little of the image is left."""
+        try:
+            with torch.no_grad():
+                out: Tensor = self.body(torch.zeros(1, channels, size, size))
+        except RuntimeError:  # torch: the kernel is larger than its input
+            return None
+        if out.dim() == 4 and min(out.shape[2:]) < SMALLEST_MAP:
+            return None
+        return out.numel()
+
+
+class State(Encoder):
+    """Proprioception alone, unchanged: for checks against published numbers and for tests."""
+
+    def __init__(self, spec: ObsSpec) -> None:
+        super().__init__()
+        self.dim = spec.proprio
+
+    def forward(self, obs: Obs) -> Tensor:
+        """Returns the proprioception (b, p)."""
+        return obs.proprio
+
+
+def initialise(module: nn.Module) -> None:
+    """Orthogonal weights (gain sqrt 2 before a ReLU) and zero biases, as in DrQ."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.orthogonal_(layer.weight, math.sqrt(2))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
