@@ -1,0 +1,98 @@
+"""The layers of the house: who may import whom, read from the source, and how long a file may be."""
+
+import ast
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("agents", "encoders", "envs", "data", "configs")
+# What each part may import of ours, next to itself. The glue (src/caliper) may import everything.
+MAY = {
+    "agents": {"encoders", "types"},
+    "encoders": {"types"},
+    "envs": {"types"},
+    "data": {"types"},
+    "configs": {"types"},
+}
+MAY_TOO = {"data/replay.py": {"envs"}}
+
+
+def imports(source: str) -> Iterator[str]:
+    """Dotted names that a module imports, wherever in it; `from caliper import x` counts as `caliper.x`."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            yield from (f"caliper.{a.name}" for a in node.names) if base == "caliper" else (base,)
+
+
+def violations(path: str, source: str) -> list[str]:
+    """Imports in `path` (relative to the root) that break the laws."""
+    part = path.split("/")[0]
+    wrong = []
+    for name in imports(source):
+        head, _, rest = name.partition(".")
+        target = rest.split(".")[0]
+        if head in PARTS or name.startswith("."):
+            wrong.append(f"{path}: `{name}` must be written as caliper.<part>")
+        elif head == "caliper" and part in MAY:
+            if target not in MAY[part] | {part} | MAY_TOO.get(path, set()):
+                wrong.append(f"{path}: {part} may not import `{name}`")
+        elif head == "caliper" and path == "src/caliper/types.py":
+            wrong.append(f"{path}: the leaf may not import `{name}`")
+    return wrong
+
+
+def sources(*folders: str) -> Iterator[tuple[str, str]]:
+    for folder in folders:
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            yield file.relative_to(ROOT).as_posix(), file.read_text()
+
+
+def test_imports_point_one_way():
+    found = [
+        v for path, source in sources(*PARTS, "src", "tests", "benchmarks") for v in violations(path, source)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("agents/x.py", "from caliper.envs.base import VectorEnv"),
+        ("agents/x.py", "import agents.sac"),
+        ("agents/x.py", "from .sac import SAC"),
+        ("encoders/x.py", "def f():\n    from caliper import agents"),
+        ("envs/x.py", "import caliper.train"),
+        ("data/buffer.py", "from caliper.envs import make_env"),
+        ("src/caliper/types.py", "import caliper.agents"),
+        ("tests/x.py", "from data import replay"),
+    ],
+)
+def test_the_checker_sees_a_violation(path, source):
+    assert len(violations(path, source)) == 1
+
+
+def test_the_checker_allows_the_arrows():
+    assert violations("agents/x.py", "from caliper.encoders.base import Encoder\nimport torch") == []
+    assert violations("data/replay.py", "from caliper.envs import make_env") == []
+    assert violations("src/caliper/train.py", "from caliper import agents, data, envs") == []
+
+
+def test_no_file_is_over_300_lines():
+    long = {p: n for p, s in sources(*PARTS, "src", "tests", "benchmarks") if (n := s.count("\n")) > 300}
+    assert not long
+
+
+def test_no_bare_part_is_imported_at_run_time():
+    """Importing all of ours leaves no `agents`, `data`, ... behind: another distribution may own them."""
+    for path, _ in sources(*PARTS):
+        importlib.import_module(
+            "caliper." + path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        )
+    assert not set(PARTS) & set(sys.modules)
