@@ -93,9 +93,8 @@ class SimEnv(VectorEnv):
         self._threads = threads or len(os.sched_getaffinity(0))
         self.engine = self._make_engine(sim, scene.model)
         self._renderers: dict[tuple[tuple[str, ...], int], Renderer] = {}
-        self._qpos_adr = int(scene.model.body(self.task.object_body).jntadr[0])
-        self._qpos_adr = int(scene.model.jnt_qposadr[self._qpos_adr])
-        self._body = scene.model.body(self.task.object_body).id
+        body = scene.model.body(self.task.object_body)
+        self._body, self._qpos_adr = body.id, int(scene.model.jnt_qposadr[body.jntadr[0]])
         index = self.engine.controller.index
         self._site, self._arm = index.grip_site, torch.as_tensor(index.qpos, device=self.device)
         self._fingers = torch.as_tensor(index.finger_qpos, device=self.device)

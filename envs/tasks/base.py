@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import mujoco
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,11 +73,10 @@ def add_camera(
     spec: mujoco.MjSpec, name: str, pos: tuple[float, float, float], target: tuple[float, float, float]
 ) -> None:
     """Adds a camera at `pos` that looks at `target`, its horizon level."""
-    eye, at = torch.tensor(pos, dtype=torch.float64), torch.tensor(target, dtype=torch.float64)
-    back = torch.nn.functional.normalize(eye - at, dim=0)
-    right = torch.nn.functional.normalize(
-        torch.linalg.cross(torch.tensor([0.0, 0, 1], dtype=torch.float64), back), dim=0
-    )
-    up = torch.linalg.cross(back, right)
-    camera = spec.worldbody.add_camera(name=name, pos=pos)
-    camera.alt.xyaxes = [*right.tolist(), *up.tolist()]
+    eye, at = np.array(pos), np.array(target)
+    back = (eye - at) / np.linalg.norm(eye - at)  # MuJoCo's cameras look along -z
+    right = np.cross([0.0, 0.0, 1.0], back)
+    right /= np.linalg.norm(right)
+    quat = np.empty(4)
+    mujoco.mju_mat2Quat(quat, np.stack([right, np.cross(back, right), back], axis=1).ravel())
+    spec.worldbody.add_camera(name=name, pos=pos, quat=quat)

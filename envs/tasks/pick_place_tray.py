@@ -10,10 +10,10 @@ from torch import Tensor
 from caliper.envs.tasks.base import Plan, Task, spread, upright
 from caliper.envs.tasks.lift import CUBE_HALF, TABLE_Z, table_scene
 
-TRAY_XY, TRAY_HALF = (0.0, -0.2), 0.07
+TRAY_XY, TRAY_HALF = (0.0, -0.14), 0.07
 FLOOR, RIM, RIM_HEIGHT = 0.004, 0.005, 0.02  # half thickness of floor and rim, rim's height; metres
-SPAWN_X, SPAWN_Y = (-0.08, 0.08), (0.0, 0.16)
-CLEAR = 0.05  # the gripper must have left the cube by this much
+SPAWN_X, SPAWN_Y = (-0.07, 0.07), (-0.01, 0.13)
+CLEAR = 0.042  # the gripper must have left the cube by this much; robosuite's measure in its bin tasks
 
 
 class PickPlaceTray(Task):
@@ -22,10 +22,10 @@ class PickPlaceTray(Task):
     name = "pick_place_tray"
     object_body = "cube_main"
     plan = Plan(
-        hover=0.07,
-        carry_z=TABLE_Z + 0.13,
+        hover=0.05,
+        carry_z=TABLE_Z + 0.10,
         target=TRAY_XY,
-        release_z=TABLE_Z + CUBE_HALF + 0.02,
+        release_z=TABLE_Z + CUBE_HALF + 0.03,
         target_tol=0.025,
         symmetry=math.pi / 2,
     )
@@ -50,7 +50,7 @@ class PickPlaceTray(Task):
         return spec
 
     def place(self, uniform: Tensor) -> Tensor:
-        """See `Task`. Anywhere in a square of 16 cm beside the tray, at any angle."""
+        """See `Task`. Anywhere in a square of 14 cm beside the tray, at any angle."""
         x, y = spread(uniform[:, 0], *SPAWN_X), spread(uniform[:, 1], *SPAWN_Y)
         return upright(x, y, TABLE_Z + CUBE_HALF + 0.001, 2 * math.pi * uniform[:, 2])
 
