@@ -30,8 +30,8 @@ class RunLog:
 
     Args:
         folder: the run folder. An existing `metrics.csv` is continued, its wall clock included.
-        wandb: keyword arguments of `wandb.init` (mode, project, name, ...). The mode is "offline" unless
-            given, so nothing needs an account or a network; "disabled", or None here, does not even import wandb.
+        wandb: keyword arguments of `wandb.init` (project, name, mode, ...). The mode is "offline" by default,
+            so nothing needs an account or a network. "disabled", or None here, does not even import wandb.
         config: shown beside the curves in wandb.
 
     Raises:

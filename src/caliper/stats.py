@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from statistics import NormalDist
 
@@ -29,6 +30,18 @@ def wilson(successes: int, episodes: int, confidence: float = 0.95) -> tuple[flo
     half = np.sqrt(z2 * (rate * (1 - rate) / episodes + z2 / (4 * episodes**2))) / (1 + z2 / episodes)
     # At the ends one limit is the rate itself; rounding must not put it on the other side.
     return min(rate, max(0.0, float(centre - half))), max(rate, min(1.0, float(centre + half)))
+
+
+def sign_test(gained: int, lost: int) -> float:
+    """Two-sided exact p-value that paired starts change for better and worse alike (McNemar's exact test).
+
+    Args:
+        gained: starts that failed before and succeed now.
+        lost: starts that succeeded before and fail now.
+    """
+    changed = gained + lost
+    tails = 2 * sum(math.comb(changed, k) for k in range(min(gained, lost) + 1))
+    return float(min(1.0, tails / 2**changed))
 
 
 def interquartile_mean(values: ArrayLike) -> float:

@@ -3,7 +3,15 @@ import math
 import numpy as np
 import pytest
 
-from caliper.stats import area_under_curve, dip, interquartile_mean, regret, stratified_bootstrap, wilson
+from caliper.stats import (
+    area_under_curve,
+    dip,
+    interquartile_mean,
+    regret,
+    sign_test,
+    stratified_bootstrap,
+    wilson,
+)
 
 
 def test_wilson_against_worked_numbers():
@@ -23,6 +31,12 @@ def test_wilson_is_symmetric_and_holds_the_rate():
     assert wilson(0, 0) == (0.0, 1.0)
     with pytest.raises(ValueError, match="3 successes out of 2"):
         wilson(3, 2)
+
+
+def test_sign_test_counts_coin_tosses():
+    assert sign_test(5, 0) == sign_test(0, 5) == 2 / 32
+    assert sign_test(4, 1) == 2 * (1 + 5) / 32
+    assert sign_test(3, 3) == sign_test(0, 0) == 1.0
 
 
 def test_interquartile_mean_drops_the_outer_quarters():
