@@ -43,7 +43,8 @@ summary { cursor: pointer; margin-top: 1rem; color: var(--blue); }
 pre { background: var(--tint); padding: 1rem; overflow-x: auto; font-size: .8rem; border-radius: .5rem; }
 @media (max-width: 40rem) {
   .scroll img { max-width: none; width: 42rem; }
-  th, td { padding-right: 1rem; }
+  th, td { padding-right: .75rem; }
+  th[scope=row] { white-space: normal; }
 }
 @media print { details > pre { display: block; } section { break-inside: avoid; } }
 """

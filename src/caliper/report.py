@@ -35,8 +35,8 @@ CURVE = Plot(
     "learning_curve",
     learning_curve,
     "Success on fixed starts, over offline gradient updates and then over environment steps. Bands are 95% "
-    "Wilson intervals. The dip is the largest fall below the last offline evaluation within the first fifth of "
-    "the online phase (shaded). Regret is the failure rate averaged over the online evaluations.",
+    "Wilson intervals. The dip is the largest fall below the last offline evaluation within the first fifth "
+    "of the online phase (shaded). Regret is the failure rate averaged over the online evaluations.",
 )
 CRITIC = (
     Plot(
@@ -137,7 +137,8 @@ def _verdict(run: Run) -> str:
         text += (
             f" Of the {len(shared)} starts that both were tested on, {gained} were won over and {lost} were "
         )
-        text += f"lost (sign test, p = {sign_test(gained, lost):.2g})."
+        p = sign_test(gained, lost)
+        text += f"lost (sign test, p {f'= {p:.2g}' if p >= 0.001 else '< 0.001'})."
     return text
 
 
