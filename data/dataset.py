@@ -1,0 +1,152 @@
+"""What a recorded dataset is, apart from how a file holds it: states, actions and sparse rewards, no pixels.
+
+Pixels are made from the states when the data is loaded (`caliper.data.replay`), at any camera and size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caliper.types import CaliperError
+
+SCHEMA_VERSION = 1
+
+# What decides whether recorded states and actions mean the same in the installed scene. The horizon, the
+# collector and the seed are not here: they tell how the data was made, and data made otherwise is still data.
+IDENTITY = (
+    "schema_version",
+    "task",
+    "scene_hash",
+    "mujoco_version",
+    "controller",
+    "control_freq",
+    "action_dim",
+    "state_dim",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetMeta:
+    """Where a dataset comes from.
+
+    Attributes:
+        task: name of the task, as in `caliper tasks`.
+        scene_hash: hash of the harmonised model the states belong to.
+        mujoco_version: version of MuJoCo that made the states.
+        controller: name of the controller that reads the actions.
+        control_freq: actions per second (Hz).
+        action_dim: length of an action.
+        state_dim: length of a state row [time, qpos, qvel].
+        horizon: control steps after which an episode was cut.
+        collector: who acted, such as "expert".
+        seed: seed of the collection.
+        schema_version: version of the file layout.
+    """
+
+    task: str
+    scene_hash: str
+    mujoco_version: str
+    controller: str
+    control_freq: int
+    action_dim: int
+    state_dim: int
+    horizon: int
+    collector: str
+    seed: int
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One recorded episode.
+
+    Attributes:
+        states: float64 (t, s), the state before each action: [time, qpos, qvel], as in robomimic.
+        final_state: float64 (s,), the state the last action led to.
+        actions: float32 (t, a) in [-1, 1].
+        rewards: float32 (t,), raw and sparse: 1 on the step that met the success test, else 0.
+        terminated: the episode ended in success, not by the horizon.
+        success: the success test held at the end.
+        seed: seed of the episode's reset.
+        noise: the collector's action noise (standard deviation, in action units).
+    """
+
+    states: NDArray[np.float64]
+    final_state: NDArray[np.float64]
+    actions: NDArray[np.float32]
+    rewards: NDArray[np.float32]
+    terminated: bool
+    success: bool
+    seed: int
+    noise: float
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def fault(self, meta: DatasetMeta) -> str | None:
+        """What makes this episode unusable in a dataset of `meta`, or None."""
+        t = len(self)
+        wanted = {
+            "states": (t, meta.state_dim),
+            "final_state": (meta.state_dim,),
+            "actions": (t, meta.action_dim),
+            "rewards": (t,),
+        }
+        if t == 0:
+            return "it has no transition"
+        for name, shape in wanted.items():
+            array = getattr(self, name)
+            if array.shape != shape:
+                return f"{name} has the shape {array.shape}, expected {shape}"
+            if not np.isfinite(array).all():
+                return f"{name} holds a value that is not finite"
+        if np.abs(self.actions).max() > 1 + 1e-6:
+            return f"actions reach {np.abs(self.actions).max():.4g}, outside [-1, 1]"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Episodes and where they come from; `path` is the file they were read from, if any."""
+
+    meta: DatasetMeta
+    episodes: Sequence[Episode]
+    path: Path | None = None
+
+    @property
+    def num_transitions(self) -> int:
+        """Transitions of all episodes."""
+        return sum(len(e) for e in self.episodes)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of all episodes, t + 1 each: the capacity that a buffer needs for them."""
+        return self.num_transitions + len(self.episodes)
+
+    def mismatches(self, expected: DatasetMeta) -> list[str]:
+        """Each property that keeps the data out of the scene of `expected`, with both values."""
+        return [
+            f"{name} is {getattr(self.meta, name)!r} but {getattr(expected, name)!r} is needed"
+            for name in IDENTITY
+            if getattr(self.meta, name) != getattr(expected, name)
+        ]
+
+    def check(self, expected: DatasetMeta) -> None:
+        """Refuses data that doesn't belong to a scene.
+
+        Args:
+            expected: the task, scene, versions and dimensions that the run will use.
+
+        Raises:
+            CaliperError: something differs; names the file, both values and the mend.
+        """
+        if wrong := self.mismatches(expected):
+            raise CaliperError(
+                f"{self.path or 'the dataset'} does not fit: {'; '.join(wrong)}. "
+                f"Collect it again with: caliper collect task={expected.task}"
+            )

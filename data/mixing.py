@@ -1,0 +1,54 @@
+"""Batches of recorded and fresh transitions in a fixed proportion."""
+
+from __future__ import annotations
+
+import torch
+
+from caliper.data.buffer import ReplayBuffer
+from caliper.types import Batch, CaliperError
+
+
+class MixedSampler:
+    """Draws int(b * ratio) transitions offline and the rest online, as Cal-QL's official code does.
+
+    As long as one of the buffers is empty, the other gives the whole batch.
+
+    Args:
+        offline: recorded data.
+        online: what the policy has collected.
+        ratio: offline share in [0, 1]; below 0: by size, |offline| / (|offline| + |online|).
+
+    Raises:
+        CaliperError: `ratio` is above 1.
+    """
+
+    def __init__(self, offline: ReplayBuffer, online: ReplayBuffer, ratio: float) -> None:
+        if ratio > 1:
+            raise CaliperError(
+                f"the offline share of a batch is {ratio}; it must be at most 1 (negative: by size)"
+            )
+        self.offline = offline
+        self.online = online
+        self.ratio = ratio
+
+    def split(self, b: int) -> tuple[int, int]:
+        """How many of b transitions come from offline and from online data now."""
+        sizes = len(self.offline), len(self.online)
+        if 0 in sizes:
+            return (0, b) if sizes[1] else (b, 0)
+        ratio = self.ratio if self.ratio >= 0 else sizes[0] / sum(sizes)
+        return int(b * ratio), b - int(b * ratio)
+
+    def sample(self, b: int, generator: torch.Generator) -> Batch:
+        """Draws a batch; its offline part comes first.
+
+        Args:
+            b: batch size.
+            generator: source of randomness, on the buffers' device.
+
+        Raises:
+            CaliperError: both buffers are empty.
+        """
+        counts = zip((self.offline, self.online), self.split(b), strict=True)
+        parts = [buffer.sample(count, generator) for buffer, count in counts if count]
+        return parts[0] if len(parts) == 1 else Batch.cat(parts)

@@ -1,0 +1,99 @@
+"""Episodes in progress, one per world, until each can enter the replay buffer whole."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from caliper.data.buffer import ReplayBuffer
+from caliper.types import Obs, ObsSpec, Step
+
+
+class OpenEpisodes:
+    """Collects the steps of n worlds side by side and hands over each episode when it ends.
+
+    Args:
+        n: worlds.
+        horizon: longest episode, in control steps.
+        spec: what an observation holds.
+        action_dim: length of an action.
+        device: where the worlds' tensors are.
+    """
+
+    def __init__(
+        self, n: int, horizon: int, spec: ObsSpec, action_dim: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.device = torch.device(device)
+        self.horizon = horizon
+        frames, image = (n, horizon + 1), (len(spec.cameras), 3, spec.size, spec.size)
+        self._pixels = torch.empty(
+            (*frames, *image), dtype=torch.uint8, device=self.device
+        )  # (n, t, v, c, h, w)
+        self._proprio = torch.empty((*frames, spec.proprio), device=self.device)  # (n, t, p)
+        self._action = torch.empty((n, horizon, action_dim), device=self.device)  # (n, t, a)
+        self._reward = torch.empty((n, horizon), device=self.device)  # (n, t)
+        self._world = torch.arange(n, device=self.device)
+        self._length = torch.zeros(
+            n, dtype=torch.int64
+        )  # steps so far; on the host, so that reading it waits for nothing
+
+    def push(self, obs: Obs, action: Tensor, step: Step, sink: ReplayBuffer) -> int:
+        """Records one control step of every world and inserts the episodes that it ended.
+
+        The last frame of an ended episode is `step.final_obs`, where its last action led, never what the
+        reset shows.
+
+        Args:
+            obs: observations the actions were taken at (n).
+            action: (n, a).
+            step: what came of them.
+            sink: where finished episodes go.
+
+        Returns:
+            The number of episodes that ended.
+
+        Raises:
+            RuntimeError: a world ran past the horizon without an end.
+        """
+        if int(self._length.max()) >= self.horizon:
+            raise RuntimeError(
+                f"a world ran past its horizon of {self.horizon} steps without a terminated or truncated"
+            )
+        at = self._length.to(self.device, non_blocking=True)
+        self._pixels[self._world, at] = obs.pixels
+        self._proprio[self._world, at] = obs.proprio
+        self._action[self._world, at] = action
+        self._reward[self._world, at] = step.reward
+        self._length += 1
+        ended, terminated = torch.stack(
+            [step.terminated | step.truncated, step.terminated]
+        ).cpu()  # the only wait
+        finished: list[int] = ended.nonzero().flatten().tolist()
+        for i in finished:
+            t = int(self._length[i])
+            self._pixels[i, t] = step.final_obs.pixels[i]
+            self._proprio[i, t] = step.final_obs.proprio[i]
+            frames = Obs(self._pixels[i, : t + 1], self._proprio[i, : t + 1])
+            sink.add_episode(frames, self._action[i, :t], self._reward[i, :t], bool(terminated[i]))
+            self._length[i] = 0
+        return len(finished)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The steps recorded so far, as tensors on the CPU; only as many as the longest open episode has."""
+        t = int(self._length.max())
+        parts = {name: tensor[:, :t].cpu().clone() for name, tensor in self._recorded().items()}
+        return {"length": self._length.clone()} | parts
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Goes on from where `state_dict` was taken; the number of worlds and all shapes must be the same."""
+        self._length.copy_(state["length"])
+        for name, tensor in self._recorded().items():
+            tensor[:, : state[name].shape[1]] = state[name].to(self.device)
+
+    def _recorded(self) -> dict[str, Tensor]:
+        return {
+            "pixels": self._pixels,
+            "proprio": self._proprio,
+            "action": self._action,
+            "reward": self._reward,
+        }

@@ -1,0 +1,63 @@
+"""A table of tensors that is written at one end and forgotten at the other."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]  # column: (shape of a row, its type)
+
+
+def row_bytes(layout: Layout) -> int:
+    """Bytes that a row of all columns takes."""
+    return sum(prod(shape) * dtype.itemsize for shape, dtype in layout.values())
+
+
+class Ring:
+    """Columns of equal length whose rows are appended at the head and dropped at the tail, oldest first."""
+
+    def __init__(self, capacity: int, layout: Layout, device: torch.device) -> None:
+        self.capacity = capacity
+        self.tail = 0
+        self.count = 0
+        self.columns = {
+            name: torch.empty((capacity, *shape), dtype=dtype, device=device)
+            for name, (shape, dtype) in layout.items()
+        }
+        self._forget(0, capacity)
+
+    def slots(self, order: Tensor) -> Tensor:
+        """Where the rows are that arrived as number `order`, counted from the oldest."""
+        return (order + self.tail) % self.capacity
+
+    def push(self, rows: dict[str, Tensor]) -> None:
+        """Appends rows; the caller has made room."""
+        head, length = (self.tail + self.count) % self.capacity, len(next(iter(rows.values())))
+        before_wrap = min(length, self.capacity - head)
+        for name, values in rows.items():
+            column = self.columns[name]
+            column[head : head + before_wrap] = values[:before_wrap]
+            column[: length - before_wrap] = values[before_wrap:]
+        self.count += length
+
+    def drop(self, length: int) -> None:
+        """Forgets the oldest rows."""
+        before_wrap = min(length, self.capacity - self.tail)
+        self._forget(self.tail, before_wrap)
+        self._forget(0, length - before_wrap)
+        self.tail = (self.tail + length) % self.capacity
+        self.count -= length
+
+    def used(self) -> dict[str, Tensor]:
+        """Copies of the rows on the CPU, oldest first."""
+        end = self.tail + self.count
+        spans = (slice(self.tail, min(end, self.capacity)), slice(0, max(0, end - self.capacity)))
+        return {name: torch.cat([column[s].cpu() for s in spans]) for name, column in self.columns.items()}
+
+    def _forget(self, start: int, length: int) -> None:
+        # A row that should not be read must not look like one that can: NaN spoils a loss, 0 hides.
+        for column in self.columns.values():
+            if column.is_floating_point():
+                column[start : start + length] = torch.nan

@@ -1,0 +1,101 @@
+"""What `caliper inspect FILE` prints: the contents of a dataset, and whether they fit the installed scene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from caliper.data.dataset import Dataset, DatasetMeta, Episode
+from caliper.data.returns import RewardConfig
+from caliper.data.robomimic import read_dataset
+
+_NOISE_BINS = 4
+
+
+def describe(path: str | Path, expected: DatasetMeta | None) -> str:
+    """Describes a dataset file in lines of text.
+
+    Args:
+        path: the file.
+        expected: what the installed scene of the file's task needs; None if there is no such scene.
+
+    Raises:
+        CaliperError: the file is absent, damaged, or lacks what a dataset must have.
+    """
+    dataset = read_dataset(path)
+    meta, episodes = dataset.meta, dataset.episodes
+    successes = [e for e in episodes if e.success]
+    reward = RewardConfig()
+    rows = [
+        ("task", meta.task),
+        ("scene", meta.scene_hash),
+        ("controller", f"{meta.controller}, {meta.action_dim}-D actions at {meta.control_freq} Hz"),
+        ("states", f"{meta.state_dim} numbers, MuJoCo {meta.mujoco_version}"),
+        ("horizon", f"{meta.horizon} steps"),
+        ("collected by", f"{meta.collector}, seed {meta.seed}"),
+        ("schema", str(meta.schema_version)),
+        ("size", f"{Path(path).stat().st_size / 1e6:.2f} MB"),
+        ("episodes", f"{len(episodes)}, of which {_share(episodes)} succeed"),
+        ("transitions", f"{dataset.num_transitions} ({dataset.num_frames} frames)"),
+        ("length", _spread([len(e) for e in episodes])),
+        ("  of successes", _spread([len(e) for e in successes])),
+        ("return", _spread([float(e.rewards.sum()) for e in episodes]) + " (undiscounted, raw)"),
+        (
+            "  discounted",
+            _spread([_first_return(e, reward) for e in episodes])
+            + f" (rewards {reward.scale:g} r {reward.bias:+g}, discount {reward.gamma:g})",
+        ),
+        *_by_noise(episodes),
+        ("fits", _verdict(dataset, expected)),
+    ]
+    return "\n".join([str(path), *(f"  {name:<16}{value}" for name, value in rows)])
+
+
+def _first_return(episode: Episode, reward: RewardConfig) -> float:
+    scaled = reward.apply(torch.as_tensor(episode.rewards))
+    terminals = torch.zeros_like(scaled)
+    terminals[-1] = float(episode.terminated)
+    return float(reward.returns(scaled, terminals)[0])
+
+
+def _share(episodes: Sequence[Episode]) -> str:
+    count = sum(e.success for e in episodes)
+    return f"{count} ({count / len(episodes):.1%})"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "none"
+    low, median, high = np.quantile(values, (0, 0.5, 1))
+    return f"{low:g} .. {high:g}, median {median:.4g}, mean {np.mean(values):.4g}"
+
+
+def _by_noise(episodes: Sequence[Episode]) -> list[tuple[str, str]]:
+    """A row for each level of action noise, or for each of a few ranges if there are many levels."""
+    levels = sorted({e.noise for e in episodes})
+    if len(levels) <= _NOISE_BINS:
+        groups = [(f"{level:g}", [e for e in episodes if e.noise == level]) for level in levels]
+    else:
+        edges = np.linspace(levels[0], levels[-1], _NOISE_BINS + 1)
+        bins = np.searchsorted(edges[1:-1], [e.noise for e in episodes], side="right")
+        groups = [
+            (
+                f"{edges[i]:.2f} .. {edges[i + 1]:.2f}",
+                [e for e, b in zip(episodes, bins, strict=True) if b == i],
+            )
+            for i in range(_NOISE_BINS)
+        ]
+    return [
+        ("noise" if i == 0 else "", f"{name}: {len(group)} episodes, {_share(group)} succeed")
+        for i, (name, group) in enumerate((name, group) for name, group in groups if group)
+    ]
+
+
+def _verdict(dataset: Dataset, expected: DatasetMeta | None) -> str:
+    if expected is None:
+        return "unknown: there is no installed scene to compare with"
+    wrong = dataset.mismatches(expected)
+    return f"no: {'; '.join(wrong)}" if wrong else "yes, the installed scene"
