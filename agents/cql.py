@@ -60,26 +60,29 @@ class CQL(SAC):
         q_data, q_random, q_policy = torch.split(q, [1, k, 2 * k], -1)
         bounded = self.calibrate(q_policy, mc_return)
         if cfg.importance_sampling:
-            columns = torch.cat(
-                [q_random + self.action_dim * math.log(2.0), bounded - log_pi], -1
-            )  # (e, b, 3k)
+            log_uniform = -self.action_dim * math.log(2.0)
+            columns = torch.cat([q_random - log_uniform, bounded - log_pi], -1)  # (e, b, 3k)
         else:
             columns = torch.cat([q_random, q_data, bounded], -1)  # (e, b, 3k + 1)
         ood = cfg.cql_temperature * torch.logsumexp(columns / cfg.cql_temperature, -1)  # (e, b)
         low = -math.inf if cfg.clip_diff_min is None else cfg.clip_diff_min
         gap = (ood - q_data[..., 0]).clamp(low, cfg.clip_diff_max).mean(1)  # (e,)
         loss, info = self.weighted(gap)
-        below = (q_policy < mc_return[:, None]).float().mean((0, 1))  # (2k,)
-        return loss, info | {
-            "critic/gap": gap.mean(),
-            "critic/q_random": q_random.mean(),
-            "critic/q_current": q_policy[..., :k].mean(),
-            "critic/q_next": q_policy[..., k:].mean(),
-            "critic/columns_std": columns.std(-1).mean(),
-            "critic/bound_rate": below.mean(),
-            "critic/bound_rate_current": below[:k].mean(),
-            "critic/bound_rate_next": below[k:].mean(),
-        }
+        with torch.no_grad():
+            share = torch.softmax(columns / cfg.cql_temperature, -1)[..., -2 * k :]  # (e, b, 2k)
+            below = (q_policy < mc_return[:, None]).float().mean((0, 1))  # (2k,)
+            info |= {
+                "critic/gap": gap.mean(),
+                "critic/q_random": q_random.mean(),
+                "critic/q_current": q_policy[..., :k].mean(),
+                "critic/q_next": q_policy[..., k:].mean(),
+                "critic/columns_std": columns.std(-1).mean(),
+                "critic/policy_share": share.sum(-1).mean(),
+                "critic/bound_rate": below.mean(),
+                "critic/bound_rate_current": below[:k].mean(),
+                "critic/bound_rate_next": below[k:].mean(),
+            }
+        return loss, info
 
     def weighted(self, gap: Tensor) -> tuple[Tensor, Info]:
         """Weighs and sums the gaps (e,) of the ensemble; the Lagrange form also moves the multiplier."""
@@ -93,8 +96,8 @@ class CQL(SAC):
         excess = weight * (gap - cfg.gap)
         multiplier_loss = -(multiplier * excess.detach()).mean()
         info = {"critic/lagrange": multiplier, "critic/lagrange_loss": multiplier_loss}
-        # The first term moves the critics only, the second the multiplier only: one backward serves both.
-        return multiplier.detach() * excess.sum() + multiplier_loss, info
+        # The first term moves the critics only, the second, of value zero, the multiplier only.
+        return multiplier.detach() * excess.sum() + (multiplier_loss - multiplier_loss.detach()), info
 
     def critic_loss(self, x: Encoded, target: Tensor, noise: Noise) -> tuple[Tensor, Info]:
         """The Bellman error plus the conservative term, from one pass through the heads at 1 + 3k actions."""

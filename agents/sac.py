@@ -94,7 +94,7 @@ class SAC(Agent):
     def temperature_loss(self, log_pi: Tensor) -> tuple[Tensor, Info]:
         """Pulls the entropy towards its target; `log_pi` (b, 1) of the actor's samples."""
         loss = -self.log_alpha * (log_pi.detach() + self.target_entropy).mean()
-        return loss, {"temperature/loss": loss, "temperature/alpha": self.log_alpha.exp()}
+        return loss, {"temperature/loss": loss}
 
     def actor_loss(self, x: Encoded, action: Tensor, log_pi: Tensor) -> tuple[Tensor, Info]:
         """The policy's loss on its samples `action` (b, 1, a) with log-densities `log_pi` (b, 1)."""
@@ -135,14 +135,16 @@ class SAC(Agent):
         with self.autocast():
             x = self.encode(batch, noise)
             action, log_pi = x.pi.sample(self.normal(noise.eps_pi, len(batch), 1))
-            temperature, info = self.temperature_loss(log_pi)
             actor, actor_info = self.actor_loss(x, action, log_pi)
             critic, critic_info = self.critic_loss(x, self.target(x, noise), noise)
-        losses = {"actor": actor, "critic": critic}
-        norms = self.descend(losses | ({"temperature": temperature} if self.config.autotune_entropy else {}))
+        losses, info = {"actor": actor, "critic": critic}, actor_info | critic_info
+        info["temperature/alpha"] = self.log_alpha.exp()
+        if self.config.autotune_entropy:
+            losses["temperature"], more = self.temperature_loss(log_pi)
+            info |= more
+        info |= self.descend(losses)
         polyak(list(self.target_critic.parameters()), list(self.critic.parameters()), self.config.tau)
         self.online_updates += self.online
-        info |= actor_info | critic_info | norms
         return {name: value.detach() for name, value in info.items()}
 
     def encode(self, batch: Batch, noise: Noise) -> Encoded:

@@ -10,6 +10,8 @@ from typing import Any
 from caliper.encoders.augment import random_shift
 from caliper.encoders.base import Encoder, State
 from caliper.encoders.conv import Conv
+from caliper.encoders.impala import Impala
+from caliper.encoders.resnet import ResNet18
 from caliper.types import CaliperError, ObsSpec
 
 ENCODERS: dict[str, Callable[..., Encoder]] = {
@@ -17,6 +19,8 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "conv_tiny": partial(Conv, channels=(8, 8), kernels=(3, 3), strides=(2, 2), latent=16, proprio=8),
     "d4pg": partial(Conv, channels=(32, 64, 128, 256), kernels=(3, 3, 3, 3), strides=(2, 2, 2, 2), padding=0),
     "nature": partial(Conv, channels=(32, 64, 64), kernels=(8, 4, 3), strides=(4, 2, 1), padding=0),
+    "impala": Impala,
+    "resnet18": ResNet18,
     "state": State,
 }
 

@@ -39,14 +39,21 @@ class PixelEncoder(Encoder):
     """A convolutional body on the cameras' images, stacked into channels, joined by the proprioception."""
 
     def __init__(
-        self, spec: ObsSpec, body: Callable[[int], nn.Module], *, latent: int | None, proprio: int | None
+        self,
+        spec: ObsSpec,
+        body: Callable[[int], nn.Module],
+        *,
+        pool: nn.Module | None = None,
+        latent: int | None,
+        proprio: int | None,
     ) -> None:
         """Builds the encoder.
 
         Args:
             spec: the observations it will get.
-            body: makes the network from the number of input channels; maps (b, c, h, w) to (b, ...).
-            latent: length of the image features after Linear, LayerNorm, tanh; None keeps the flat map.
+            body: makes the network from the number of input channels; maps (b, c, h, w) to a smaller map.
+            pool: reduces the last map to (b, f); None flattens it.
+            latent: length of the image features after Linear, LayerNorm, tanh; None keeps what `pool` gives.
             proprio: length of the proprioception's features after the same; None leaves proprioception out.
 
         Raises:
@@ -59,41 +66,42 @@ class PixelEncoder(Encoder):
             )
         channels = 3 * len(spec.cameras)
         self.body = body(channels)
-        flat = self._flat(channels, spec.size)
+        self.pool = pool or nn.Flatten()
+        with torch.no_grad():
+            flat = self.pool(self._last_map(channels, spec.size)).shape[1]
+        proprio = proprio if spec.proprio else None
         self.project = Projection(flat, latent) if latent else nn.Identity()
-        self.project_proprio = Projection(spec.proprio, proprio) if proprio and spec.proprio else None
-        self.dim = (latent or flat) + (proprio if proprio and spec.proprio else 0)
+        self.project_proprio = Projection(spec.proprio, proprio) if proprio else None
+        self.dim = (latent or flat) + (proprio or 0)
 
     def forward(self, obs: Obs) -> Tensor:
         """See `Encoder.forward`; pixels are scaled to [-0.5, 0.5]."""
         # channels_last: convolutions are faster on it, on CPU and GPU.
         images = obs.pixels.flatten(1, 2).to(torch.float32, memory_format=torch.channels_last)  # b (v c) h w
-        features: Tensor = self.project(self.body(images.mul_(1 / 255).sub_(0.5)).flatten(1))
+        features: Tensor = self.project(self.pool(self.body(images.mul_(1 / 255).sub_(0.5))))
         if self.project_proprio is None:
             return features
         return torch.cat([features, self.project_proprio(obs.proprio)], -1)
 
-    def _flat(self, channels: int, size: int) -> int:
-        """Length of the body's flat output on images of `size` pixels."""
-        flat = self._probe(channels, size)
-        if flat is None:
+    def _last_map(self, channels: int, size: int) -> Tensor:
+        """The body's output (1, c, h, w) for an image of `size` pixels; refuses one that is too small."""
+        out = self._probe(channels, size)
+        if out is None:
             smallest = next(s for s in range(size + 1, 1025) if self._probe(channels, s) is not None)
             raise CaliperError(
                 f"images of {size}x{size} pixels are too small for it; the smallest that works is "
                 f"{smallest}x{smallest} (set task.size, or choose another encoder)."
             )
-        return flat
+        return out
 
-    def _probe(self, channels: int, size: int) -> int | None:
-        """Number of outputs per image of that size, or None where too little of the image is left."""
+    def _probe(self, channels: int, size: int) -> Tensor | None:
+        """The body's output, or None where too little of the image is left."""
         try:
             with torch.no_grad():
                 out: Tensor = self.body(torch.zeros(1, channels, size, size))
-        except RuntimeError:  # torch: the kernel is larger than its input
+        except (RuntimeError, ValueError):  # torch: the kernel is larger than its input
             return None
-        if out.dim() == 4 and min(out.shape[2:]) < SMALLEST_MAP:
-            return None
-        return out.numel()
+        return out if min(out.shape[2:]) >= SMALLEST_MAP else None
 
 
 class State(Encoder):

@@ -1,0 +1,66 @@
+"""Small agents and batches for the agents' tests."""
+
+import torch
+
+from caliper.agents import build_agent
+from caliper.types import Batch, Obs, ObsSpec
+
+PIXELS = ObsSpec(("front", "wrist"), 16, 5)
+ACTIONS = 3
+TINY = {"actor_hidden": [16], "critic_hidden": [16]}
+SAMPLES = {"n_actions": 3, "n_target_actions": 2}
+CONFIGS = {
+    "bc": {"name": "bc", "actor_hidden": [16]},
+    "sac": {"name": "sac", **TINY},
+    "cql": {"name": "cql", **TINY, **SAMPLES},
+    "calql": {"name": "calql", **TINY, **SAMPLES},
+}
+
+
+def make(name="calql", encoder="conv_tiny", seed=0, spec=PIXELS, **overrides):
+    return build_agent(CONFIGS[name] | overrides, {"name": encoder}, spec, ACTIONS, "cpu", seed)
+
+
+def random_obs(n, spec=PIXELS, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    shape = (n, len(spec.cameras), 3, spec.size, spec.size)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=g)
+    return Obs(pixels, torch.randn(n, spec.proprio, generator=g))
+
+
+def random_batch(b=4, spec=PIXELS, seed=0):
+    g = torch.Generator().manual_seed(seed + 100)
+    return Batch(
+        obs=random_obs(b, spec, seed),
+        action=2 * torch.rand(b, ACTIONS, generator=g) - 1,
+        reward=torch.randn(b, generator=g),
+        next_obs=random_obs(b, spec, seed + 1),
+        terminal=(torch.rand(b, generator=g) < 0.3).float(),
+        mc_return=torch.randn(b, generator=g),
+    )
+
+
+def linear_agent(name="calql", **overrides):
+    """An agent whose policy and critics are linear in one proprioception entry and one action, by hand.
+
+    Q_1 = s + a, Q_2 = 2 a, the same for the target; the policy is a standard normal before tanh.
+    """
+    config = {"name": name, "actor_hidden": [], "critic_hidden": [], **overrides}
+    agent = build_agent(config, {"name": "state"}, ObsSpec((), 0, 1), 1, "cpu", 0)
+    with torch.no_grad():
+        agent.actor.layers[0].weight.zero_()
+        agent.actor.log_std_offset.zero_()
+        for critic in (agent.critic, agent.target_critic):
+            critic.head.weights[0].copy_(torch.tensor([[[1.0], [1.0]], [[0.0], [2.0]]]))  # (e, [s, a], 1)
+    return agent
+
+
+def linear_batch(s, a, r=0.0, s2=0.0, d=0.0, g=0.0):
+    """One transition."""
+
+    def obs(x):
+        return Obs(torch.zeros(1, 0, 3, 0, 0, dtype=torch.uint8), torch.tensor([[x]]))
+
+    return Batch(
+        obs(s), torch.tensor([[a]]), torch.tensor([r]), obs(s2), torch.tensor([d]), torch.tensor([g])
+    )

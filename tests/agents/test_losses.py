@@ -1,0 +1,192 @@
+"""Every loss against a number worked out by hand; the arithmetic stands in the comments."""
+
+import math
+
+import pytest
+import torch
+
+from caliper.agents import Noise
+from caliper.agents.base import clone_loss, polyak
+from caliper.agents.nets import TanhGaussian
+from tests.agents.conftest import linear_agent, linear_batch
+
+HALF = math.atanh(0.5)  # tanh(HALF) = 0.5: standard normal noise of this value gives the action 0.5
+
+
+def eps(*values):
+    return torch.tensor(values).view(1, -1, 1)
+
+
+def test_density_is_that_of_torch_distributions():
+    mean, log_std = torch.tensor([[0.3, -1.2]]), torch.tensor([[-0.5, 0.4]])
+    action, log_pi = TanhGaussian(mean, log_std).sample(torch.tensor([[[0.7, -0.2], [1.5, 0.1]]]))
+    tanh = torch.distributions.TanhTransform()
+    expected = torch.distributions.TransformedDistribution(
+        torch.distributions.Normal(mean, log_std.exp()), [tanh]
+    )
+    torch.testing.assert_close(log_pi[0], expected.log_prob(action[0]).sum(-1))
+    torch.testing.assert_close(TanhGaussian(mean, log_std).log_prob(action[:, 0]), log_pi[:, 0])
+
+
+def test_target_takes_the_minimum_over_critics_before_the_maximum_over_actions():
+    # actions at s' = 0: 0.5 and -0.5. Q_1 = (0.5, -0.5), Q_2 = (1, -1): min (0.5, -1), then max 0.5.
+    # y = r + gamma * (1 - d) * 0.5 = 1 + 0.9 * 0.5 = 1.45
+    agent = linear_agent(n_target_actions=2, discount=0.9)
+    batch, noise = linear_batch(0.0, 0.0, r=1.0), Noise(eps_target=eps(HALF, -HALF))
+    assert agent.target(agent.encode(batch, noise), noise).item() == pytest.approx(1.45)
+    # With Q_2 = -2 a the orders differ: Q_1 = (0.5, -0.5), Q_2 = (-1, 1): min (-1, -0.5), then max -0.5;
+    # maximum first would give min(0.5, 1) = 0.5.
+    with torch.no_grad():
+        agent.target_critic.head.weights[0][1, 1] = -2.0
+    assert agent.target(agent.encode(batch, noise), noise).item() == pytest.approx(1 + 0.9 * -0.5)
+
+
+def test_target_stops_at_terminal_states_only():
+    # d = 1: y = r
+    agent = linear_agent(n_target_actions=1)
+    batch, noise = linear_batch(0.0, 0.0, r=1.0, d=1.0), Noise(eps_target=eps(HALF))
+    assert agent.target(agent.encode(batch, noise), noise).item() == 1.0
+
+
+def test_entropy_backup_subtracts_the_chosen_actions_log_density():
+    # u = HALF: log N = -HALF^2/2 - log(2 pi)/2 = -0.15087 - 0.91894 = -1.06981
+    # log slope = log(1 - 0.25) = -0.28768, log pi = -0.78213; alpha = 0.5
+    # y = 0 + 0.9 (0.5 + 0.5 * 0.78213) = 0.80196
+    agent = linear_agent(n_target_actions=2, discount=0.9, backup_entropy=True, init_temperature=0.5)
+    batch, noise = linear_batch(0.0, 0.0), Noise(eps_target=eps(-HALF, HALF))
+    assert agent.target(agent.encode(batch, noise), noise).item() == pytest.approx(0.80196, abs=1e-4)
+
+
+def test_td_loss_is_a_mean_over_the_batch_and_a_sum_over_critics():
+    # q - y = [[-1, 0], [1, 3]]: (1 + 0) / 2 + (1 + 9) / 2 = 5.5
+    loss, info = linear_agent().td_loss(torch.tensor([[1.0, 2.0], [3.0, 5.0]]), torch.tensor([2.0, 2.0]))
+    assert loss.item() == 5.5
+    assert float(info["critic/q_data"]) == 2.75
+
+
+def test_temperature_loss_multiplies_log_alpha_itself():
+    # log alpha = 0.2, mean log pi = -1.5, H = -1: -0.2 * (-1.5 - 1) = 0.5
+    agent = linear_agent(init_temperature=math.exp(0.2))
+    loss, _ = agent.temperature_loss(torch.tensor([[-1.0], [-2.0]]))
+    assert loss.item() == pytest.approx(0.5)
+
+
+def test_actor_loss():
+    # s = 2, action 0.5: Q_1 = 2.5, Q_2 = 1, min 1. alpha = 0.5, log pi = -0.78213 (above)
+    # 0.5 * -0.78213 - 1 = -1.39106
+    agent = linear_agent(init_temperature=0.5)
+    x = agent.encode(linear_batch(2.0, -1.0), Noise())
+    action, log_pi = x.pi.sample(eps(HALF))
+    loss, _ = agent.actor_loss(x, action, log_pi)
+    assert loss.item() == pytest.approx(-1.39106, abs=1e-4)
+
+
+def test_actor_loss_with_cloning_brings_q_to_size_one():
+    # as above; q / |q| = 1; greedy action tanh(0) = 0 against the recorded -1: squared error 1, weight 0.3
+    # -0.39106 - 1 + 0.3 * 1 = -1.09106; with Q ten times larger the same
+    agent = linear_agent(init_temperature=0.5, bc_weight=0.3)
+    for scale in (1.0, 10.0):
+        with torch.no_grad():
+            agent.critic.head.weights[0].mul_(scale)
+        x = agent.encode(linear_batch(2.0, -1.0), Noise())
+        loss, info = agent.actor_loss(x, *x.pi.sample(eps(HALF)))
+        assert loss.item() == pytest.approx(-1.09106, abs=1e-4)
+        assert info["actor/clone_loss"].item() == 1.0
+
+
+# q of the data action 1, of a uniform action 0, of pi(s) 2, of pi(s') 3; log pi 0.5 and -0.5; return 2.5
+Q = torch.tensor([[[1.0, 0.0, 2.0, 3.0]]])
+LOG_PI = torch.tensor([[0.5, -0.5]])
+RETURN = torch.tensor([2.5])
+
+
+def lse(*columns):
+    return math.log(sum(math.exp(c) for c in columns))
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "expected"),
+    [
+        # columns 0 + log 2, 2 - 0.5, 3 + 0.5; minus the data's 1; weight 5
+        ("cql", {}, 5 * (lse(math.log(2), 1.5, 3.5) - 1)),
+        # max(2, 2.5) - 0.5: the bound comes before the density and leaves the uniform action alone
+        ("calql", {}, 5 * (lse(math.log(2), 2.0, 3.5) - 1)),
+        # plain columns and the data action's own, four of them
+        ("cql", {"importance_sampling": False}, 5 * (lse(0, 1, 2, 3) - 1)),
+        ("calql", {"importance_sampling": False}, 5 * (lse(0, 1, 2.5, 3) - 1)),
+        # T log sum exp(c / T), T = 2
+        ("calql", {"cql_temperature": 2.0}, 5 * (2 * lse(math.log(2) / 2, 1.0, 1.75) - 1)),
+        # difference 2.7 clipped to [0, 1.5], and to at least 4
+        ("calql", {"clip_diff_max": 1.5}, 5 * 1.5),
+        ("calql", {"clip_diff_min": 4.0}, 5 * 4.0),
+        # Lagrange: exp(1) * 5 * (difference - 0.8); the multiplier's own loss is not part of the value
+        ("calql", {"lagrange": True, "gap": 0.8}, math.e * 5 * (lse(math.log(2), 2.0, 3.5) - 1.8)),
+    ],
+)
+def test_conservative_loss(name, config, expected):
+    agent = linear_agent(name, n_actions=1, **config)
+    loss, info = agent.conservative_loss(Q, LOG_PI, RETURN)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert float(info["critic/bound_rate"]) == 0.5  # 2 < 2.5, 3 is not
+    if config.get("lagrange"):
+        assert info["critic/lagrange_loss"].item() == pytest.approx(-expected, rel=1e-5)
+
+
+def test_log_sum_exp_runs_over_all_samples():
+    # 3 k = 12 columns of value log 2: log 12 + log 2. A defect seen elsewhere reduces over 3 columns only.
+    agent = linear_agent("cql", n_actions=4, conservative_weight=1.0)
+    loss, _ = agent.conservative_loss(torch.zeros(1, 2, 13), torch.full((2, 8), -math.log(2)), torch.zeros(2))
+    assert loss.item() == pytest.approx(math.log(24))
+
+
+def test_uniform_actions_fill_the_box():
+    # A defect seen elsewhere draws U(1, 1). 3000 draws: standard error of the mean 0.58 / 55 = 0.011.
+    draws = linear_agent().uniform(None, 100, 30)
+    assert -1 <= float(draws.min()) < -0.99 and 0.99 < float(draws.max()) <= 1
+    assert abs(float(draws.mean())) < 0.05
+
+
+def test_the_bound_can_only_raise_the_gap_and_stops_the_gradient():
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(2, 16, 13, generator=generator)
+    log_pi, mc_return = torch.randn(16, 8, generator=generator), torch.randn(16, generator=generator)
+    cql, calql = linear_agent("cql", n_actions=4), linear_agent("calql", n_actions=4)
+    lower = cql.conservative_loss(q, log_pi, mc_return)[1]["critic/gap"]
+    assert float(calql.conservative_loss(q, log_pi, mc_return)[1]["critic/gap"]) > float(lower)
+    q.requires_grad_()
+    calql.conservative_loss(q, log_pi, torch.full((16,), 100.0))[0].backward()
+    assert float(q.grad[..., 5:].abs().max()) == 0  # policy actions, all below the return
+    assert float(q.grad[..., 0].max()) < 0  # the data action is pushed up all the same
+
+
+def test_cloning_losses():
+    # mse: (tanh(HALF) - 1)^2 = 0.25; nll with sigma 1 at u = 0 from mean HALF: 0.15087 + 0.91894 = 1.06981
+    pi = TanhGaussian(torch.tensor([[HALF]]), torch.zeros(1, 1))
+    assert float(clone_loss(pi, torch.tensor([[1.0]]), "mse")) == pytest.approx(0.25)
+    assert float(clone_loss(pi, torch.tensor([[0.0]]), "nll")) == pytest.approx(1.06981, abs=1e-4)
+    assert math.isfinite(float(clone_loss(pi, torch.tensor([[1.0]]), "nll")))  # the action is clipped
+
+
+def test_polyak():
+    # 0.75 * 1 + 0.25 * 3 = 1.5
+    target, source = [torch.tensor([1.0])], [torch.tensor([3.0])]
+    polyak(target, source, 0.25)
+    assert float(target[0]) == 1.5
+
+
+def test_cloning_weight_fades_after_the_switch():
+    agent = linear_agent(bc_weight=0.4, bc_weight_online=0.0, bc_fade_steps=4)
+    assert agent.bc_weight() == 0.4
+    agent.go_online()
+    weights = []
+    for _ in range(6):
+        weights.append(agent.bc_weight())
+        agent.update(linear_batch(0.0, 0.0))
+    assert weights == pytest.approx([0.4, 0.3, 0.2, 0.1, 0.0, 0.0])
+
+
+def test_conservative_weight_changes_at_the_switch():
+    agent = linear_agent("cql", n_actions=1, conservative_weight=2.0, conservative_weight_online=0.5)
+    offline = agent.conservative_loss(Q, LOG_PI, RETURN)[0].item()
+    agent.go_online()
+    assert agent.conservative_loss(Q, LOG_PI, RETURN)[0].item() == pytest.approx(offline / 4)
