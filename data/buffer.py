@@ -204,7 +204,9 @@ class ReplayBuffer:
             ring.drop(ring.count)
         start = self._frames.slots(torch.tensor(0, device=self.device))
         # One frame in each episode starts no transition: transition j of episode i is frame j + i of all.
-        episode = torch.repeat_interleave(torch.arange(len(lengths)), state["lengths"])
+        episode = torch.repeat_interleave(
+            torch.arange(len(lengths)), torch.tensor(lengths, dtype=torch.int64)
+        )
         frame = (torch.arange(counts["transitions"]) + episode).to(self.device) + start
         self._frames.push({name: state[name] for name in layouts["frames"]})
         self._transitions.push(
