@@ -24,6 +24,7 @@ class VectorEnv(ABC):
         horizon: control steps after which an episode is truncated.
         state_dim: length of a simulator state, [time, qpos, qvel].
         scene_hash: identifies the compiled scene.
+        final_state: float64 (n, s), the states the last actions led to, before any reset.
     """
 
     num_envs: int
@@ -33,6 +34,7 @@ class VectorEnv(ABC):
     horizon: int
     state_dim: int
     scene_hash: str
+    final_state: Tensor
 
     @abstractmethod
     def reset(self, mask: Tensor | None = None, seeds: Tensor | None = None) -> Obs:

@@ -185,6 +185,7 @@ class SimEnv(VectorEnv):
         success = self.task.success(self.object_pos, self.grip_pos)
         truncated = (self.steps >= self.horizon) & ~success
         done = success | truncated
+        self.final_state = self.get_state()
         final_obs = obs = self.observe()
         if bool(done.any()):
             self._restart(done)

@@ -1,0 +1,188 @@
+"""The typed shape of a run's configuration; `configs/*.yaml` fills it, the command line overrides it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from caliper.types import CaliperError
+
+
+@dataclass
+class TaskConfig:
+    """The task and how it is seen and controlled."""
+
+    name: str = MISSING
+    controller: str = "osc_pose"  # osc_pose (7-D actions) | osc_position (4-D)
+    control_freq: int = 20  # control steps per second
+    horizon: int = 200  # control steps per episode
+    cameras: list[str] = field(default_factory=lambda: ["agentview", "robot0_eye_in_hand"])
+    size: int = 64  # side of the policy's images, pixels
+
+
+@dataclass
+class SimConfig:
+    """The engine."""
+
+    name: str = "batch"  # batch (CPU) | warp (CUDA, or Warp's CPU device)
+    device: str = "cpu"  # of simulation, buffers and learner
+
+
+@dataclass
+class DataConfig:
+    """The dataset, and how it is collected if it is not there."""
+
+    path: str | None = None  # HDF5; null: datasets/<task>_<controller>_<Hz>hz_<episodes>.hdf5
+    episodes: int = 200
+    # Each episode draws one of these rows (weight, action noise, metres off the grasp point): mixed quality.
+    mixture: list[list[float]] = field(
+        default_factory=lambda: [[0.3, 0.1, 0.0], [0.3, 0.5, 0.0], [0.2, 1.0, 0.0], [0.2, 0.3, 0.03]]
+    )
+    seed: int = 0
+    num_envs: int = 32
+
+
+@dataclass
+class RewardScale:
+    """Training reward = scale * raw + bias, raw being 1 on success and 0 else."""
+
+    scale: float = 11.0
+    bias: float = -1.0
+    sparse: bool = True  # an episode without success counts as one that never ends
+
+
+@dataclass
+class OfflineConfig:
+    """Pre-training on the dataset."""
+
+    clone_updates: int = 0  # behaviour-cloning steps of the actor before everything else
+    critic_updates: int = 0  # then updates of the critic alone
+    updates: int = 20_000  # then updates of the agent
+    eval_every: int = 2_000  # updates
+
+
+@dataclass
+class OnlineConfig:
+    """Fine-tuning in the simulator."""
+
+    env_steps: int = 20_000
+    num_envs: int = 8
+    utd: float = 1.0  # updates per environment step
+    warmup_steps: int = 500  # environment steps before the first update
+    mixing: float = 0.5  # offline share of a batch; negative: by size
+    capacity: int = 50_000  # frames of the online buffer
+    eval_every: int = 2_000  # environment steps
+
+
+@dataclass
+class EvalConfig:
+    """Greedy evaluation on fixed seeds."""
+
+    episodes: int = 20
+    final_episodes: int = 50  # of the last evaluation of each phase
+    num_envs: int = 20
+    seed: int = 0  # episode i starts from seed + i; training uses other seeds
+
+
+@dataclass
+class VideoConfig:
+    """Rollout videos."""
+
+    episodes: int = 4  # 0 = none
+    camera: str = "showcase"
+    size: int = 256
+
+
+@dataclass
+class LogConfig:
+    """Where numbers go besides metrics.csv."""
+
+    every: int = 100  # updates between rows
+    wandb: str = "disabled"  # offline (no account, files in the run folder) | online | disabled
+    checkpoint_minutes: float = 5.0
+
+
+@dataclass
+class RunConfig:
+    """A whole run."""
+
+    run_dir: str | None = None  # null: runs/<task>_<agent>_<encoder>_seed<seed>_<time>
+    seed: int = 0
+    threads: int | None = None  # CPU threads; null: one per core
+    batch_size: int = 256
+    agent: dict[str, Any] = MISSING
+    encoder: dict[str, Any] = MISSING
+    task: TaskConfig = field(default_factory=TaskConfig)
+    sim: SimConfig = field(default_factory=SimConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    reward: RewardScale = field(default_factory=RewardScale)
+    offline: OfflineConfig = field(default_factory=OfflineConfig)
+    online: OnlineConfig = field(default_factory=OnlineConfig)
+    evaluation: EvalConfig = field(default_factory=EvalConfig)
+    video: VideoConfig = field(default_factory=VideoConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    levers: list[str] = field(default_factory=list)  # what a preset uses beyond the published algorithm
+
+    @property
+    def discount(self) -> float:
+        """Discount of the returns: the agent's, or the published one for an agent without."""
+        return float(self.agent.get("discount", 0.99))
+
+    def dataset_path(self) -> str:
+        """Where the dataset is, or will be collected to."""
+        task, data = self.task, self.data
+        name = f"{task.name}_{task.controller}_{task.control_freq}hz_{data.episodes}_seed{data.seed}.hdf5"
+        return data.path or f"datasets/{name}"
+
+
+def register() -> None:
+    """Makes the schema known to Hydra under the name that configs/train.yaml extends."""
+    ConfigStore.instance().store(name="run_schema", node=RunConfig)
+
+
+def compose(overrides: list[str]) -> RunConfig:
+    """The configuration that a command line's words make.
+
+    Raises:
+        CaliperError: an unknown group choice, key or a value of the wrong type; Hydra's words, in one sentence.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    register()
+    try:
+        with initialize_config_module("caliper.configs", version_base="1.3"):
+            return typed(hydra_compose("train", overrides=overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise CaliperError(" ".join(lines)) from error
+
+
+def typed(cfg: DictConfig) -> RunConfig:
+    """A checked configuration as plain dataclasses."""
+    OmegaConf.resolve(cfg)
+    run: RunConfig = OmegaConf.to_object(cfg)  # type: ignore[assignment]  # the schema makes it one
+    return run
+
+
+def load(path: Path, overrides: list[str]) -> RunConfig:
+    """A run's own config.yaml with some values changed, checked against the schema.
+
+    Raises:
+        CaliperError: the file is not a run's configuration, or an override does not fit it.
+    """
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        merged = OmegaConf.merge(
+            OmegaConf.structured(RunConfig), OmegaConf.load(path), OmegaConf.from_dotlist(overrides)
+        )
+        return typed(merged)  # type: ignore[arg-type]  # a merge of mappings is a mapping
+    except OmegaConfBaseException as error:
+        raise CaliperError(f"{path}: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,110 @@
+"""Greedy evaluation on fixed seeds, with an interval, and what the critic believed along the way."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caliper.agents import Agent
+from caliper.data.returns import RewardConfig
+from caliper.envs.base import VectorEnv
+from caliper.files import replacing
+from caliper.rollout import Trajectory, run_episodes
+from caliper.stats import wilson
+from caliper.types import Obs
+
+
+@dataclass(frozen=True)
+class Result:
+    """An evaluation, as it is written to evaluation.json.
+
+    Attributes:
+        success_once, success_at_end: share of episodes that ever succeeded, and that were solved in their last
+            state; episodes end with success, so the two differ only where a task goes on after it.
+        interval: 95 % Wilson interval of `success_once`.
+    """
+
+    phase: str
+    env_steps: int
+    updates: int
+    success_once: float
+    success_at_end: float
+    episodes: int
+    interval: tuple[float, float]
+    episode_success: list[bool]
+    lengths: list[int]
+    seeds: list[int]
+
+
+def evaluate(
+    agent: Agent,
+    env: VectorEnv,
+    seeds: list[int],
+    reward: RewardConfig,
+    phase: str,
+    env_steps: int = 0,
+    updates: int = 0,
+) -> tuple[Result, dict[str, np.ndarray]]:
+    """Plays the greedy policy from each seed.
+
+    Returns:
+        The result and, for each step of all episodes (m,), the smallest Q of the chosen action (`q`), the return
+        that followed (`mc_return`, in training rewards), the steps left (`time_to_go`) and the `episode`.
+        Empty arrays for an agent without a critic.
+    """
+    was_training = agent.training
+    agent.eval()
+
+    def record(obs: Obs, action: Tensor) -> Tensor:
+        if not agent.has_critic:
+            return torch.zeros(len(obs))
+        return agent.q_values(obs, action)
+
+    episodes = list(
+        run_episodes(env, seeds, lambda obs: agent.act(obs, deterministic=True), record, f"evaluate {phase}")
+    )
+    agent.train(was_training)
+    success = [bool(e.success) for e in episodes]
+    result = Result(
+        phase=phase,
+        env_steps=env_steps,
+        updates=updates,
+        success_once=float(np.mean(success)),
+        success_at_end=float(np.mean(success)),
+        episodes=len(episodes),
+        interval=wilson(sum(success), len(success)),
+        episode_success=success,
+        lengths=[len(e) for e in episodes],
+        seeds=seeds,
+    )
+    return result, _calibration(episodes, reward) if agent.has_critic else {}
+
+
+def _calibration(episodes: list[Trajectory], reward: RewardConfig) -> dict[str, np.ndarray]:
+    parts: dict[str, list[np.ndarray]] = {"q": [], "mc_return": [], "time_to_go": [], "episode": []}
+    for number, episode in enumerate(episodes):
+        t = len(episode)
+        raw, terminal = torch.zeros(t), torch.zeros(t)
+        raw[-1] = terminal[-1] = float(episode.success)
+        parts["q"].append(torch.stack(episode.records).float().numpy())
+        parts["mc_return"].append(reward.returns(reward.apply(raw), terminal).numpy())
+        parts["time_to_go"].append(np.arange(t, 0, -1))
+        parts["episode"].append(np.full(t, number))
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def write_evaluation(run: Path, result: Result, calibration: dict[str, np.ndarray]) -> Path:
+    """Writes evaluations/<phase>_<env steps>_<updates>/ into a run folder; returns it."""
+    folder = run / "evaluations" / f"{result.phase}_{result.env_steps:08d}_{result.updates:08d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if calibration:
+        with replacing(folder / "calibration.npz") as partial, open(partial, "wb") as file:
+            np.savez_compressed(file, **calibration)  # type: ignore[arg-type]  # numpy's stub forgets keywords
+    with replacing(folder / "evaluation.json") as partial:
+        partial.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+    return folder

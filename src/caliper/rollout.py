@@ -1,0 +1,82 @@
+"""Whole episodes from given seeds, the same whatever the number of worlds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from caliper.envs.base import VectorEnv
+from caliper.types import Obs
+
+
+@dataclass
+class Trajectory:
+    """One finished episode.
+
+    Attributes:
+        seed: of its start.
+        success: whether it ended in success.
+        final_state: float64 (s,), where its last action led.
+        records: what `record` returned for each of its steps.
+    """
+
+    seed: int
+    success: bool = False
+    final_state: Tensor = field(default_factory=lambda: torch.empty(0))
+    records: list[Tensor] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+def run_episodes(
+    env: VectorEnv,
+    seeds: list[int],
+    act: Callable[[Obs], Tensor],
+    record: Callable[[Obs, Tensor], Tensor],
+    label: str,
+    started: Callable[[list[int]], None] = lambda seeds: None,
+) -> Iterator[Trajectory]:
+    """Plays one episode per seed, in rounds of as many as there are worlds.
+
+    Rounds, because taking the first episodes to finish would prefer short ones. Worlds that are done wait.
+
+    Args:
+        env: the worlds.
+        seeds: one per episode.
+        act: observations (n) to actions (n, a).
+        record: called before each step with observations and actions; its row (n, ...) i belongs to world i.
+        label: of the progress bar.
+        started: called with each round's seeds, one per world, after its reset.
+
+    Yields:
+        The episodes in the order of their seeds.
+    """
+    n = env.num_envs
+    with tqdm(total=len(seeds), desc=label, unit="episode", leave=False) as bar:
+        for first in range(0, len(seeds), n):
+            chunk = seeds[first : first + n]
+            padded = chunk + [chunk[-1]] * (n - len(chunk))  # spare worlds repeat the last seed
+            obs = env.reset(seeds=torch.tensor(padded, device=env.device))
+            started(padded)
+            trajectories = [Trajectory(seed) for seed in chunk]
+            running = list(range(len(chunk)))
+            while running:
+                action = act(obs)
+                rows = record(obs, action).cpu()
+                step = env.step(action)
+                done = (step.terminated | step.truncated).tolist()
+                success = step.success.tolist()
+                for i in running:
+                    trajectories[i].records.append(rows[i])
+                    if done[i]:
+                        trajectories[i].success = success[i]
+                        trajectories[i].final_state = env.final_state[i].cpu()
+                        bar.update()
+                running = [i for i in running if not done[i]]
+                obs = step.obs
+            yield from trajectories
