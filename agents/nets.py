@@ -127,12 +127,12 @@ class QEnsemble(nn.Module):
             self.biases[0], features.expand(e, b, f), self.weights[0][:, :f]
         )  # (e, b, h)
         of_action = torch.matmul(action.reshape(1, b * k, a), self.weights[0][:, f:]).view(e, b, k, -1)
-        x = (of_action + of_state[:, :, None]).view(e, b * k, -1)
+        x = of_action + of_state[:, :, None]  # (e, b, k, h)
         for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:], strict=True):
             if self.layer_norm:
                 # Without gain and offset: the linear layers around it supply them, at less cost.
                 x = F.layer_norm(x, x.shape[-1:])
-            x = torch.baddbmm(bias, F.relu(x), weight)
+            x = torch.baddbmm(bias, F.relu(x, inplace=True).view(e, b * k, -1), weight)
         return x.view(e, b, k).float()
 
 

@@ -20,7 +20,8 @@ class SpatialSoftmax(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (b, c, h, w) to (b, 2 keypoints): all rows, then all columns, in [-1, 1]."""
         h, w = x.shape[2:]
-        weight = torch.softmax(self.maps(x).flatten(2) * self.log_temperature.exp(), -1).unflatten(2, (h, w))
+        scores = self.maps(x).flatten(2) * self.log_temperature.exp()  # b keypoints (h w)
+        weight = torch.softmax(scores, -1).view(*scores.shape[:2], h, w)
         rows = weight.sum(3) @ torch.linspace(-1.0, 1.0, h, device=x.device, dtype=weight.dtype)
         columns = weight.sum(2) @ torch.linspace(-1.0, 1.0, w, device=x.device, dtype=weight.dtype)
         return torch.cat([rows, columns], 1)
