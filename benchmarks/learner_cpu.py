@@ -1,10 +1,10 @@
 """Cal-QL updates per CPU second on pixels: Caliper against d3rlpy 2.8.1, same networks, same machine.
 
-64x64x3 images, batch 256, 8 actions, 10 sampled actions, maximum backup, Lagrange form (d3rlpy's default), one
-thread. Both have d3rlpy's networks, 1,819,634 weights: Nature convolutions, 512 units with the action joined
-before them, one encoder for the policy and one for each of two Q functions. Caliper's agent is the one that
-trains, made by `build_agent` from a config; its policy has two scalars more (scale and offset of log std, as in
-the official code).
+64x64x3 images, batch 256, 8 actions, 10 sampled actions, maximum backup, Lagrange form (d3rlpy's
+default), one thread. Both have d3rlpy's networks, 1,819,634 weights: Nature convolutions, 512 units with
+the action joined before them, one encoder for the policy and one for each of two Q functions. Caliper's
+agent is the one that trains, made by `build_agent` from a config; its policy has two scalars more (scale
+and offset of log std, as in the official code).
 
 The peer runs in a virtual environment of its own, `.venv-peers/d3rlpy`, which a full run makes.
 

@@ -7,6 +7,7 @@ from importlib.resources import files
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from caliper.agents import AGENTS, build_agent
 from caliper.agents.calql import CalQL
@@ -244,6 +245,21 @@ def test_images_are_encoded_once_per_network_and_update():
         network.encoder.register_forward_hook(lambda *_, name=name: calls.append(name))
     agent.update(random_batch())
     assert sorted(calls) == ["actor", "actor", "critic", "target"]  # the actor at s and at s'
+
+
+class NoHostCopy(TorchDispatchMode):
+    """Refuses to bring a number to the host, which would make a GPU wait."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default), func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_update_brings_nothing_to_the_host(name):
+    agent, batch = make(name), random_batch()
+    with NoHostCopy():
+        agent.update(batch)
 
 
 def test_golden_numbers():
