@@ -77,9 +77,9 @@ def ours(n):
 
 def peer(n):
     """d3rlpy's update on one fixed batch; runs inside its own environment."""
-    import d3rlpy
+    import d3rlpy  # type: ignore[import-not-found]  # only in the peer's environment
     import torch
-    from d3rlpy.torch_utility import TorchMiniBatch
+    from d3rlpy.torch_utility import TorchMiniBatch  # type: ignore[import-not-found]  # the same
 
     torch.set_num_threads(1)
     algo = d3rlpy.algos.CalQLConfig(batch_size=BATCH, n_action_samples=SAMPLES, max_q_backup=True)

@@ -192,6 +192,15 @@ def test_options(name, keys):
     assert not torch.equal(before["critic.head.weights.0"], agent.state_dict()["critic.head.weights.0"])
 
 
+def test_bfloat16_gives_nearly_the_same_gradients():
+    """Casts cached where gradients are off must not cut the graph where they are on."""
+    full, half = (
+        make("calql", precision=precision).update(random_batch()) for precision in ("float32", "bfloat16")
+    )
+    for key in ("actor/grad_norm", "critic/grad_norm", "critic/loss"):
+        assert float(half[key]) == pytest.approx(float(full[key]), rel=0.02)
+
+
 @pytest.mark.parametrize("name", ["sac", "cql", "calql"])
 def test_levers_that_are_off_change_no_bit(name):
     published = make(name)
