@@ -1,30 +1,29 @@
-"""robosuite's operational-space controller (Khatib 1987), one Warp kernel with one thread per world.
+"""robosuite's operational-space controller (Khatib 1987), batched over worlds.
 
 For end-effector pose error e and twist v, with Jacobian J and joint-space inertia M of the arm:
 
     torque = J^T [ Lp (kp e_p - kd v_p) ; Lo (kp e_o - kd v_o) ] + bias + N^T M (kn (q0 - q) - 2 sqrt(kn) q')
     L = (J M^-1 J^T)^-1,  Lp and Lo the inverses of its 3x3 blocks' inverses,  N = 1 - M^-1 J^T L J
 
-The goal is the pose achieved when the action arrives plus the action's offset, in the frame of the robot's base, and
-is held for the control step. The same code runs in float64 on MuJoCo's arrays and in float32 on MuJoCo Warp's.
-(Annotations stay evaluated in this file: Warp reads the kernels' types from them.)
+The goal is the pose achieved when the action arrives plus the action's offset, in the frame of the robot's
+base, and is held for the control step. The same kernels run in float64 on MuJoCo's arrays and in float32 on
+MuJoCo Warp's.
 """
 
-import math
+from __future__ import annotations
+
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import mujoco
 import numpy as np
 import warp as wp
 
+from caliper.envs.kernels import kernels
 from caliper.types import CaliperError
 
 # Action entries after the offset of the pose: the last one opens (-1) or closes (+1) the gripper.
 ACTION_DIMS = {"osc_pose": 7, "osc_position": 4}
-POSITION_SCALE, ROTATION_SCALE = 0.05, 0.5  # metres and radians at an action of 1
-KP, KNULL = 150.0, 10.0  # task and nullspace stiffness; both critically damped
 GRIPPER_SPEED = 4.0  # half ranges of the fingers per second: robosuite's 0.2 per control step at its 20 Hz
 
 
@@ -54,7 +53,7 @@ class ArmIndex:
     root: int
 
     @staticmethod
-    def of(model: mujoco.MjModel) -> "ArmIndex":
+    def of(model: mujoco.MjModel) -> ArmIndex:
         """Looks the names up in a compiled robosuite Panda scene."""
         joints = [model.joint(f"robot0_joint{i}").id for i in range(1, 8)]
         fingers = [model.joint(f"gripper0_right_finger_joint{i}").id for i in (1, 2)]
@@ -79,196 +78,6 @@ class ArmIndex:
         )
 
 
-@cache
-def kernels(real: Any) -> tuple[Any, Any]:
-    """The goal and torque kernels for one floating-point type (wp.float32 or wp.float64)."""
-    vec3, mat33, spatial = (
-        (wp.vec3, wp.mat33, wp.spatial_vector) if real is wp.float32 else (wp.vec3d, wp.mat33d, wp.spatial_vectord)
-    )
-    vec7, mat77 = wp.types.vector(7, real), wp.types.matrix((7, 7), real)
-    vec6, mat66 = wp.types.vector(6, real), wp.types.matrix((6, 6), real)
-    mat67, mat76 = wp.types.matrix((6, 7), real), wp.types.matrix((7, 6), real)
-    tiny = wp.constant(real(1e-12))
-    zero, half, one, two = (wp.constant(real(x)) for x in (0.0, 0.5, 1.0, 2.0))
-    kp, kd = wp.constant(real(KP)), wp.constant(real(2 * math.sqrt(KP)))
-    kn, kvn = wp.constant(real(KNULL)), wp.constant(real(2 * math.sqrt(KNULL)))
-    pos_scale, rot_scale = wp.constant(real(POSITION_SCALE)), wp.constant(real(ROTATION_SCALE))
-
-    @wp.func
-    def factor7(a: mat77) -> mat77:  # lower Cholesky factor
-        low = mat77()
-        for j in range(7):
-            s = a[j, j]
-            for k in range(j):
-                s -= low[j, k] * low[j, k]
-            d = wp.sqrt(wp.max(s, tiny))
-            low[j, j] = d
-            for i in range(j + 1, 7):
-                t = a[i, j]
-                for k in range(j):
-                    t -= low[i, k] * low[j, k]
-                low[i, j] = t / d
-        return low
-
-    @wp.func
-    def solve7(low: mat77, b: vec7) -> vec7:
-        y = vec7()
-        for i in range(7):
-            t = b[i]
-            for k in range(i):
-                t -= low[i, k] * y[k]
-            y[i] = t / low[i, i]
-        x = vec7()
-        for m in range(7):
-            i = 6 - m
-            t = y[i]
-            for k in range(i + 1, 7):
-                t -= low[k, i] * x[k]
-            x[i] = t / low[i, i]
-        return x
-
-    @wp.func
-    def solve6(a: mat66, b: vec6) -> vec6:  # factor and solve
-        low = mat66()
-        for j in range(6):
-            s = a[j, j]
-            for k in range(j):
-                s -= low[j, k] * low[j, k]
-            d = wp.sqrt(wp.max(s, tiny))
-            low[j, j] = d
-            for i in range(j + 1, 6):
-                t = a[i, j]
-                for k in range(j):
-                    t -= low[i, k] * low[j, k]
-                low[i, j] = t / d
-        y = vec6()
-        for i in range(6):
-            t = b[i]
-            for k in range(i):
-                t -= low[i, k] * y[k]
-            y[i] = t / low[i, i]
-        x = vec6()
-        for m in range(6):
-            i = 5 - m
-            t = y[i]
-            for k in range(i + 1, 6):
-                t -= low[k, i] * x[k]
-            x[i] = t / low[i, i]
-        return x
-
-    @wp.kernel(enable_backward=False, module="unique")
-    def set_goal(
-        action: wp.array2d(dtype=real),  # (n, 7)
-        site_xpos: wp.array2d(dtype=vec3),
-        site_xmat: wp.array2d(dtype=mat33),
-        grip: int,
-        base: int,
-        fingers: wp.array(dtype=int),
-        finger_mid: wp.array(dtype=real),
-        finger_half: wp.array(dtype=real),
-        finger_step: real,
-        goal_pos: wp.array(dtype=vec3),
-        goal_mat: wp.array(dtype=mat33),
-        closing: wp.array2d(dtype=real),
-        ctrl: wp.array2d(dtype=real),
-    ):  # type: ignore[no-untyped-def]  # a Warp kernel returns nothing and takes no annotation for it
-        w = wp.tid()
-        to_base = wp.transpose(site_xmat[w, base])
-        offset, axis = vec3(), vec3()
-        for i in range(3):
-            offset[i] = wp.clamp(action[w, i], -one, one) * pos_scale
-            axis[i] = wp.clamp(action[w, i + 3], -one, one) * rot_scale
-        angle = wp.length(axis)
-        turn = wp.identity(n=3, dtype=real)
-        if angle > tiny:  # Rodrigues' formula
-            k = wp.skew(axis / angle)
-            turn = turn + wp.sin(angle) * k + (one - wp.cos(angle)) * (k * k)
-        goal_pos[w] = to_base * (site_xpos[w, grip] - site_xpos[w, base]) + offset
-        goal_mat[w] = turn * (to_base * site_xmat[w, grip])
-        for i in range(2):  # the fingers' actuators have opposite signs
-            move = finger_step
-            if action[w, 6] == zero:
-                move = zero
-            if (action[w, 6] > zero) == (i == 0):
-                move = -move
-            closing[w, i] = wp.clamp(closing[w, i] + move, -one, one)
-            ctrl[w, fingers[i]] = finger_mid[i] + finger_half[i] * closing[w, i]
-
-    @wp.kernel(enable_backward=False, module="unique")
-    def torque(
-        qpos: wp.array2d(dtype=real),
-        qvel: wp.array2d(dtype=real),
-        inertia: wp.array2d(dtype=real),
-        bias: wp.array2d(dtype=real),
-        site_xpos: wp.array2d(dtype=vec3),
-        site_xmat: wp.array2d(dtype=mat33),
-        subtree_com: wp.array2d(dtype=vec3),
-        cdof: wp.array2d(dtype=spatial),
-        inertia_adr: wp.array2d(dtype=int),
-        qpos_adr: wp.array(dtype=int),
-        dof_adr: wp.array(dtype=int),
-        motors: wp.array(dtype=int),
-        lower: wp.array(dtype=real),
-        upper: wp.array(dtype=real),
-        grip: int,
-        base: int,
-        root: int,
-        goal_pos: wp.array(dtype=vec3),
-        goal_mat: wp.array(dtype=mat33),
-        posture: wp.array2d(dtype=real),
-        ctrl: wp.array2d(dtype=real),
-    ):  # type: ignore[no-untyped-def]  # as above
-        w = wp.tid()
-        x, r = site_xpos[w, grip], site_xmat[w, grip]
-        x_base, r_base = site_xpos[w, base], site_xmat[w, base]
-        arm = x - subtree_com[w, root]
-        jac, m, qd, posture_acc = mat67(), mat77(), vec7(), vec7()
-        for a in range(7):
-            c = cdof[w, dof_adr[a]]
-            angular = vec3(c[0], c[1], c[2])
-            linear = vec3(c[3], c[4], c[5]) + wp.cross(angular, arm)
-            for k in range(3):
-                jac[k, a] = linear[k]
-                jac[k + 3, a] = angular[k]
-            for b in range(7):
-                m[a, b] = inertia[w, inertia_adr[a, b]]
-            qd[a] = qvel[w, dof_adr[a]]
-            posture_acc[a] = kn * (posture[w, a] - qpos[w, qpos_adr[a]]) - kvn * qd[a]
-        twist = jac * qd
-        r_goal = r_base * goal_mat[w]
-        e_pos = x_base + r_base * goal_pos[w] - x
-        e_rot = vec3()
-        for k in range(3):
-            e_rot += half * wp.cross(
-                vec3(r[0, k], r[1, k], r[2, k]), vec3(r_goal[0, k], r_goal[1, k], r_goal[2, k])
-            )
-        force = kp * e_pos - kd * vec3(twist[0], twist[1], twist[2])
-        moment = kp * e_rot - kd * vec3(twist[3], twist[4], twist[5])
-        low = factor7(m)
-        minv_jt = mat76()
-        for k in range(6):
-            column = vec7()
-            for a in range(7):
-                column[a] = jac[k, a]
-            solved = solve7(low, column)
-            for a in range(7):
-                minv_jt[a, k] = solved[a]
-        lam_inv = jac * minv_jt
-        pos_block, rot_block = mat33(), mat33()
-        for i in range(3):
-            for j in range(3):
-                pos_block[i, j] = lam_inv[i, j]
-                rot_block[i, j] = lam_inv[i + 3, j + 3]
-        f, t = wp.inverse(pos_block) * force, wp.inverse(rot_block) * moment
-        wrench = vec6(f[0], f[1], f[2], t[0], t[1], t[2])
-        null = m * posture_acc
-        tau = wp.transpose(jac) * (wrench - solve6(lam_inv, wp.transpose(minv_jt) * null)) + null
-        for a in range(7):
-            ctrl[w, motors[a]] = wp.clamp(tau[a] + bias[w, dof_adr[a]], lower[a], upper[a])
-
-    return set_goal, torque
-
-
 class OperationalSpace:
     """The controller's state and its two launches over an engine's arrays, no host copy in between.
 
@@ -279,16 +88,16 @@ class OperationalSpace:
     """
 
     def __init__(
-        self, model: mujoco.MjModel, arrays: dict[str, wp.array], control_freq: float, device: wp.Device
+        self, model: mujoco.MjModel, arrays: dict[str, wp.array[Any]], control_freq: float, device: wp.Device
     ) -> None:
-        """Takes the engine's live arrays by MuJoCo's field names; vectors and matrices as Warp vector types."""
+        """Takes the engine's live arrays by MuJoCo's field names; vectors and matrices as Warp's types."""
         self.index = ArmIndex.of(model)
         n, real = arrays["qpos"].shape[0], arrays["qpos"].dtype
         vec3, mat33 = arrays["site_xpos"].dtype, arrays["site_xmat"].dtype
         scalars = np.float32 if real is wp.float32 else np.float64
         limits = model.actuator_ctrlrange.astype(scalars)
 
-        def const(values: np.ndarray, dtype: Any = int) -> wp.array:
+        def const(values: np.ndarray, dtype: Any = int) -> wp.array[Any]:
             return wp.array(np.ascontiguousarray(values), dtype=dtype, device=device)
 
         i = self.index

@@ -1,7 +1,8 @@
 """The scripted expert: a pick-and-place state machine for all worlds at once, with knobs that spoil it.
 
-It reads the simulator's state (no pictures) and saturates its commands, because in robosuite's 'achieved' goal mode
-small offsets stall in friction: hence a gain that saturates at 2 cm, tolerances of 12 mm, and time-outs.
+It reads the simulator's state (no pictures) and saturates its commands, because in robosuite's 'achieved'
+goal mode small offsets stall in friction: hence a gain that saturates at 2 cm, tolerances of 12 mm, and
+time-outs.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Expert:
 
         Args:
             env: the worlds.
-            noise: (n,), standard deviation of Gaussian noise added to the translation, in units of the action.
+            noise: (n,), standard deviation of the Gaussian noise on the translation, in units of the action.
             bias: (n,), metres by which the episode's grasp point is off, in a direction drawn from its seed.
         """
         self.env, self.noise, self.bias = env, noise, bias

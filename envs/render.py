@@ -1,8 +1,8 @@
 """The only renderer: MuJoCo Warp's ray tracer, on CPU and GPU alike. No OpenGL, no display.
 
-It draws from poses alone, so it serves either engine: each control step the engine's geom and camera poses are copied
-into the tracer's own data, worlds are traced in chunks (one thread each on a CPU), and the packed colours are unpacked
-to uint8 channels-first images.
+It draws from poses alone, so it serves either engine: each control step the engine's geom and camera poses
+are copied into the tracer's own data, worlds are traced in chunks (one thread each on a CPU), and the
+packed colours are unpacked to uint8 channels-first images.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import warp as wp
 from torch import Tensor
 
 from caliper.envs.engines.base import Engine
+from caliper.envs.scenes import VISUAL_GROUP
 from caliper.types import CaliperError
 
-GEOM_GROUP = 1  # robosuite's visual geoms
 CPU_CHUNK = 4  # worlds traced together; small enough that a reset of one world re-renders few
 
 
@@ -49,7 +49,8 @@ class _Chunk:
                 render_depth=False,
                 render_seg=False,
                 cam_active=cameras,
-                enabled_geom_groups=[GEOM_GROUP],
+                enabled_geom_groups=[VISUAL_GROUP],
+                enable_backface_culling=False,  # no camera is ever inside a geom
                 enable_specular=False,
                 enable_emission=False,
                 samples_per_pixel=antialias,

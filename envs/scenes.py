@@ -1,8 +1,8 @@
-"""robosuite's scenes as one harmonised MuJoCo model, the same for physics on every engine and for every picture.
+"""robosuite's scenes as one harmonised MuJoCo model, for physics on every engine and for every picture.
 
-robosuite supplies the robots, arenas and objects (MJCF), never the step loop. The composed scene is then harmonised:
-what only costs time or renders differently in different renderers is removed, so that the two engines and all images
-come from one model whose hash identifies it in datasets and checkpoints.
+robosuite supplies the robots, arenas and objects (MJCF), never the step loop. The composed scene is then
+harmonised: what only costs time or renders differently in different renderers is removed, so that the two
+engines and all images come from one model whose hash identifies it in datasets and checkpoints.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import mujoco
 import numpy as np
 from PIL import Image
 
+from caliper.envs.merge import merge_visual_meshes
 from caliper.types import CaliperError
 
 TEXTURE_SIZE = 64  # pixels; the ray tracer samples points, so larger textures only alias at policy resolution
-# Diffuse light that a surface facing the light receives; OpenGL clamps the sum at 1 and the ray tracer does not.
+# Light that a surface facing its source receives; OpenGL clamps the sum at 1 and the ray tracer does not.
 HEADLIGHT_AMBIENT, HEADLIGHT_DIFFUSE, LIGHT_DIFFUSE = 0.1, 0.3, 0.55
+VISUAL_GROUP = 1  # robosuite's group of geoms that are seen
 HARMONISED = 1  # version of the rules below; part of the scene's hash
 
 
@@ -54,7 +56,7 @@ def load_robosuite() -> Any:
 
 
 def compose(arena: Any, objects: list[Any], base_pos: tuple[float, float, float]) -> mujoco.MjSpec:
-    """robosuite's Panda with its gripper and mount, an arena and objects, as an editable MuJoCo spec.
+    """The Panda of robosuite with its gripper and mount, an arena and objects, as an editable MuJoCo spec.
 
     Args:
         arena: a `robosuite.models.arenas.Arena`.
@@ -77,14 +79,14 @@ def compose(arena: Any, objects: list[Any], base_pos: tuple[float, float, float]
 
 
 def harmonise(spec: mujoco.MjSpec) -> mujoco.MjSpec:
-    """Makes a composed scene cheap to simulate and the same in every renderer. Physics of the robot is untouched."""
+    """Makes a composed scene cheap and the same in every renderer. The robot's physics is untouched."""
     for name in ("left_eef_target", "right_eef_target"):  # teleoperation markers
         if spec.body(name) is not None:
             spec.delete(spec.body(name))
     for geom in list(spec.geoms):
         if geom.contype == 0 and geom.conaffinity == 0 and geom.rgba[3] < 1:  # the ray tracer does not blend
             spec.delete(geom)
-    for sensor in list(spec.sensors):  # force and torque at the wrist: nobody reads them, every step would pay
+    for sensor in list(spec.sensors):  # force and torque at the wrist: nobody reads them
         spec.delete(sensor)
     for texture in spec.textures:
         texture.colorspace = mujoco.mjtColorSpace.mjCOLORSPACE_LINEAR  # the ray tracer ignores sRGB
@@ -121,4 +123,5 @@ def build(compose_scene: Callable[[], mujoco.MjSpec]) -> Scene:
     for texture in spec.textures:  # after the XML: a texture held in memory cannot be written as XML
         if texture.file:
             _shrink(texture)
+    merge_visual_meshes(spec, VISUAL_GROUP)  # changes neither physics nor pictures, hence not the identity
     return Scene(spec.compile(), hashlib.sha256(identity.encode()).hexdigest()[:16])

@@ -44,8 +44,8 @@ def task_scene(task: str) -> Scene:
 class SimEnv(VectorEnv):
     """A task on batched MuJoCo.
 
-    `Obs.proprio` (n, 11): grip position relative to the workspace's centre over 15 cm (3), the first two columns of
-    the gripper's rotation (6), the fingers' positions over 2 cm (2).
+    `Obs.proprio` (n, 11): grip position relative to the workspace's centre over 15 cm (3), the first two
+    columns of the gripper's rotation (6), the fingers' positions over 2 cm (2).
     """
 
     def __init__(
@@ -84,7 +84,9 @@ class SimEnv(VectorEnv):
         scene = task_scene(task)
         substeps = 1 / scene.model.opt.timestep / control_freq
         if abs(substeps - round(substeps)) > 1e-6:
-            raise CaliperError(f"control_freq {control_freq} does not divide the physics' 500 Hz; try 20 or 10")
+            raise CaliperError(
+                f"control_freq {control_freq} does not divide the physics' 500 Hz; try 20 or 10"
+            )
         self.num_envs, self.device, self.scene_hash = num_envs, torch.device(device), scene.hash
         self.action_dim, self.controller, self.control_freq = action_dim(controller), controller, control_freq
         self.horizon, self.state_dim = horizon, 1 + scene.model.nq + scene.model.nv
@@ -180,7 +182,9 @@ class SimEnv(VectorEnv):
         self._action[:, 6] = action[:, -1]
         self.engine.advance(self._substeps)
         if bool(self.engine.overflow().any()):
-            raise CaliperError("a world lost contacts to a full buffer; raise CONTACTS in caliper.envs.engines.warp")
+            raise CaliperError(
+                "a world lost contacts to a full buffer; raise CONTACTS in caliper.envs.engines.warp"
+            )
         self.steps = self.steps + 1
         success = self.task.success(self.object_pos, self.grip_pos)
         truncated = (self.steps >= self.horizon) & ~success

@@ -52,4 +52,4 @@ class Engine(ABC):
 
     @abstractmethod
     def overflow(self) -> Tensor:
-        """bool (n,): worlds that have lost contacts to a full buffer since the last call."""
+        """Which worlds have lost contacts to a full buffer since the last call, bool (n,)."""

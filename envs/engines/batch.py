@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mujoco
 import torch
 import warp as wp
@@ -36,7 +38,7 @@ class BatchEngine(Engine):
         self.warmstart = self._tensors["qacc_warmstart"]
         self.controller = OperationalSpace(model, arrays, control_freq, self.wp_device)
 
-    def _view(self, name: str) -> wp.array:
+    def _view(self, name: str) -> wp.array[Any]:
         """A Warp array over a bound MuJoCo field, without a copy."""
         array, dtype = self._bound[name], _DTYPES[name]
         shape = array.shape if dtype is wp.float64 else array.shape[:2]
@@ -63,4 +65,3 @@ class BatchEngine(Engine):
     def overflow(self) -> Tensor:
         """See `Engine`. MuJoCo grows its contact memory, so nothing is ever lost."""
         return torch.zeros(self.num_worlds, dtype=torch.bool)
-

@@ -59,12 +59,10 @@ class WarpEngine(Engine):
     def pose_arrays(self) -> dict[str, Tensor]:
         """See `Engine`."""
         data = self.mjw_data
-        return {
-            k: wp.to_torch(getattr(data, k)) for k in ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat")
-        }
+        return {k: wp.to_torch(getattr(data, k)) for k in ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat")}
 
     def overflow(self) -> Tensor:
         """See `Engine`."""
-        lost = self._overflow != 0
+        lost: Tensor = self._overflow != 0
         self._overflow.zero_()
         return lost

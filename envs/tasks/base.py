@@ -21,7 +21,7 @@ class Plan:
         target: where to put the object, world x and y; None if lifting is all there is to do.
         release_z: height of the object's centre at which to let go.
         target_tol: how near the target, horizontally, before lowering.
-        symmetry: angle by which the object may be turned and looks the same; None if it never needs turning to.
+        symmetry: angle after which the object looks the same again; None if the gripper need not turn to it.
     """
 
     hover: float

@@ -15,7 +15,7 @@ SPREAD = 0.03  # robosuite's: the cube starts within 3 cm of the table's centre
 
 
 def table_scene(cube_rgba: tuple[float, float, float, float] = (1, 0, 0, 1)) -> mujoco.MjSpec:
-    """robosuite's table with the Panda behind it and one wooden cube on it."""
+    """The table of robosuite with the Panda behind it and one wooden cube on it."""
     load_robosuite()
     from robosuite.models.arenas import TableArena
     from robosuite.models.objects import BoxObject

@@ -56,9 +56,9 @@ class PickPlaceTray(Task):
 
     def success(self, object_pos: Tensor, grip_pos: Tensor) -> Tensor:
         """See `Task`."""
-        inside = ((object_pos[:, 0] - TRAY_XY[0]).abs() < TRAY_HALF) & (
+        inside: Tensor = ((object_pos[:, 0] - TRAY_XY[0]).abs() < TRAY_HALF) & (
             (object_pos[:, 1] - TRAY_XY[1]).abs() < TRAY_HALF
         )
-        resting = object_pos[:, 2] < TABLE_Z + 2 * FLOOR + CUBE_HALF + 0.01
-        away = (object_pos - grip_pos).norm(dim=1) > CLEAR
+        resting: Tensor = object_pos[:, 2] < TABLE_Z + 2 * FLOOR + CUBE_HALF + 0.01
+        away: Tensor = (object_pos - grip_pos).norm(dim=1) > CLEAR
         return inside & resting & away
