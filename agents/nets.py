@@ -122,6 +122,13 @@ class QEnsemble(nn.Module):
         Returns:
             float32 (e, b, k).
         """
+        if action.is_cuda:
+            return self.together(features, action).float()
+        critics = len(self.weights[0])
+        return torch.stack([self.alone(i, features, action) for i in range(critics)]).float()
+
+    def together(self, features: Tensor, action: Tensor) -> Tensor:
+        """The whole ensemble in batched products: few kernels, as a GPU wants it."""
         (b, k, a), e, f = action.shape, len(self.weights[0]), self.features
         of_state = torch.baddbmm(
             self.biases[0], features.expand(e, b, f), self.weights[0][:, :f]
@@ -129,11 +136,29 @@ class QEnsemble(nn.Module):
         of_action = torch.matmul(action.reshape(1, b * k, a), self.weights[0][:, f:]).view(e, b, k, -1)
         x = of_action + of_state[:, :, None]  # (e, b, k, h)
         for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:], strict=True):
-            if self.layer_norm:
-                # Without gain and offset: the linear layers around it supply them, at less cost.
-                x = F.layer_norm(x, x.shape[-1:])
-            x = torch.baddbmm(bias, F.relu(x, inplace=True).view(e, b * k, -1), weight)
-        return x.view(e, b, k).float()
+            x = torch.baddbmm(bias, self.activate(x).view(e, b * k, -1), weight)
+        return x.view(e, b, k)
+
+    def alone(self, member: int, features: Tensor, action: Tensor) -> Tensor:
+        """One member's values (b, k): on a CPU products one by one are faster than batched, up to a sixth."""
+        (b, k, _), f = action.shape, self.features
+        weights, biases = [w[member] for w in self.weights], [v[member] for v in self.biases]
+        of_state = torch.addmm(
+            biases[0], features if features.dim() == 2 else features[member], weights[0][:f]
+        )
+        x = torch.baddbmm(of_state[:, None], action, weights[0][f:].expand(b, -1, -1))  # (b, k, h)
+        for weight, bias in zip(weights[1:-1], biases[1:-1], strict=True):
+            x = torch.addmm(bias, self.activate(x).view(b * k, -1), weight)
+        if len(weights) > 1:
+            x = self.activate(x).view(b * k, -1) @ weights[-1][:, 0] + biases[-1]
+        return x.view(b, k)
+
+    def activate(self, x: Tensor) -> Tensor:
+        """LayerNorm, where wanted, and ReLU, in the memory of their input where that is not needed again."""
+        if self.layer_norm:
+            # Without gain and offset: the linear layers around it supply them, at less cost.
+            x = F.layer_norm(x, x.shape[-1:])
+        return F.relu(x, inplace=True)
 
 
 class EncoderPerCritic(nn.Module):

@@ -7,7 +7,7 @@ import torch
 
 from caliper.agents import Noise
 from caliper.agents.base import clone_loss, polyak
-from caliper.agents.nets import TanhGaussian
+from caliper.agents.nets import QEnsemble, TanhGaussian
 from tests.agents.conftest import linear_agent, linear_batch
 
 HALF = math.atanh(0.5)  # tanh(HALF) = 0.5: standard normal noise of this value gives the action 0.5
@@ -157,6 +157,29 @@ def test_the_bound_can_only_raise_the_gap_and_stops_the_gradient():
     calql.conservative_loss(q, log_pi, torch.full((16,), 100.0))[0].backward()
     assert float(q.grad[..., 5:].abs().max()) == 0  # policy actions, all below the return
     assert float(q.grad[..., 0].max()) < 0  # the data action is pushed up all the same
+
+
+@pytest.mark.parametrize("hidden", [(), (6,), (6, 5)])
+@pytest.mark.parametrize("per_critic", [False, True])
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_the_ensemble_is_plain_perceptrons_batched_or_not(hidden, per_critic, layer_norm):
+    torch.manual_seed(0)
+    head = QEnsemble(4, 2, hidden, 3, layer_norm)
+    features, action = torch.randn(3, 7, 4) if per_critic else torch.randn(7, 4), torch.randn(7, 5, 2)
+    expected = []
+    for member in range(3):
+        of_member = features[member] if per_critic else features
+        x = torch.cat([of_member[:, None].expand(7, 5, 4), action], -1)  # the plain way, features repeated
+        for layer, (weight, bias) in enumerate(zip(head.weights, head.biases, strict=True)):
+            x = x @ weight[member] + bias[member]
+            if layer < len(hidden):
+                x = torch.relu(torch.nn.functional.layer_norm(x, x.shape[-1:]) if layer_norm else x)
+        expected.append(x[..., 0])
+    expected = torch.stack(expected)
+    gradient = torch.autograd.grad(expected.square().sum(), list(head.weights))
+    for values in (head(features, action), head.together(features, action)):
+        torch.testing.assert_close(values, expected)
+        torch.testing.assert_close(torch.autograd.grad(values.square().sum(), list(head.weights)), gradient)
 
 
 def test_cloning_losses():
