@@ -13,6 +13,9 @@ Beyond the published algorithm, off by default: `bc_weight` c > 0 holds the acto
 (Fujimoto and Gu 2021, arXiv:2106.06860), with Q brought to size one:
 
     L_pi     = mean (alpha log pi(a~|s)) - mean q / mean |q| + c mean clone_loss,  q = min_e Q_e(s, a~)
+
+and during the first `actor_start` updates the actor is cloned while the critic learns, as in COG (Singh et al.
+2020, arXiv:2010.14500): an untrained critic, whose values are all small, would otherwise undo a warm start.
 """
 
 from __future__ import annotations
@@ -78,7 +81,7 @@ class SAC(Agent):
         )  # -inf: alpha is 0
         self.log_alpha = nn.Parameter(torch.tensor(log_alpha))
         self.target_entropy = -float(self.action_dim) if cfg.target_entropy is None else cfg.target_entropy
-        self.online_updates = 0
+        self.updates = self.online_updates = 0
 
     def groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
         """See `Agent.groups`."""
@@ -101,7 +104,9 @@ class SAC(Agent):
         q = self.critic(x.features.detach(), action).amin(0)  # (b, 1)
         entropy_term = (self.log_alpha.detach().exp() * log_pi).mean()
         clone = clone_loss(x.pi, x.batch.action, self.config.clone_loss).mean()
-        if self.config.bc_weight or self.config.bc_weight_online:
+        if self.updates < self.config.actor_start:
+            loss = entropy_term + clone
+        elif self.config.bc_weight or self.config.bc_weight_online:
             loss = entropy_term - q.mean() / q.abs().mean().detach() + self.bc_weight() * clone
         else:
             loss = entropy_term - q.mean()
@@ -144,6 +149,7 @@ class SAC(Agent):
             info |= more
         info |= self.descend(losses)
         polyak(list(self.target_critic.parameters()), list(self.critic.parameters()), self.config.tau)
+        self.updates += 1
         self.online_updates += self.online
         return {name: value.detach() for name, value in info.items()}
 
@@ -183,12 +189,12 @@ class SAC(Agent):
 
     def train_state(self) -> dict[str, Any]:
         """See `Agent.train_state`."""
-        return super().train_state() | {"online_updates": self.online_updates}
+        return super().train_state() | {"updates": self.updates, "online_updates": self.online_updates}
 
     def load_train_state(self, state: dict[str, Any]) -> None:
         """See `Agent.load_train_state`."""
         super().load_train_state(state)
-        self.online_updates = state["online_updates"]
+        self.updates, self.online_updates = state["updates"], state["online_updates"]
 
 
 @dataclass(kw_only=True)
@@ -208,6 +214,7 @@ class SACConfig(AgentConfig):
     init_temperature: float = 1.0  # first alpha; 0 without autotune = no entropy term
     temperature_lr: float = 1e-4  # Adam
     target_entropy: float | None = None  # H; null = minus the number of action entries
+    actor_start: int = 0  # updates before Q enters the actor's loss; until then the actor is cloned
     bc_weight: float = 0.0  # c, weight of the cloning term in the actor's loss
     bc_weight_online: float | None = None  # c after the switch; null = the same
     bc_fade_steps: int = 0  # updates over which c fades to its online value

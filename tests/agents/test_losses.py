@@ -208,6 +208,13 @@ def test_cloning_weight_fades_after_the_switch():
     assert weights == pytest.approx([0.4, 0.3, 0.2, 0.1, 0.0, 0.0])
 
 
+def test_the_actor_is_cloned_until_the_critic_has_learned():
+    agent = linear_agent(actor_start=2, bc_weight=0.0, autotune_entropy=False, init_temperature=0.0)
+    losses = [agent.update(linear_batch(0.0, 0.0)) for _ in range(3)]
+    cloned = [bool(info["actor/loss"] == info["actor/clone_loss"]) for info in losses]
+    assert cloned == [True, True, False]
+
+
 def test_conservative_weight_changes_at_the_switch():
     agent = linear_agent("cql", n_actions=1, conservative_weight=2.0, conservative_weight_online=0.5)
     offline = agent.conservative_loss(Q, LOG_PI, RETURN)[0].item()
