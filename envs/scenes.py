@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class Scene:
     hash: str
 
 
+@cache
 def load_robosuite() -> Any:
     """Imports `robosuite.models` without its import-time warnings.
 

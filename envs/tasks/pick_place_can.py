@@ -12,7 +12,7 @@ from caliper.envs.scenes import compose, load_robosuite
 from caliper.envs.tasks.base import Plan, Task, add_camera, spread, upright
 
 BIN1, BIN2, BIN_SIZE = (0.1, -0.25, 0.8), (0.1, 0.28, 0.8), (0.39, 0.49)
-CAN_RADIUS, CAN_BOTTOM = 0.025 * math.sqrt(2), 0.06  # robosuite's `horizontal_radius` and `bottom_offset`
+CAN_RADIUS, CAN_BOTTOM = 0.025, 0.06  # robosuite's `horizontal_radius` and `bottom_offset`
 TARGET = (BIN2[0] + BIN_SIZE[0] / 4, BIN2[1] + BIN_SIZE[1] / 4)  # centre of the can's quarter
 
 

@@ -1,0 +1,93 @@
+"""Worlds and oracles are slow to make and easy to restart, so the session makes each kind once."""
+
+from functools import cache, partial
+
+import numpy as np
+import pytest
+import torch
+
+from caliper.envs.experts import Expert
+from caliper.envs.oracle import arm_controller, joint_state, make_oracle
+from caliper.envs.sim import SimEnv
+from caliper.envs.tasks.lift import CUBE_HALF
+
+CAMERAS = ("agentview", "robot0_eye_in_hand")
+
+
+@cache
+def _worlds(task, num_envs, **kwargs):
+    return SimEnv(task, num_envs, **{"size": 32, "threads": 1, "cameras": CAMERAS, **kwargs})
+
+
+def worlds(task, num_envs, first_seed=0, **kwargs):
+    """A session-wide environment, restarted with seeds that count from `first_seed`."""
+    env = _worlds(task, num_envs, **kwargs)
+    env.reset(seeds=first_seed + torch.arange(num_envs))
+    return env
+
+
+def random_actions(env, steps, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return 2 * torch.rand(steps, env.num_envs, env.action_dim, generator=g) - 1
+
+
+def clean_expert(env):
+    """The script without noise."""
+    return spoiled_expert(env, 0.0, 0.0)
+
+
+def spoiled_expert(env, noise, bias):
+    fill = partial(torch.full, (env.num_envs,), dtype=torch.float64)
+    return Expert(env, fill(noise), fill(bias))
+
+
+def same_obs(a, b):
+    return torch.equal(a.pixels, b.pixels) and torch.equal(a.proprio, b.proprio)
+
+
+def start_like(env, oracle):
+    """Puts every world into the oracle's state at the start of an episode, its nullspace posture included."""
+    qpos, qvel = joint_state(oracle, env.engine.model)
+    state = env.state_dict()
+    state["qpos"][:] = torch.as_tensor(qpos)
+    state["qvel"][:] = torch.as_tensor(qvel)
+    state["posture"][:] = torch.as_tensor(arm_controller(oracle).initial_joint)
+    for name in ("ctrl", "warmstart", "closing", "steps"):
+        state[name].zero_()
+    env.load_state_dict(state)
+
+
+def _box_of_our_size(box):
+    """robosuite draws Lift's cube anew at each reset, 20 to 22 mm; the scene has one size."""
+
+    def make(*args, size_min, size_max, **kwargs):
+        assert np.all(np.array(size_min) <= CUBE_HALF) and np.all(np.array(size_max) >= CUBE_HALF)
+        return box(*args, size=[CUBE_HALF] * 3, **kwargs)
+
+    return make
+
+
+@cache
+def _oracle(task, controller):
+    oracle = make_oracle(task, controller, horizon=1 << 30, ignore_done=True)
+    if task == "lift":
+        import robosuite.environments.manipulation.lift as module
+
+        box, module.BoxObject = module.BoxObject, _box_of_our_size(module.BoxObject)
+        oracle.reset()  # builds the model anew
+        module.BoxObject = box
+    oracle.hard_reset = False  # from here on it keeps the model
+    return oracle
+
+
+@pytest.fixture
+def oracle():
+    """`oracle(task, controller)`: robosuite's environment at the start of an episode with a fixed seed."""
+
+    def make(task, controller="osc_pose", seed=0):
+        env = _oracle(task, controller)
+        env.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
+        env.reset()
+        return env
+
+    return make
