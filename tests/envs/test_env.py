@@ -1,0 +1,288 @@
+"""What every environment must hold, whichever task and engine."""
+
+import pytest
+import torch
+
+from caliper.envs.sim import SimEnv
+from caliper.envs.tasks import TASKS
+from caliper.types import CaliperError
+from tests.envs.conftest import CAMERAS, clean_expert, random_actions, same_obs, worlds
+
+# On `warp` one task stands for all by default: a step takes a hundred times as long on Warp's CPU device.
+KINDS = [pytest.param(t, "batch", id=f"{t}-batch") for t in TASKS]
+KINDS += [
+    pytest.param(t, "warp", id=f"{t}-warp", marks=[] if t == "lift" else pytest.mark.slow) for t in TASKS
+]
+every_kind = pytest.mark.parametrize(("task", "sim"), KINDS)
+every_task = pytest.mark.parametrize("task", TASKS)
+
+
+@every_kind
+def test_shapes_types_and_devices(task, sim):
+    env = worlds(task, 2, sim=sim)
+    n, v, size = env.num_envs, len(env.spec.cameras), env.spec.size
+    step = env.step(random_actions(env, 1)[0])
+    for obs in (env.observe(), step.obs, step.final_obs):
+        assert obs.pixels.shape == (n, v, 3, size, size) and obs.pixels.dtype == torch.uint8
+        assert obs.proprio.shape == (n, env.spec.proprio) and obs.proprio.dtype == torch.float32
+        assert obs.pixels.device == obs.proprio.device == env.device
+        assert obs.proprio.isfinite().all() and obs.proprio.abs().max() < 5
+    assert step.reward.shape == (n,) and step.reward.dtype == torch.float32
+    for flag in (step.terminated, step.truncated, step.success):
+        assert flag.shape == (n,) and flag.dtype == torch.bool
+    for state in (env.get_state(), env.final_state):
+        assert state.shape == (n, env.state_dim) and state.dtype == torch.float64
+    assert len(env.scene_hash) == 16
+    assert env.render(("agentview",), 48).shape == (n, 1, 3, 48, 48)
+
+
+@every_kind
+def test_a_seed_fixes_the_episode(task, sim):
+    env = worlds(task, 2, sim=sim)
+    actions = random_actions(env, 2)
+    runs = []
+    for _ in range(2):
+        first = env.reset(seeds=torch.tensor([3, 4]))
+        states = [env.get_state()] + [env.step(a) and env.get_state() for a in actions]
+        runs.append((first, states))
+    assert same_obs(runs[0][0], runs[1][0])
+    for a, b in zip(runs[0][1], runs[1][1], strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(runs[0][1][0][0], runs[0][1][0][1])  # other seed, other start
+
+
+@every_task
+def test_worlds_do_not_depend_on_how_many_there_are(task):
+    many, one = worlds(task, 4), worlds(task, 1)
+    actions = random_actions(many, 5)
+    many.reset(seeds=torch.tensor([5, 6, 7, 8]))
+    states = [many.step(a) and many.get_state() for a in actions]
+    pixels = many.observe().pixels
+    for world in (0, 3):
+        one.reset(seeds=torch.tensor([5 + world]))
+        for action, state in zip(actions, states, strict=True):
+            one.step(action[world : world + 1])
+            assert torch.equal(one.get_state()[0], state[world])
+        assert torch.equal(one.observe().pixels[0], pixels[world])
+
+
+def test_warp_worlds_do_not_depend_on_how_many_there_are():
+    many, one = worlds("lift", 2, sim="warp", cameras=()), worlds("lift", 1, sim="warp", cameras=())
+    actions = random_actions(many, 3)
+    for env, chosen in ((many, actions), (one, actions[:, 1:])):
+        env.reset(seeds=torch.arange(2)[-env.num_envs :])
+        for action in chosen:
+            env.step(action)
+    assert (many.get_state()[1] - one.get_state()[0]).abs().max() < 1e-6
+
+
+def test_each_episode_of_a_world_is_new():
+    env = worlds("lift", 2, cameras=(), horizon=1)
+    env.load_state_dict(SimEnv("lift", 2, cameras=(), horizon=1, seed=7).state_dict())
+    starts = [env.get_state()]
+    for action in random_actions(env, 3):
+        env.step(action)
+        starts.append(env.get_state())
+    rows = torch.cat(starts)
+    assert len(torch.unique(rows, dim=0)) == len(rows)
+    other = SimEnv("lift", 2, cameras=(), seed=8)
+    assert not torch.isin(other.get_state()[:, 2], rows[:, 2]).any()
+
+
+@every_kind
+def test_reset_touches_only_the_masked_worlds(task, sim):
+    env = worlds(task, 2, sim=sim)
+    env.step(random_actions(env, 1)[0])
+    before = env.get_state()
+    env.reset(mask=torch.tensor([False, True]), seeds=torch.tensor([90, 91]))
+    after = env.get_state()
+    assert torch.equal(after[0], before[0]) and env.steps.tolist() == [1, 0] and env.seeds[1] == 91
+    env.reset(seeds=torch.tensor([90, 91]))
+    assert torch.equal(env.get_state()[1], after[1])
+
+
+@every_kind
+def test_the_horizon_truncates_and_the_next_episode_starts_at_once(task, sim):
+    env = worlds(task, 2, sim=sim, horizon=2)
+    state = env.state_dict()
+    state["steps"] = torch.tensor([0, 1])
+    env.load_state_dict(state)
+    first, second = (env.step(a) for a in random_actions(env, 2))
+    assert first.truncated.tolist() == [False, True] and second.truncated.tolist() == [True, False]
+    for step in (first, second):
+        assert not step.terminated.any() and not step.success.any() and not step.reward.any()
+    assert env.steps.tolist() == [0, 1]
+    # World 1 ended first: what it shows is of the new episode, and the old one's end is kept aside.
+    assert not torch.equal(first.obs.proprio[1], first.final_obs.proprio[1])
+    assert not torch.equal(first.obs.pixels[1], first.final_obs.pixels[1])
+    assert torch.equal(first.obs.pixels[0], first.final_obs.pixels[0])
+    assert torch.equal(first.obs.proprio[0], first.final_obs.proprio[0])
+
+
+def test_final_obs_and_final_state_are_the_old_episodes_end():
+    short, long = worlds("lift", 2, horizon=3), worlds("lift", 2, horizon=200)
+    for env in (short, long):
+        env.reset(seeds=torch.tensor([1, 2]))
+    for action in random_actions(short, 3):
+        cut, uncut = short.step(action), long.step(action)
+    assert cut.truncated.all() and not uncut.truncated.any()
+    assert same_obs(cut.final_obs, uncut.obs)
+    assert torch.equal(short.final_state, long.get_state())
+    assert not torch.equal(short.get_state(), long.get_state())
+    assert same_obs(cut.obs, short.observe())
+
+
+@every_task
+def test_success_terminates_and_pays_once(task):
+    env = worlds(task, 2, cameras=())
+    expert = clean_expert(env)
+    for _ in range(env.horizon):
+        step = env.step(expert.act())
+        assert torch.equal(step.reward, step.success.float()) and torch.equal(step.terminated, step.success)
+        if step.success.any():
+            break
+    assert step.success.any() and not step.truncated.any()
+    assert (env.steps[step.success] == 0).all()
+    again = env.step(expert.act())
+    assert not again.success[step.success].any()
+
+
+def test_success_on_the_last_step_is_no_timeout():
+    env = worlds("lift", 1, cameras=())
+    expert = clean_expert(env)
+    while True:
+        before, action = env.state_dict(), expert.act()
+        if env.step(action).success[0]:
+            break
+    before["steps"][:] = env.horizon - 1
+    env.load_state_dict(before)
+    step = env.step(action)
+    assert step.terminated[0] and not step.truncated[0]
+
+
+@every_kind
+def test_states_round_trip_to_the_very_pictures(task, sim):
+    env = worlds(task, 2, sim=sim)
+    live, states = [], []
+    for action in random_actions(env, 3):
+        env.step(action)
+        live.append(env.observe())
+        states.append(env.get_state())
+    for world in range(2):  # replayed in another order, and all in one world
+        for obs, state in zip(reversed(live), reversed(states), strict=True):
+            env.set_state(state[world : world + 1])
+            seen = env.observe()
+            assert torch.equal(seen.pixels[0], obs.pixels[world])
+            assert torch.equal(seen.proprio[0], obs.proprio[world])
+            assert torch.equal(env.get_state()[0, 1:], state[world, 1:])
+
+
+def test_states_of_warp_look_the_same_in_batch():
+    fast, exact = worlds("lift", 2, sim="warp"), worlds("lift", 2)
+    fast.step(random_actions(fast, 1)[0])
+    exact.set_state(fast.get_state())
+    difference = fast.observe().pixels.float() - exact.observe().pixels.float()
+    assert difference.abs().mean() < 0.1
+
+
+def test_state_must_fit():
+    env = worlds("lift", 2, cameras=())
+    for state in (torch.zeros(3, env.state_dim), torch.zeros(1, env.state_dim - 1)):
+        with pytest.raises(CaliperError, match="do not fit 2 worlds"):
+            env.set_state(state)
+
+
+@every_kind
+def test_state_dict_continues_exactly(task, sim):
+    env = worlds(task, 2, sim=sim, horizon=3)
+    actions = random_actions(env, 5)
+    env.step(actions[0])
+    saved = env.state_dict()
+    want = [env.step(a) for a in actions[1:]]
+    env.reset(seeds=torch.tensor([1000, 1001]))
+    env.step(actions[0])
+    env.load_state_dict(saved)
+    for action, step in zip(actions[1:], want, strict=True):
+        again = env.step(action)
+        assert same_obs(again.obs, step.obs) and same_obs(again.final_obs, step.final_obs)
+        assert torch.equal(again.truncated, step.truncated)
+
+
+def test_threads_do_not_change_a_bit():
+    one, two = worlds("lift", 8, threads=1), worlds("lift", 8, threads=2)
+    for action in random_actions(one, 3):
+        a, b = one.step(action), two.step(action)
+    assert same_obs(a.obs, b.obs) and torch.equal(one.get_state(), two.get_state())
+
+
+def test_controllers_and_frequencies():
+    pose, position = worlds("lift", 1, cameras=()), worlds("lift", 1, cameras=(), controller="osc_position")
+    assert (pose.action_dim, position.action_dim) == (7, 4)
+    action = random_actions(position, 1)[0]
+    full = torch.cat([action[:, :3], torch.zeros(1, 3), action[:, 3:]], 1)
+    position.step(action)
+    pose.step(full)
+    assert torch.equal(pose.get_state(), position.get_state())  # the same without turning
+    slow = worlds("lift", 1, cameras=(), control_freq=10)
+    slow.step(full)
+    assert slow.get_state()[0, 0] == 0.1 and pose.get_state()[0, 0] == 0.05
+    # The fingers close at the same speed however often they are told to.
+    close = torch.tensor([[0.0] * 6 + [1.0]])
+    for env, steps in ((pose, 4), (slow, 2)):
+        env.reset(seeds=torch.tensor([0]))
+        for _ in range(steps):
+            env.step(close)
+    torch.testing.assert_close(slow.engine.ctrl[:, -2:], pose.engine.ctrl[:, -2:])
+
+
+def test_actions_are_clipped_to_one():
+    env, ends = worlds("lift", 1, cameras=()), []
+    for scale in (1.0, 9.0):
+        env.reset(seeds=torch.tensor([0]))
+        env.step(scale * torch.tensor([[1.0, -1, 1, -1, 1, -1, 1]]))
+        ends.append(env.get_state())
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"task": "lfit"}, "task 'lfit' is unknown; choose one of: lift, pick_place_tray, pick_place_can"),
+        ({"cameras": ("front",)}, "camera 'front' is not in the scene; choose from: .*agentview"),
+        ({"controller": "joint"}, "controller 'joint' is unknown; choose one of: osc_pose, osc_position"),
+        ({"sim": "isaac"}, "sim 'isaac' is unknown; choose one of: batch, warp"),
+        ({"control_freq": 30}, "30 does not divide the physics' 500 Hz; try 20 or 10"),
+        ({"device": "cuda"}, "sim 'batch' runs on the CPU, not on 'cuda'; use sim=warp"),
+    ],
+)
+def test_unknown_names_get_the_choices(wrong, says):
+    with pytest.raises(CaliperError, match=says):
+        SimEnv(**{"task": "lift", "num_envs": 1, "size": 16, **wrong}).observe()
+
+
+def test_an_action_of_the_wrong_shape_is_refused():
+    env = worlds("lift", 2, cameras=())
+    for shape in ((2, 4), (1, 7), (7,)):
+        with pytest.raises(CaliperError, match=r"osc_pose in 2 worlds takes \(2, 7\)"):
+            env.step(torch.zeros(shape))
+
+
+def test_lost_contacts_are_raised(monkeypatch):
+    from functools import partial
+
+    from caliper.envs import sim
+    from caliper.envs.engines.warp import WarpEngine
+
+    monkeypatch.setattr(sim, "WarpEngine", partial(WarpEngine, contacts=1))
+    env = SimEnv("lift", 2, sim="warp", cameras=())
+    with pytest.raises(CaliperError, match="raise CONTACTS"):
+        for action in random_actions(env, 5):  # the cube falls onto the table and needs four each
+            env.step(action)
+
+
+def test_pictures_come_in_the_order_asked_for():
+    env = worlds("lift", 2)
+    assert env.spec.cameras == CAMERAS
+    both, turned = env.render(CAMERAS, 32), env.render(CAMERAS[::-1], 32)
+    assert torch.equal(both, turned.flip(1)) and not torch.equal(both, turned)
+    assert torch.equal(both, env.observe().pixels)

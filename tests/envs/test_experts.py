@@ -1,0 +1,76 @@
+"""The scripted expert, as `collect` uses it."""
+
+import pytest
+import torch
+
+from tests.envs.conftest import clean_expert, spoiled_expert, worlds
+
+SETTINGS = {
+    "lift": {"horizon": 60},
+    "pick_place_tray": {"controller": "osc_position", "control_freq": 10, "horizon": 50},
+    "pick_place_can": {"horizon": 200},
+}
+
+
+def rollout(env, expert):
+    """Whether each world's first episode succeeds, and the actions until then."""
+    alive, solved, actions = torch.ones(env.num_envs, dtype=torch.bool), torch.zeros(env.num_envs), []
+    while alive.any():
+        action = expert.act()
+        assert action.shape == (env.num_envs, env.action_dim) and action.dtype == torch.float32
+        assert action.abs().max() <= 1
+        step = env.step(action)
+        solved[alive & step.terminated] = 1
+        actions.append(torch.where(alive[:, None], action, 0))
+        alive &= ~(step.terminated | step.truncated)
+    return solved, torch.stack(actions)
+
+
+def success(task, episodes, noise=0.0, bias=0.0, n=25):
+    env, solved = worlds(task, n, cameras=(), **SETTINGS[task]), 0.0
+    for first in range(0, episodes, n):
+        env.reset(seeds=first + torch.arange(n))
+        solved += float(rollout(env, spoiled_expert(env, noise, bias))[0].sum())
+    return solved / episodes
+
+
+@pytest.mark.parametrize("task", ["lift", "pick_place_tray"])
+def test_without_noise_it_succeeds(task):
+    assert success(task, 25) >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", SETTINGS)
+def test_without_noise_it_succeeds_in_a_hundred_episodes(task):
+    assert success(task, 100) >= 0.95
+
+
+def test_without_noise_it_brings_the_can_home():
+    assert success("pick_place_can", 10, n=10) >= 0.9
+
+
+def test_noise_and_bias_spoil_it():
+    clean, noisy, biased = (success("pick_place_tray", 25, *knobs) for knobs in ((), (1.0,), (0.0, 0.03)))
+    assert noisy < clean - 0.1 and biased < clean - 0.1
+    assert max(noisy, biased) > 0  # mixed, not useless
+
+
+def test_actions_follow_from_the_seed_alone():
+    many, one = (worlds("pick_place_tray", n, cameras=(), **SETTINGS["pick_place_tray"]) for n in (3, 1))
+    runs = []
+    for _ in range(2):
+        many.reset(seeds=torch.tensor([4, 5, 6]))
+        runs.append(rollout(many, spoiled_expert(many, 0.5, 0.01))[1])
+    assert torch.equal(*runs)
+    one.reset(seeds=torch.tensor([5]))
+    alone = rollout(one, spoiled_expert(one, 0.5, 0.01))[1]
+    assert torch.equal(alone[:, 0], runs[0][: len(alone), 1])
+
+
+def test_it_starts_over_with_each_episode():
+    env = worlds("lift", 1, cameras=(), **SETTINGS["lift"])
+    expert = clean_expert(env)
+    solved = 0
+    for _ in range(90):
+        solved += int(env.step(expert.act()).terminated[0])
+    assert solved >= 2
