@@ -4,57 +4,89 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from caliper.memory import keep_freed_memory
+from caliper.stop import InterruptedRunError
 from caliper.types import CaliperError
 
-USAGE = """caliper VERB [key=value ...]
+if TYPE_CHECKING:
+    from caliper.config import RunConfig
 
-  train     collect if needed, pre-train offline, fine-tune online, report   caliper train task=lift agent=calql
-  resume    continue an interrupted run                                      caliper resume RUN
-  evaluate  measure a run's policy                                           caliper evaluate RUN evaluation.episodes=100
-  render    film a run's policy                                              caliper render RUN video.episodes=9 video.camera=agentview
-  report    write a run's report.html again                                  caliper report RUN
-  collect   record the scripted expert                                       caliper collect task=pick_place_can data.episodes=1000
-  inspect   tell what a dataset holds and whether it fits                    caliper inspect FILE
-  tasks     list tasks, agents, encoders and presets
-
-Every key of configs/train.yaml can follow: groups (task=, agent=, encoder=, sim=, preset=) and values (seed=1,
-online.env_steps=50000, agent.conservative_weight=1). `caliper train --cfg` prints the resolved configuration.
+# Verb: what it does, and an example.
+HELP = {
+    "train": ("collect if needed, pre-train offline, fine-tune online, report", "task=lift agent=calql"),
+    "resume": ("continue an interrupted run", "RUN"),
+    "evaluate": ("measure a run's policy", "RUN evaluation.episodes=100"),
+    "render": ("film a run's policy", "RUN video.episodes=9 video.camera=agentview"),
+    "report": ("write a run's report.html again", "RUN"),
+    "collect": ("record the scripted expert", "task=pick_place_can data.episodes=1000"),
+    "inspect": ("tell what a dataset holds and whether it fits", "FILE"),
+    "tasks": ("list tasks, agents, encoders, engines and presets", ""),
+}
+KEYS = """Every key of a run can follow: groups (task=, agent=, encoder=, sim=, preset=) and values (seed=1,
+online.env_steps=50000, agent.conservative_weight=1). All of them: caliper train --cfg
 """
+GROUPS = ("task", "agent", "encoder", "sim", "preset")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command: runs a verb; a mistake of the user's is one sentence and exit status 2."""
     words = sys.argv[1:] if arguments is None else arguments
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(USAGE, end="")
-        return
-    verb, rest = words[0], words[1:]
+    keep_freed_memory()
     try:
-        if verb not in VERBS:
-            raise CaliperError(f"there is no verb '{verb}'; choose one of: {', '.join(VERBS)}")
-        VERBS[verb](rest)
+        _dispatch(words)
     except CaliperError as error:
-        from caliper.train import Interrupted
-
         print(f"caliper: {error}", file=sys.stderr)
-        sys.exit(130 if isinstance(error, Interrupted) else 2)
+        sys.exit(130 if isinstance(error, InterruptedRunError) else 2)
     except KeyboardInterrupt:
-        print("caliper: interrupted; nothing was saved beyond the last checkpoint", file=sys.stderr)
+        print(
+            "caliper: stopped at once; a run goes on from its last checkpoint, if it has one", file=sys.stderr
+        )
         sys.exit(130)
 
 
+def _dispatch(words: list[str]) -> None:
+    verb, rest = (words[0], words[1:]) if words else ("help", [])
+    if verb in ("-V", "--version"):
+        print(f"caliper {version('caliper-rl')}")
+    elif verb in ("-h", "--help", "help"):
+        print(_usage(), end="")
+    elif verb not in VERBS:
+        raise CaliperError(f"there is no verb '{verb}'; choose one of: {', '.join(VERBS)}")
+    elif {"-h", "--help"} & set(rest):
+        print(_verb_usage(verb), end="")
+    else:
+        VERBS[verb](rest)
+
+
+def _usage() -> str:
+    lines = [f"  {verb:9} {what}\n            caliper {verb} {words}" for verb, (what, words) in HELP.items()]
+    return "caliper VERB [key=value ...]\n\n" + "\n".join(lines) + f"\n\n{KEYS}"
+
+
+def _verb_usage(verb: str) -> str:
+    what, words = HELP[verb]
+    choices = "".join(f"  {group + '=':9} {' '.join(_choices(group))}\n" for group in GROUPS)
+    more = f"\n{KEYS}\n{choices}" if verb in ("train", "collect") else ""
+    return f"caliper {verb}: {what}\n\n  caliper {verb} {words}\n{more}"
+
+
+def _choices(group: str) -> list[str]:
+    folder = files("caliper.configs").joinpath(group)
+    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
+
+
 def _train(words: list[str]) -> None:
-    from caliper.config import compose
+    from caliper.config import compose, to_yaml
 
+    config = compose([word for word in words if word != "--cfg"])
     if "--cfg" in words:
-        from omegaconf import OmegaConf
-
-        config = compose([w for w in words if w != "--cfg"])
-        print(OmegaConf.to_yaml(OmegaConf.structured(config)), end="")
+        print(to_yaml(config), end="")
         return
-    config = compose(words)
     from caliper.train import train
 
     train(config)
@@ -72,32 +104,33 @@ def _collect(words: list[str]) -> None:
 def _resume(words: list[str]) -> None:
     from caliper.train import resume
 
-    folder, overrides = _folder(words)
-    resume(folder, _run_config(folder, overrides))
+    resume(*_run(words))
 
 
 def _evaluate(words: list[str]) -> None:
     from caliper.saved import evaluate_run
 
-    folder, overrides = _folder(words)
-    evaluate_run(folder, _run_config(folder, overrides))
+    evaluate_run(*_run(words))
 
 
 def _render(words: list[str]) -> None:
     from caliper.saved import render_run
 
-    folder, overrides = _folder(words)
-    print(render_run(folder, _run_config(folder, overrides)))
+    print(render_run(*_run(words)))
 
 
 def _report(words: list[str]) -> None:
     from caliper.report import write_report
 
-    print(write_report(_folder(words)[0]))
+    folder, rest = _folder(words)
+    if rest:
+        raise CaliperError(f"a report takes the run folder alone, without '{rest[0]}'")
+    print(write_report(folder))
 
 
 def _inspect(words: list[str]) -> None:
     from caliper.data.robomimic import read_dataset
+    from caliper.envs.controller import ACTION_DIMS
     from caliper.envs.tasks import TASKS
     from caliper.inspect import describe
     from caliper.worlds import installed_meta
@@ -105,15 +138,13 @@ def _inspect(words: list[str]) -> None:
     if len(words) != 1:
         raise CaliperError("name one dataset file: caliper inspect FILE")
     meta = read_dataset(words[0]).meta
-    print(describe(words[0], installed_meta(meta) if meta.task in TASKS else None))
+    known = meta.task in TASKS and meta.controller in ACTION_DIMS
+    print(describe(words[0], installed_meta(meta) if known else None))
 
 
 def _tasks(words: list[str]) -> None:
-    from importlib.resources import files
-
-    for group in ("task", "agent", "encoder", "sim", "preset"):
-        names = sorted(p.name.removesuffix(".yaml") for p in files("caliper.configs").joinpath(group).iterdir())
-        print(f"{group:8} {' '.join(names)}")
+    for group in GROUPS:
+        print(f"{group:8} {' '.join(_choices(group))}")
 
 
 def _folder(words: list[str]) -> tuple[Path, list[str]]:
@@ -125,10 +156,11 @@ def _folder(words: list[str]) -> tuple[Path, list[str]]:
     return folder, words[1:]
 
 
-def _run_config(folder: Path, overrides: list[str]):  # noqa: ANN202  # its type would import Hydra for --help
+def _run(words: list[str]) -> tuple[Path, RunConfig]:
     from caliper.config import load
 
-    return load(folder / "config.yaml", overrides)
+    folder, overrides = _folder(words)
+    return folder, load(folder / "config.yaml", overrides)
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {

@@ -8,36 +8,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from caliper.check import check_task
 from caliper.config import RunConfig
 from caliper.data.dataset import Episode
 from caliper.data.robomimic import DatasetWriter
 from caliper.envs.experts import Expert
 from caliper.rollout import Trajectory, run_episodes
 from caliper.types import Obs
-from caliper.worlds import COLLECT_SEEDS, dataset_meta, make_env
+from caliper.worlds import collect_seeds, dataset_meta, make_env
 
 
 def collect(config: RunConfig, path: Path) -> Path:
     """Lets the expert act and writes what it did; an existing file is replaced only by a whole new one.
 
-    Every episode draws its action noise and its grasp error from `data.mixture`, by its seed.
+    Every episode draws its action noise and its grasp error from `data.mixture`, in any number of worlds.
 
     Returns:
         The file.
 
     Raises:
-        CaliperError: the file cannot be written.
+        CaliperError: the configuration will not do, or the file cannot be written.
     """
-    data = config.data
+    check_task(config)
+    data, seeds = config.data, collect_seeds(config)
+    first = seeds[0]
     env = make_env(config, min(data.num_envs, data.episodes), pixels=False)
-    first = COLLECT_SEEDS + data.seed * (1 << 20)
-    seeds = list(range(first, first + data.episodes))
     mixture = np.array(data.mixture)
     draws = np.random.default_rng(data.seed).choice(
         len(mixture), size=data.episodes, p=mixture[:, 0] / mixture[:, 0].sum()
     )
     noise, bias = mixture[draws, 1], mixture[draws, 2]
-    expert: Expert
+    expert = Expert(env, torch.zeros(0), torch.zeros(0))  # until a round starts
 
     def started(chunk: list[int]) -> None:
         nonlocal expert
@@ -47,7 +48,6 @@ def collect(config: RunConfig, path: Path) -> Path:
     def record(_: Obs, action: Tensor) -> Tensor:
         return torch.cat([env.get_state(), action.double()], dim=1)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     with DatasetWriter(path, dataset_meta(config)) as writer:
         for trajectory in run_episodes(env, seeds, lambda _: expert.act(), record, "collect", started):
             writer.add(_episode(trajectory, env.state_dim, float(noise[trajectory.seed - first])))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+import shlex
+import zlib
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 
 from caliper.types import CaliperError
 
@@ -36,7 +39,7 @@ class SimConfig:
 class DataConfig:
     """The dataset, and how it is collected if it is not there."""
 
-    path: str | None = None  # HDF5; null: datasets/<task>_<controller>_<Hz>hz_<episodes>.hdf5
+    path: str | None = None  # HDF5; null: datasets/<task>_<controller>_<Hz>hz_<episodes>_seed<seed>.hdf5
     episodes: int = 200
     # Each episode draws one of these rows (weight, action noise, metres off the grasp point): mixed quality.
     mixture: list[list[float]] = field(
@@ -60,7 +63,6 @@ class OfflineConfig:
     """Pre-training on the dataset."""
 
     clone_updates: int = 0  # behaviour-cloning steps of the actor before everything else
-    critic_updates: int = 0  # then updates of the critic alone
     updates: int = 20_000  # then updates of the agent
     eval_every: int = 2_000  # updates
 
@@ -133,42 +135,33 @@ class RunConfig:
         return float(self.agent.get("discount", 0.99))
 
     def dataset_path(self) -> str:
-        """Where the dataset is, or will be collected to."""
+        """Where the dataset is, or will be collected to; another mixture makes another file."""
         task, data = self.task, self.data
-        name = f"{task.name}_{task.controller}_{task.control_freq}hz_{data.episodes}_seed{data.seed}.hdf5"
-        return data.path or f"datasets/{name}"
-
-
-def register() -> None:
-    """Makes the schema known to Hydra under the name that configs/train.yaml extends."""
-    ConfigStore.instance().store(name="run_schema", node=RunConfig)
+        words = [task.name, task.controller, f"{task.control_freq}hz", str(data.episodes), f"seed{data.seed}"]
+        if data.mixture != DataConfig().mixture:
+            words.append(f"mix{zlib.crc32(json.dumps(data.mixture).encode()):08x}")
+        return data.path or f"datasets/{'_'.join(words)}.hdf5"
 
 
 def compose(overrides: list[str]) -> RunConfig:
     """The configuration that a command line's words make.
 
     Raises:
-        CaliperError: an unknown group choice, key or a value of the wrong type; Hydra's words, in one sentence.
+        CaliperError: an unknown group choice or key, or a value of the wrong type.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_module
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    register()
+    for word in overrides:
+        _require_pair(word)
+    ConfigStore.instance().store(name="run_schema", node=RunConfig)  # what configs/train.yaml extends
     try:
         with initialize_config_module("caliper.configs", version_base="1.3"):
-            return typed(hydra_compose("train", overrides=overrides))
+            return _typed(hydra_compose("train", overrides=overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise CaliperError(" ".join(lines)) from error
-
-
-def typed(cfg: DictConfig) -> RunConfig:
-    """A checked configuration as plain dataclasses."""
-    OmegaConf.resolve(cfg)
-    run: RunConfig = OmegaConf.to_object(cfg)  # type: ignore[assignment]  # the schema makes it one
-    return run
+        raise CaliperError(_sentence(error)) from error
 
 
 def load(path: Path, overrides: list[str]) -> RunConfig:
@@ -178,11 +171,72 @@ def load(path: Path, overrides: list[str]) -> RunConfig:
         CaliperError: the file is not a run's configuration, or an override does not fit it.
     """
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
+    for word in overrides:
+        _require_pair(word)
     try:
-        merged = OmegaConf.merge(
-            OmegaConf.structured(RunConfig), OmegaConf.load(path), OmegaConf.from_dotlist(overrides)
+        saved = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(path))
+    except (OSError, YAMLError, OmegaConfBaseException, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CaliperError(f"{path} is not the configuration of a run ({reason}); name another") from error
+    try:
+        return _typed(OmegaConf.merge(saved, OmegaConf.from_dotlist(overrides)))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise CaliperError(_sentence(error)) from error
+
+
+def collect_command(config: RunConfig) -> str:
+    """The command that collects the same dataset."""
+    task = f"task={config.task.name}"
+    usual = asdict(compose([task]))
+    words = [
+        f"{group}.{key}={json.dumps(value, separators=(',', ':')) if isinstance(value, list) else value}"
+        for group in ("task", "data")
+        for key, value in asdict(config)[group].items()
+        if value != usual[group][key]
+    ]
+    return shlex.join(["caliper", "collect", task, *words])
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The resolved configuration as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _typed(cfg: Any) -> RunConfig:
+    """A checked configuration as plain dataclasses."""
+    OmegaConf.resolve(cfg)
+    run: RunConfig = OmegaConf.to_object(cfg)  # type: ignore[assignment]  # the schema makes it one
+    return run
+
+
+def _require_pair(word: str) -> None:
+    key, equals, _ = word.partition("=")
+    if not equals or not key.replace(".", "").replace("_", "").isalnum():
+        raise CaliperError(
+            f"'{word}' is not understood; after the verb come pairs such as seed=1 or task=lift"
         )
-        return typed(merged)  # type: ignore[arg-type]  # a merge of mappings is a mapping
-    except OmegaConfBaseException as error:
-        raise CaliperError(f"{path}: {str(error).splitlines()[0]}") from error
+
+
+def _sentence(error: Exception) -> str:
+    """Hydra's and OmegaConf's words on a mistake, cut down to what mends it."""
+    if choices := getattr(error, "options", None):
+        group, _, name = str(getattr(error, "missing_cfg_file", "")).rpartition("/")
+        return f"there is no {group} '{name}'; choose one of: {', '.join(choices)}"
+    cause = error.__cause__ or error
+    first = str(error).splitlines()[0]
+    detail = str(cause).splitlines()[0]
+    if "Key '" in detail:
+        parent = getattr(cause, "parent_node", None)
+        names = [str(name) for name in parent or () if name != "hydra"]
+        known = f"; the keys there are: {', '.join(names)}" if names else ""
+        return f"there is no key '{getattr(cause, 'full_key', '?')}'{known}"
+    if first.startswith("Error merging override "):
+        return f"{first.removeprefix('Error merging override ')} does not fit: {detail}"
+    if override := getattr(error, "override", None):
+        return f"'{override}' cannot be read ({first}); put a value with special characters in quotes"
+    if first.startswith("Ambiguous value"):
+        return f"{first}; write a list as [1,2]"
+    key = getattr(error, "full_key", None)
+    return f"{key}: {detail}" if key else first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,8 +25,8 @@ class Result:
     """An evaluation, as it is written to evaluation.json.
 
     Attributes:
-        success_once, success_at_end: share of episodes that ever succeeded, and that were solved in their last
-            state; episodes end with success, so the two differ only where a task goes on after it.
+        success_once, success_at_end: share of episodes that ever succeeded, and that were solved in their
+            last state; episodes end with success, so the two differ only where a task goes on after it.
         interval: 95 % Wilson interval of `success_once`.
     """
 
@@ -49,27 +50,40 @@ def evaluate(
     phase: str,
     env_steps: int = 0,
     updates: int = 0,
+    check_stop: Callable[[], None] = lambda: None,
 ) -> tuple[Result, dict[str, np.ndarray]]:
     """Plays the greedy policy from each seed.
 
+    Args:
+        agent: the policy, left as it was.
+        env: the worlds, left in some later state.
+        seeds: one per episode.
+        reward: the scale of the returns.
+        phase: of the run, copied into the result, as are
+        env_steps: environment steps of the run so far, and
+        updates: its gradient updates.
+        check_stop: called before each step; what it raises ends the evaluation.
+
     Returns:
-        The result and, for each step of all episodes (m,), the smallest Q of the chosen action (`q`), the return
-        that followed (`mc_return`, in training rewards), the steps left (`time_to_go`) and the `episode`.
-        Empty arrays for an agent without a critic.
+        The result and, for each step of all episodes (m,), the smallest Q of the chosen action (`q`), the
+        return that followed (`mc_return`, in training rewards), the steps left (`time_to_go`) and the
+        `episode`. Empty for an agent without a critic.
     """
-    was_training = agent.training
-    agent.eval()
+
+    def act(obs: Obs) -> Tensor:
+        check_stop()
+        return agent.act(obs, deterministic=True)
 
     def record(obs: Obs, action: Tensor) -> Tensor:
-        if not agent.has_critic:
-            return torch.zeros(len(obs))
-        return agent.q_values(obs, action)
+        return agent.q_values(obs, action) if agent.has_critic else torch.zeros(len(obs))
 
-    episodes = list(
-        run_episodes(env, seeds, lambda obs: agent.act(obs, deterministic=True), record, f"evaluate {phase}")
-    )
-    agent.train(was_training)
-    success = [bool(e.success) for e in episodes]
+    was_training = agent.training
+    agent.eval()
+    try:
+        episodes = list(run_episodes(env, seeds, act, record, f"evaluate {phase}"))
+    finally:
+        agent.train(was_training)
+    success = [e.success for e in episodes]
     result = Result(
         phase=phase,
         env_steps=env_steps,
@@ -101,7 +115,6 @@ def _calibration(episodes: list[Trajectory], reward: RewardConfig) -> dict[str, 
 def write_evaluation(run: Path, result: Result, calibration: dict[str, np.ndarray]) -> Path:
     """Writes evaluations/<phase>_<env steps>_<updates>/ into a run folder; returns it."""
     folder = run / "evaluations" / f"{result.phase}_{result.env_steps:08d}_{result.updates:08d}"
-    folder.mkdir(parents=True, exist_ok=True)
     if calibration:
         with replacing(folder / "calibration.npz") as partial, open(partial, "wb") as file:
             np.savez_compressed(file, **calibration)  # type: ignore[arg-type]  # numpy's stub forgets keywords

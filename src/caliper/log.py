@@ -28,6 +28,9 @@ class RunLog:
     The table is wide: a metric first seen late adds a column, and earlier rows stay empty there. A row is
     appended in place; only a new column rewrites the file. A context manager.
 
+    Attributes:
+        rows: rows in the table.
+
     Args:
         folder: the run folder. An existing `metrics.csv` is continued, its wall clock included.
         wandb: keyword arguments of `wandb.init` (project, name, mode, ...). The mode is "offline" by default,
@@ -75,12 +78,11 @@ class RunLog:
             index = {"phase": phase, "env_steps": env_steps, "updates": updates, "wall_s": wall}
             self._wandb.log({**index, **floats})
 
-    def truncate(self, updates: int, env_steps: int) -> None:
-        """Drops the rows after a checkpoint, so that a resumed run repeats no part of its curve."""
-        _, rows = _read(self.path)
-        rows = [r for r in rows if int(r["updates"]) <= updates and int(r["env_steps"]) <= env_steps]
-        self._rewrite(rows)
-        self._start_clock(rows)
+    def truncate(self, rows: int) -> None:
+        """Keeps the first `rows` rows, those before a checkpoint: a resumed run repeats none of its curve."""
+        kept = _read(self.path)[1][:rows]
+        self._rewrite(kept)
+        self._start_clock(kept)
 
     def close(self) -> None:
         """Ends the wandb run, if there is one."""
@@ -109,11 +111,13 @@ class RunLog:
             raise CaliperError(
                 f"Cannot write {self.path}: {error.strerror}; free some space and resume."
             ) from error
+        self.rows += 1
 
     def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:
         cells = [[row.get(name, "") for name in self._columns] for row in rows]
         with replacing(self.path) as partial:
             partial.write_text(_lines([self._columns, *cells]), encoding="utf-8", newline="")
+        self.rows = len(cells)
 
 
 def to_floats(metrics: Mapping[str, float | Tensor]) -> dict[str, float]:
@@ -196,6 +200,6 @@ def _start_wandb(folder: Path, settings: Mapping[str, Any] | None, config: Mappi
         run.define_metric("*", step_metric="updates")
     except Exception as error:
         raise CaliperError(
-            f"wandb does not start ({error}); go on without it: wandb.mode=disabled."
+            f"wandb does not start ({error}); go on without it: log.wandb=disabled."
         ) from error
     return run

@@ -1,26 +1,28 @@
-"""The two phases: gradient steps on recorded data, then episodes in the simulator with gradient steps between."""
+"""The two phases: updates on recorded data, then episodes in the simulator with updates between."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from caliper.agents import Agent
+from caliper.checkpoint import save_checkpoint
 from caliper.config import RunConfig
 from caliper.data.mixing import MixedSampler
 from caliper.data.open_episodes import OpenEpisodes
 from caliper.envs.base import VectorEnv
 from caliper.evaluate import evaluate, write_evaluation
 from caliper.log import RunLog
-from caliper.types import Obs
-from caliper.worlds import EVAL_SEEDS
+from caliper.progress import bar
+from caliper.stop import InterruptedRunError
+from caliper.types import CaliperError, Obs
+from caliper.worlds import eval_seeds
 
 
 @dataclass
@@ -29,84 +31,109 @@ class Counters:
 
     cloned: int = 0  # cloning steps
     updates: int = 0  # gradient updates of the agent, both phases
-    env_steps: int = 0  # online environment steps
+    env_steps: int = 0  # online environment steps, of all worlds together
+    due: float = 0.0  # online updates owed to the steps taken; a fraction of one waits for the next step
     evaluated: int = -1  # env_steps, or updates while offline, of the last evaluation
     online: bool = False
 
 
+@dataclass
 class Phases:
-    """Holds what a run needs and moves it forward; everything that changes is in `snapshot`."""
+    """Holds what a run needs and moves it forward; everything that changes is in `save` and `restore`.
 
-    def __init__(
-        self,
-        config: RunConfig,
-        folder: Path,
-        agent: Agent,
-        env: VectorEnv,
-        eval_env: VectorEnv,
-        sampler: MixedSampler,
-        open_episodes: OpenEpisodes,
-        generator: torch.Generator,
-        log: RunLog,
-    ) -> None:
-        """Takes the parts; `generator` draws the batches."""
-        self.config, self.folder, self.log = config, folder, log
-        self.agent, self.env, self.eval_env = agent, env, eval_env
-        self.sampler, self.open_episodes, self.generator = sampler, open_episodes, generator
-        self.counters = Counters()
-        self._saved = time.monotonic()
+    Attributes:
+        config: of the run.
+        folder: the run folder.
+        agent: what is trained.
+        env: the worlds of the online phase.
+        eval_env: those of the evaluations.
+        sampler: gives the batches.
+        open_episodes: the online episodes in progress.
+        generator: draws the batches.
+        log: takes the metrics.
+        check_stop: called wherever the run can stop; raises InterruptedRunError when it shall.
+    """
 
-    def run(self, save: Callable[[], Any], stop: Callable[[], bool]) -> None:
-        """Both phases from wherever the counters are; saves now and then, at the switch, and when told to stop."""
-        self._save, self._stop = save, stop
-        if not self.counters.online:
-            self._offline()
-            if not stop():
+    config: RunConfig
+    folder: Path
+    agent: Agent
+    env: VectorEnv
+    eval_env: VectorEnv
+    sampler: MixedSampler
+    open_episodes: OpenEpisodes
+    generator: torch.Generator
+    log: RunLog
+    check_stop: Callable[[], None]
+    counters: Counters = field(default_factory=Counters)
+    _saved: float = field(default_factory=time.monotonic)
+
+    def run(self) -> None:
+        """Both phases from wherever the counters are.
+
+        Saves at the switch, at the end, and every `log.checkpoint_minutes` between.
+
+        Raises:
+            InterruptedRunError: `check_stop` raised it; everything is saved.
+        """
+        try:
+            if not self.counters.online:
+                self._clone()
+                self._offline()
                 self.counters.online, self.counters.evaluated = True, -1
                 self.agent.go_online()
-                save()
-        if self.counters.online and not stop():
+                self.save()
             self._online()
-        save()
+        except InterruptedRunError:
+            self.save()
+            raise
+        self.save()
+
+    def _clone(self) -> None:
+        total, count = self.config.offline.clone_updates, self.counters
+        if not total:
+            return
+        with bar(total, "clone", "update", count.cloned) as shown:
+            while count.cloned < total:
+                self._pause()
+                info = self.agent.clone(self.sampler.sample(self.config.batch_size, self.generator))
+                count.cloned += 1
+                shown.update()
+                if count.cloned % self.config.log.every == 0:
+                    self.log.log("offline", 0, 0, {"clone_updates": count.cloned, **info})
 
     def _offline(self) -> None:
         cfg, count = self.config.offline, self.counters
-        with tqdm(total=cfg.clone_updates, initial=count.cloned, desc="clone", unit="update") as bar:
-            while count.cloned < cfg.clone_updates and not self._pause():
-                info = self.agent.clone(self.sampler.sample(self.config.batch_size, self.generator))
-                count.cloned += 1
-                bar.update()
-                if count.cloned % self.config.log.every == 0:
-                    self.log.log("offline", 0, 0, {"clone_updates": count.cloned, **info})
-        with tqdm(total=cfg.updates, initial=count.updates, desc="offline", unit="update") as bar:
+        with bar(cfg.updates, "offline", "update", count.updates) as shown:
             while True:
                 last = count.updates >= cfg.updates
                 if count.updates % cfg.eval_every == 0 or last:
-                    self._evaluate("offline", count.updates, last, bar)
-                if last or self._pause():
+                    self._evaluate("offline", count.updates, last, shown)
+                if last:
                     return
+                self._pause()
                 self._update("offline")
-                bar.update()
+                shown.update()
 
     def _online(self) -> None:
         cfg, count, n = self.config.online, self.counters, self.env.num_envs
         obs = self.env.observe()
-        due = 0.0  # updates owed; a fraction of one survives the loop only within a step
-        with tqdm(total=cfg.env_steps, initial=count.env_steps, desc="online", unit="step") as bar:
+        with bar(cfg.env_steps, "online", "step", count.env_steps) as shown:
             while True:
+                while count.due >= 1:
+                    self._pause()
+                    self._update("online")
+                    count.due -= 1
                 last = count.env_steps >= cfg.env_steps
-                if count.env_steps // cfg.eval_every > max(count.evaluated, 0) // cfg.eval_every or last:
-                    self._evaluate("online", count.env_steps, last, bar)
-                if last or self._pause():
+                if last or count.env_steps // cfg.eval_every > max(count.evaluated, 0) // cfg.eval_every:
+                    self._evaluate("online", count.env_steps, last, shown)
+                if last:
                     return
+                self._pause()
                 obs = self._act(obs)
                 count.env_steps += n
-                bar.update(n)
+                shown.update(n)
                 if count.env_steps > cfg.warmup_steps:
-                    due += cfg.utd * n
-                    while due >= 1:
-                        self._update("online")
-                        due -= 1
+                    count.due += cfg.utd * n
 
     def _act(self, obs: Obs) -> Obs:
         """One stochastic control step of all worlds; whole episodes go to the online buffer."""
@@ -121,14 +148,19 @@ class Phases:
         if self.counters.updates % self.config.log.every == 0:
             self.log.log(phase, self.counters.env_steps, self.counters.updates, info)
 
-    def _evaluate(self, phase: str, at: int, last: bool, bar: Any) -> None:
+    def _evaluate(self, phase: str, at: int, last: bool, shown: Any) -> None:
         count, cfg = self.counters, self.config.evaluation
         if count.evaluated == at:  # a resumed run has done it
             return
-        first = EVAL_SEEDS + cfg.seed
-        seeds = list(range(first, first + (cfg.final_episodes if last else cfg.episodes)))
         result, calibration = evaluate(
-            self.agent, self.eval_env, seeds, self.sampler.offline.reward, phase, count.env_steps, count.updates
+            self.agent,
+            self.eval_env,
+            eval_seeds(self.config, cfg.final_episodes if last else cfg.episodes),
+            self.sampler.offline.reward,
+            phase,
+            count.env_steps,
+            count.updates,
+            self.check_stop,  # nothing that is saved changes meanwhile, so any step of it will do to stop
         )
         write_evaluation(self.folder, result, calibration)
         metrics: dict[str, float | Tensor] = {"evaluation/success": result.success_once}
@@ -136,34 +168,47 @@ class Phases:
             metrics["evaluation/q"] = float(calibration["q"].mean())
             metrics["evaluation/return"] = float(calibration["mc_return"].mean())
         self.log.log(phase, count.env_steps, count.updates, metrics)
-        bar.set_postfix(success=f"{result.success_once:.2f}")
+        shown.set_postfix(success=f"{result.success_once:.2f}", refresh=False)
         count.evaluated = at
 
-    def _pause(self) -> bool:
-        """Whether to stop now; also saves when it is time."""
+    def _pause(self) -> None:
+        """A point from which the run could go on exactly: saves when it is time, stops when asked to."""
         if time.monotonic() - self._saved > 60 * self.config.log.checkpoint_minutes:
-            self._save()
-            self._saved = time.monotonic()
-        return self._stop()
+            self.save()
+        self.check_stop()
 
-    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Weights, and everything else that the run would need to go on exactly."""
+    def save(self) -> Path:
+        """Writes a checkpoint: weights, and everything else that the run needs to go on exactly."""
         state = {
             "counters": asdict(self.counters),
+            "rows": self.log.rows,
             "agent": self.agent.train_state(),
             "generator": self.generator.get_state(),
             "online": self.sampler.online.state_dict(),
             "open_episodes": self.open_episodes.state_dict(),
             "env": self.env.state_dict(),
         }
-        return self.agent.state_dict(), state
+        path = save_checkpoint(self.folder, self.agent.state_dict(), state)
+        self._saved = time.monotonic()
+        return path
 
     def restore(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Takes back what `snapshot` returned."""
-        self.agent.load_state_dict(weights)
-        self.agent.load_train_state(state["agent"])
-        self.counters = Counters(**state["counters"])
-        self.generator.set_state(state["generator"])
-        self.sampler.online.load_state_dict(state["online"])
-        self.open_episodes.load_state_dict(state["open_episodes"])
-        self.env.load_state_dict(state["env"])
+        """Goes back to a checkpoint, and drops the metrics logged after it.
+
+        Raises:
+            CaliperError: the checkpoint is of a run with another configuration.
+        """
+        try:
+            self.agent.load_state_dict(weights)
+            self.agent.load_train_state(state["agent"])
+            self.counters = Counters(**state["counters"])
+            self.generator.set_state(state["generator"])
+            self.sampler.online.load_state_dict(state["online"])
+            self.open_episodes.load_state_dict(state["open_episodes"])
+            self.env.load_state_dict(state["env"])
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise CaliperError(
+                f"the checkpoint of {self.folder} is of another configuration (or version of Caliper); resume "
+                "without changing agent, encoder, task, sim or online.num_envs"
+            ) from error
+        self.log.truncate(state["rows"])

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from caliper.envs.base import VectorEnv
+from caliper.progress import bar
 from caliper.types import Obs
 
 
@@ -57,7 +57,7 @@ def run_episodes(
         The episodes in the order of their seeds.
     """
     n = env.num_envs
-    with tqdm(total=len(seeds), desc=label, unit="episode", leave=False) as bar:
+    with bar(len(seeds), label, "episode", leave=False) as shown:
         for first in range(0, len(seeds), n):
             chunk = seeds[first : first + n]
             padded = chunk + [chunk[-1]] * (n - len(chunk))  # spare worlds repeat the last seed
@@ -76,7 +76,7 @@ def run_episodes(
                     if done[i]:
                         trajectories[i].success = success[i]
                         trajectories[i].final_state = env.final_state[i].cpu()
-                        bar.update()
+                        shown.update()
                 running = [i for i in running if not done[i]]
                 obs = step.obs
             yield from trajectories

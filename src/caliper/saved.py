@@ -6,40 +6,50 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from caliper.agents import Agent, build_agent
+from caliper.agents import Agent
+from caliper.check import check
 from caliper.checkpoint import load_checkpoint
 from caliper.config import RunConfig
-from caliper.data.returns import RewardConfig
-from caliper.envs.sim import SimEnv
 from caliper.evaluate import evaluate
-from caliper.film import film
 from caliper.files import replacing
-from caliper.worlds import EVAL_SEEDS, make_env, set_threads
+from caliper.film import film
+from caliper.types import CaliperError
+from caliper.worlds import eval_seeds, make_agent, make_env, reward_config, set_threads
 
 
-def load_agent(folder: Path, config: RunConfig, env: SimEnv) -> tuple[Agent, dict[str, int]]:
+def load_agent(folder: Path, config: RunConfig) -> tuple[Agent, dict[str, int]]:
     """The policy of a run's newest checkpoint, and the run's counters then.
 
     Raises:
-        CaliperError: the run has no checkpoint, or a damaged one.
+        CaliperError: the run has no checkpoint, a damaged one, or one of another network.
     """
     weights, state = load_checkpoint(folder)
-    agent = build_agent(config.agent, config.encoder, env.spec, env.action_dim, env.device, config.seed)
-    agent.load_state_dict(weights)
+    agent = make_agent(config, config.sim.device)
+    try:
+        agent.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CaliperError(
+            f"the checkpoint of {folder} is of another network; leave agent, encoder, cameras, image size "
+            "and controller as they were in training"
+        ) from error
     return agent, state["counters"]
 
 
-def evaluate_run(folder: Path, config: RunConfig) -> None:
+def evaluate_run(folder: Path, config: RunConfig) -> Path:
     """Plays `evaluation.episodes` greedy episodes, prints the success and writes <run>/evaluation.json."""
+    check(config)
     set_threads(config)
+    agent, counters = load_agent(folder, config)
     cfg = config.evaluation
-    env = make_env(config, min(cfg.num_envs, cfg.episodes))
-    agent, counters = load_agent(folder, config, env)
-    scale = config.reward
-    reward = RewardConfig(scale.scale, scale.bias, scale.sparse, config.discount)
-    phase = "online" if counters["online"] else "offline"
-    seeds = list(range(EVAL_SEEDS + cfg.seed, EVAL_SEEDS + cfg.seed + cfg.episodes))
-    result, _ = evaluate(agent, env, seeds, reward, phase, counters["env_steps"], counters["updates"])
+    result, _ = evaluate(
+        agent,
+        make_env(config, min(cfg.num_envs, cfg.episodes)),
+        eval_seeds(config, cfg.episodes),
+        reward_config(config),
+        "online" if counters["online"] else "offline",
+        counters["env_steps"],
+        counters["updates"],
+    )
     path = folder / "evaluation.json"
     with replacing(path) as partial:
         partial.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
@@ -48,11 +58,15 @@ def evaluate_run(folder: Path, config: RunConfig) -> None:
         f"{sum(result.episode_success)} of {result.episodes} episodes succeed: {result.success_once:.0%} "
         f"(95 % interval {low:.0%} to {high:.0%}); {path}"
     )
+    return path
 
 
 def render_run(folder: Path, config: RunConfig) -> Path:
     """Films the run's policy; see `caliper.film.film`."""
-    set_threads(config)
-    agent, _ = load_agent(folder, config, make_env(config, 1))
+    check(config)
     video = config.video
+    if not video.episodes:
+        raise CaliperError("video.episodes=0 leaves nothing to film; ask for at least one episode")
+    set_threads(config)
+    agent, _ = load_agent(folder, config)
     return film(agent, config, folder, name=f"{video.camera}_{video.episodes}x{video.size}")

@@ -1,141 +1,144 @@
-"""A run: dataset, offline phase, online phase, evaluation, report, in one folder that can be resumed exactly."""
+"""A run: dataset, offline phase, online phase, evaluation, report, in one folder that can be resumed."""
 
 from __future__ import annotations
 
 import json
-import shlex
-import signal
+from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
-from caliper.agents import build_agent
-from caliper.checkpoint import load_checkpoint, save_checkpoint
+from caliper.check import check
+from caliper.checkpoint import load_checkpoint
 from caliper.collect import collect
-from caliper.config import RunConfig
+from caliper.config import RunConfig, collect_command, to_yaml
 from caliper.data.buffer import ReplayBuffer
+from caliper.data.dataset import Dataset
 from caliper.data.mixing import MixedSampler
 from caliper.data.open_episodes import OpenEpisodes
 from caliper.data.replay import replay
-from caliper.data.returns import RewardConfig
 from caliper.data.robomimic import read_dataset
-from caliper.log import RunLog
-from caliper.phases import Counters, Phases
-from caliper.report import write_report
-from caliper.runs import provenance
-from caliper.types import CaliperError
+from caliper.envs.base import VectorEnv
 from caliper.files import replacing
 from caliper.film import film
-from caliper.worlds import dataset_meta, make_env, run_folder, set_threads
+from caliper.log import RunLog
+from caliper.phases import Phases
+from caliper.progress import watched
+from caliper.report import write_report
+from caliper.runs import provenance
+from caliper.stop import Stop
+from caliper.types import CaliperError
+from caliper.worlds import dataset_meta, make_agent, make_env, reward_config, run_folder, set_threads
 
-
-class Interrupted(CaliperError):
-    """Ctrl-C: everything is saved; the message says how to go on."""
-
-
-class Stop:
-    """Turns the first Ctrl-C into a request to stop at the next step; the second one stops at once."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._before = signal.signal(signal.SIGINT, self._on_signal)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, self._before)
-        self.requested = True
-
-    def restore(self) -> None:
-        """Gives the signal back."""
-        signal.signal(signal.SIGINT, self._before)
+BATCH_SEED = 1_000_003  # added to the run's seed: batches and the agent's noise come from different streams
+Checkpoint = tuple[dict[str, Any], dict[str, Any]]
 
 
 def train(config: RunConfig) -> Path:
-    """Starts a run and sees it through; returns its folder."""
+    """Starts a run and sees it through; returns its folder.
+
+    Raises:
+        CaliperError: the configuration, the dataset or the folder will not do, or the disk fails.
+        InterruptedRunError: the user pressed Ctrl-C; everything is saved.
+    """
     folder = run_folder(config)
-    if (folder / "config.yaml").exists():
-        raise CaliperError(
-            f"{folder} already holds a run; continue it with: caliper resume {folder}, or choose another run_dir"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "config.yaml") as partial:
-            OmegaConf.save(OmegaConf.structured(config), partial)
-    except OSError as error:
-        raise CaliperError(f"cannot write to {folder}: {error.strerror}; choose another run_dir") from error
+    _refuse_used(folder)
+    check(config)
+    _write_config(config, folder)
     with replacing(folder / "git.json") as partial:
         partial.write_text(json.dumps(provenance(Path(__file__)), indent=1) + "\n", encoding="utf-8")
     return _run(config, folder, None)
 
 
 def resume(folder: Path, config: RunConfig) -> Path:
-    """Continues a run from its newest checkpoint with the numbers an unbroken run would give."""
-    return _run(config, folder, load_checkpoint(folder))
+    """Continues a run from its newest checkpoint with the numbers that an unbroken run would give.
+
+    Args:
+        folder: the run folder.
+        config: its configuration; what changed in it (longer phases, say) is kept in the folder.
+
+    Raises:
+        CaliperError: as `train`; or there is no checkpoint, or none of this configuration.
+    """
+    checkpoint = load_checkpoint(folder)
+    check(config)
+    _write_config(config, folder)
+    return _run(config, folder, checkpoint)
 
 
-def _run(config: RunConfig, folder: Path, checkpoint: tuple[dict[str, Any], dict[str, Any]] | None) -> Path:
+def _run(config: RunConfig, folder: Path, checkpoint: Checkpoint | None) -> Path:
     print(f"run folder: {folder}", flush=True)
     set_threads(config)
-    offline = load_data(config)
-    env = make_env(config, config.online.num_envs)
-    device = env.device
-    agent = build_agent(config.agent, config.encoder, env.spec, env.action_dim, device, config.seed)
-    online = ReplayBuffer(config.online.capacity, env.spec, env.action_dim, offline.reward, device)
-    phases = Phases(
-        config,
-        folder,
-        agent=agent,
-        env=env,
-        eval_env=make_env(config, config.evaluation.num_envs),
-        sampler=MixedSampler(offline, online, config.online.mixing),
-        open_episodes=OpenEpisodes(env.num_envs, env.horizon, env.spec, env.action_dim, device),
-        generator=torch.Generator(device).manual_seed(config.seed),
-        log=RunLog(folder, {"mode": config.log.wandb}, OmegaConf.to_container(OmegaConf.structured(config))),  # type: ignore[arg-type]
-    )
-    if checkpoint is not None:
-        phases.restore(*checkpoint)
-        phases.log.truncate(phases.counters.updates, phases.counters.env_steps)
-    stop = Stop()
-    try:
-        phases.run(lambda: save_checkpoint(folder, *phases.snapshot()), lambda: stop.requested)
-    finally:
-        stop.restore()
-        phases.log.close()
-    if stop.requested:
-        raise Interrupted(f"stopped and saved; go on with: caliper resume {shlex.quote(str(folder))}")
+    dataset = find_data(config)
+    env, eval_env = make_env(config, config.online.num_envs), make_env(config, config.evaluation.num_envs)
+    offline = load_data(config, dataset, eval_env)
+    spec, actions, device = env.spec, env.action_dim, env.device
+    agent = make_agent(config, device)
+    online = ReplayBuffer(config.online.capacity, spec, actions, offline.reward, device)
+    with RunLog(folder, {"mode": config.log.wandb}, asdict(config)) as log, Stop(folder) as stop:
+        phases = Phases(
+            config,
+            folder,
+            agent,
+            env,
+            eval_env,
+            MixedSampler(offline, online, config.online.mixing),
+            OpenEpisodes(env.num_envs, env.horizon, spec, actions, device),
+            torch.Generator(device).manual_seed(config.seed + BATCH_SEED),
+            log,
+            stop.check,
+        )
+        if checkpoint is None:
+            phases.save()  # from now on the folder is not taken for an empty one, and the run can be resumed
+        else:
+            phases.restore(*checkpoint)
+        phases.run()
     if config.video.episodes:
-        film(agent, config, folder)
-    write_report(folder)
-    print(f"run folder: {folder}\nreport: {folder / 'report.html'}", flush=True)
+        print(f"video: {film(agent, config, folder)}")
+    print(f"report: {write_report(folder)}")
+    print(f"run folder: {folder}", flush=True)
     return folder
 
 
-def load_data(config: RunConfig) -> ReplayBuffer:
-    """The dataset as pixels; collects it first if its file is absent, saying with which command."""
+def find_data(config: RunConfig) -> Dataset:
+    """The run's dataset; collects it first if its file is absent, saying with which command.
+
+    Raises:
+        CaliperError: `data.path` names no file, or the file is damaged or does not fit the task.
+    """
     path = Path(config.dataset_path())
-    expected = dataset_meta(config)
     if not path.exists():
         if config.data.path is not None:
             raise CaliperError(f"the dataset {path} does not exist; leave data.path out to collect one")
-        task, data = config.task, config.data
-        print(
-            f"no dataset at {path}; collecting it as by: caliper collect task={task.name} "
-            f"data.episodes={data.episodes} data.seed={data.seed}"
-        )
+        print(f"no dataset at {path}; collecting it, as does: {collect_command(config)}", flush=True)
         collect(config, path)
     dataset = read_dataset(path)
-    dataset.check(expected)
-    env = make_env(config, min(32, dataset.num_frames))
-    spec, frames = env.spec, dataset.num_frames
-    size = ReplayBuffer.estimate(frames, spec, env.action_dim) / 2**20
-    print(f"dataset: {path}: {len(dataset.episodes)} episodes, {dataset.num_transitions} transitions, {size:.0f} MiB")
-    scale = config.reward
-    reward = RewardConfig(scale.scale, scale.bias, scale.sparse, config.discount)
-    buffer = ReplayBuffer(frames, spec, env.action_dim, reward, env.device)
-    replay(env, dataset, buffer)
+    dataset.check(dataset_meta(config))
+    return dataset
+
+
+def load_data(config: RunConfig, dataset: Dataset, env: VectorEnv) -> ReplayBuffer:
+    """The dataset as pixels in a buffer of its own size; `env` draws the states and is left in the last."""
+    size = ReplayBuffer.estimate(dataset.num_frames, env.spec, env.action_dim) / 2**20
+    print(
+        f"dataset: {dataset.path}: {len(dataset.episodes)} episodes, {dataset.num_transitions} transitions, "
+        f"{size:.0f} MiB",
+        flush=True,
+    )
+    buffer = ReplayBuffer(dataset.num_frames, env.spec, env.action_dim, reward_config(config), env.device)
+    replay(env, dataset, buffer, progress=watched())
     return buffer
 
 
-__all__ = ["Counters", "Interrupted", "load_data", "resume", "train"]
+def _refuse_used(folder: Path) -> None:
+    """A run that has begun has a checkpoint; a folder without one holds nothing to lose."""
+    if (folder / "checkpoints" / "latest").exists():
+        raise CaliperError(
+            f"{folder} already holds a run; go on with: caliper resume {folder}, or choose another run_dir"
+        )
+
+
+def _write_config(config: RunConfig, folder: Path) -> None:
+    with replacing(folder / "config.yaml") as partial:
+        partial.write_text(to_yaml(config), encoding="utf-8")

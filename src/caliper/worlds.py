@@ -1,4 +1,4 @@
-"""From a run's configuration to its worlds and datasets."""
+"""From a run's configuration to its worlds, datasets and seeds."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from pathlib import Path
 
 import torch
 
+from caliper.agents import Agent, build_agent
 from caliper.config import RunConfig
 from caliper.data.dataset import SCHEMA_VERSION, DatasetMeta
+from caliper.data.returns import RewardConfig
 from caliper.envs.controller import action_dim
-from caliper.envs.sim import SimEnv, task_scene
+from caliper.envs.sim import PROPRIO, SimEnv, task_scene
+from caliper.types import ObsSpec
 
-EVAL_SEEDS = 0  # evaluation episodes are numbered from here, collected ones from below, training ones from 2**40
+# Three ranges of episode seeds that never meet: evaluation counts from the first, collection from the second,
+# and the worlds of the online phase from 2**40 on (`SimEnv`).
+EVAL_SEEDS = 0
 COLLECT_SEEDS = 1 << 30
+COLLECT_STRIDE = 1 << 20  # between the first seeds of two datasets
 
 
-def make_env(config: RunConfig, num_envs: int, pixels: bool = True, seed: int | None = None) -> SimEnv:
+def make_env(config: RunConfig, num_envs: int, pixels: bool = True) -> SimEnv:
     """The run's task in `num_envs` worlds; without pixels nothing is drawn."""
     task = config.task
     return SimEnv(
@@ -31,9 +37,42 @@ def make_env(config: RunConfig, num_envs: int, pixels: bool = True, seed: int | 
         control_freq=task.control_freq,
         horizon=task.horizon,
         device=config.sim.device,
-        seed=config.seed if seed is None else seed,
+        seed=config.seed,
         threads=config.threads,
     )
+
+
+def obs_spec(config: RunConfig) -> ObsSpec:
+    """What the run's policy sees, without making a world."""
+    return ObsSpec(tuple(config.task.cameras), config.task.size, PROPRIO)
+
+
+def make_agent(config: RunConfig, device: torch.device | str) -> Agent:
+    """The run's agent with its first weights.
+
+    Raises:
+        CaliperError: an unknown agent, encoder or key, or images that the encoder cannot take.
+    """
+    actions = action_dim(config.task.controller)
+    return build_agent(config.agent, config.encoder, obs_spec(config), actions, device, config.seed)
+
+
+def reward_config(config: RunConfig) -> RewardConfig:
+    """How the run's raw rewards become training rewards and returns."""
+    scale = config.reward
+    return RewardConfig(scale.scale, scale.bias, scale.sparse, config.discount)
+
+
+def eval_seeds(config: RunConfig, count: int) -> list[int]:
+    """Seeds of the first `count` evaluation episodes: the same in every evaluation."""
+    first = EVAL_SEEDS + config.evaluation.seed
+    return list(range(first, first + count))
+
+
+def collect_seeds(config: RunConfig) -> list[int]:
+    """Seeds of the dataset's episodes."""
+    first = COLLECT_SEEDS + config.data.seed * COLLECT_STRIDE
+    return list(range(first, first + config.data.episodes))
 
 
 def dataset_meta(config: RunConfig) -> DatasetMeta:
