@@ -18,7 +18,7 @@ import time
 
 import numpy as np
 import torch
-from _common import arguments, report
+from _common import arguments, report  # type: ignore[import-not-found]  # beside this script
 
 WORLDS, CAMERAS, SIZE, EPISODE = 16, ("agentview", "robot0_eye_in_hand"), 64, 100
 

@@ -21,13 +21,13 @@ def _start_warp() -> None:
         kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
         try:
-            wp.init()
+            wp.init()  # type: ignore[no-untyped-call]  # Warp's own
         finally:
             os.dup2(kept, 2)
             os.close(kept)
             os.close(nowhere)
     else:
-        wp.init()
+        wp.init()  # type: ignore[no-untyped-call]  # Warp's own
 
 
 _start_warp()

@@ -42,8 +42,8 @@ class VectorEnv(ABC):
 
         Args:
             mask: bool (n,), the worlds to reset; None for all.
-            seeds: int64 (n,), the episodes' seeds, read where `mask` is set; None continues each world's own
-                series.
+            seeds: int64 (n,), the episodes' seeds, read where `mask` is set; a world's further episodes
+                follow from its seed. None continues each world's series.
 
         Returns:
             The observation of all worlds.

@@ -151,9 +151,8 @@ class SimEnv(VectorEnv):
     def _restart(self, mask: Tensor, seeds: Tensor | None = None) -> None:
         """Writes start states into the masked worlds, without host synchronisation."""
         engine = self.engine
-        if seeds is None:
-            seeds = self._next_seed
-            self._next_seed = torch.where(mask, seeds + EPISODE_STRIDE, seeds)
+        seeds = self._next_seed if seeds is None else seeds
+        self._next_seed = torch.where(mask, seeds + EPISODE_STRIDE, self._next_seed)
         self.seeds = torch.where(mask, seeds, self.seeds)
         self.steps = self.steps.masked_fill(mask, 0)
         start = torch.as_tensor(POSTURE, device=self.device, dtype=torch.float64)
