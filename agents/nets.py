@@ -192,6 +192,12 @@ class Critic(nn.Module):
         self.encoder = EncoderPerCritic(make_encoder, critics) if encoder_per_critic else make_encoder()
         self.head = QEnsemble(self.encoder.dim, action_dim, hidden, critics, layer_norm)
 
+    def start_from(self, encoder: Encoder) -> None:
+        """Copies the weights of another network's encoder into each of its own."""
+        own = self.encoder.members if isinstance(self.encoder, EncoderPerCritic) else [self.encoder]
+        for member in own:
+            member.load_state_dict(encoder.state_dict())
+
     def encode(self, obs: Obs) -> Tensor:
         """Features (b, f), or (e, b, f) with an encoder per critic."""
         features: Tensor = self.encoder(obs)

@@ -137,6 +137,9 @@ class SAC(Agent):
     def update(self, batch: Batch, noise: Noise | None = None) -> Info:
         """See `Agent.update`."""
         noise = noise or Noise()
+        if self.config.critic_from_clone and self.updates == 0:
+            self.critic.start_from(self.actor.encoder)
+            self.target_critic.start_from(self.actor.encoder)
         with self.autocast():
             x = self.encode(batch, noise)
             action, log_pi = x.pi.sample(self.normal(noise.eps_pi, len(batch), 1))
@@ -215,6 +218,7 @@ class SACConfig(AgentConfig):
     temperature_lr: float = 1e-4  # Adam
     target_entropy: float | None = None  # H; null = minus the number of action entries
     actor_start: int = 0  # updates before Q enters the actor's loss; until then the actor is cloned
+    critic_from_clone: bool = False  # the critic's encoder starts from the actor's at the first update
     bc_weight: float = 0.0  # c, weight of the cloning term in the actor's loss
     bc_weight_online: float | None = None  # c after the switch; null = the same
     bc_fade_steps: int = 0  # updates over which c fades to its online value

@@ -1,5 +1,6 @@
 """Every loss against a number worked out by hand; the arithmetic stands in the comments."""
 
+import copy
 import math
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from caliper.agents import Noise
 from caliper.agents.base import clone_loss, polyak
 from caliper.agents.nets import QEnsemble, TanhGaussian
-from tests.agents.conftest import linear_agent, linear_batch
+from tests.agents.conftest import linear_agent, linear_batch, make, random_batch
 
 HALF = math.atanh(0.5)  # tanh(HALF) = 0.5: standard normal noise of this value gives the action 0.5
 
@@ -213,6 +214,17 @@ def test_the_actor_is_cloned_until_the_critic_has_learned():
     losses = [agent.update(linear_batch(0.0, 0.0)) for _ in range(3)]
     cloned = [bool(info["actor/loss"] == info["actor/clone_loss"]) for info in losses]
     assert cloned == [True, True, False]
+
+
+@pytest.mark.parametrize("per_critic", [False, True])
+def test_the_critic_can_start_from_the_cloned_encoder(per_critic):
+    keys = {"critic_from_clone": True, "encoder_per_critic": per_critic, "critic_lr": 0.0, "tau": 0.0}
+    agent = make("calql", **keys)
+    wanted = copy.deepcopy(agent.actor.encoder.state_dict())
+    agent.update(random_batch())
+    for critic in (agent.critic, agent.target_critic):
+        own = critic.encoder.members if per_critic else [critic.encoder]
+        assert all(torch.equal(v, wanted[k]) for member in own for k, v in member.state_dict().items())
 
 
 def test_conservative_weight_changes_at_the_switch():
