@@ -152,6 +152,7 @@ def test_posture_starts_with_robosuites_noise(oracle):
     arm = env.engine.controller.index.qpos
     noise = env.engine.qpos[:, arm] - torch.tensor(POSTURE)
     torch.testing.assert_close(noise, POSTURE_NOISE * normal(env.seeds, 7, stream=1))
+    assert torch.equal(env.state_dict()["posture"], env.engine.qpos[:, arm])
     for seed in range(3):  # robosuite's nullspace pulls to the noisy posture, not to the clean one
         theirs = oracle("lift", seed=seed)
         qpos, _ = joint_state(theirs, env.engine.model)
