@@ -10,8 +10,6 @@ from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from caliper.agents import AGENTS, build_agent
-from caliper.agents.calql import CalQL
-from caliper.agents.cql import CQL
 from caliper.types import CaliperError, ObsSpec
 from tests.agents.conftest import ACTIONS, CONFIGS, PIXELS, make, random_batch, random_obs
 
@@ -221,30 +219,6 @@ def test_levers_that_are_off_change_no_bit(name):
         published.update(random_batch(seed=i))
         other.update(random_batch(seed=i))
     assert equal(published.state_dict(), other.state_dict())
-
-
-def test_calql_is_one_override():
-    assert {name for name in vars(CalQL) if not name.startswith("__")} == {"calibrate"}
-    assert CalQL.__bases__ == (CQL,)
-
-
-def test_calql_without_returns_is_cql_bit_for_bit():
-    cql, calql = make("cql"), make("calql")
-    for i in range(3):
-        batch = random_batch(seed=i)
-        batch.mc_return.fill_(-torch.inf)
-        a, b = cql.update(batch), calql.update(batch)
-        assert equal(a, b)
-    assert equal(cql.state_dict(), calql.state_dict())
-
-
-def test_cql_ignores_returns():
-    first, second = make("cql"), make("cql")
-    batch = random_batch()
-    first.update(batch)
-    batch.mc_return.fill_(99.0)
-    second.update(batch)
-    assert equal(first.state_dict(), second.state_dict())
 
 
 def test_images_are_encoded_once_per_network_and_update():
