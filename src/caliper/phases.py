@@ -208,7 +208,7 @@ class Phases:
             self.env.load_state_dict(state["env"])
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise CaliperError(
-                f"the checkpoint of {self.folder} is of another configuration (or version of Caliper); resume "
+                f"the checkpoint of {self.folder} is of another configuration or version; resume "
                 "without changing agent, encoder, task, sim or online.num_envs"
             ) from error
         self.log.truncate(state["rows"])

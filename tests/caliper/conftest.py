@@ -1,0 +1,94 @@
+"""A run that is over in seconds: every part is real, and small. Finished ones are shared by the tests."""
+
+import contextlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from caliper import train as train_module
+from caliper.collect import collect
+from caliper.config import RunConfig, compose
+from caliper.train import train
+
+WORDS = [
+    "task=lift",
+    "encoder=conv_tiny",
+    "threads=1",
+    "task.size=16",
+    "task.horizon=6",
+    "data.episodes=4",
+    "data.num_envs=2",
+    "batch_size=8",
+    "agent.actor_hidden=[16]",
+    "offline.clone_updates=4",
+    "offline.updates=6",
+    "offline.eval_every=3",
+    "online.env_steps=28",
+    "online.num_envs=2",
+    "online.warmup_steps=6",
+    "online.utd=0.75",
+    "online.eval_every=12",
+    "online.capacity=60",
+    "evaluation.episodes=2",
+    "evaluation.final_episodes=3",
+    "evaluation.num_envs=2",
+    "video.episodes=0",
+    "log.every=1",
+]
+CRITIC = ["agent.critic_hidden=[16]", "agent.n_critics=2"]
+SAMPLES = ["agent.n_actions=2", "agent.n_target_actions=2"]
+AGENTS = {"bc": [], "sac": CRITIC, "cql": CRITIC + SAMPLES, "calql": CRITIC + SAMPLES}
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory) -> Path:
+    """Four episodes of the expert, cut after six steps."""
+    path = tmp_path_factory.mktemp("data") / "lift.hdf5"
+    return collect(compose(WORDS), path)
+
+
+@pytest.fixture(scope="session")
+def words(dataset):
+    """The command line of the small run of an agent, with more of it."""
+
+    def make(*more: str, agent: str = "calql") -> list[str]:
+        return [*WORDS, f"agent={agent}", *AGENTS[agent], f"data.path={dataset}", *more]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def configure(words):
+    """The configuration of the small run."""
+
+    def make(*more: str, agent: str = "calql") -> RunConfig:
+        return compose(words(*more, agent=agent))
+
+    return make
+
+
+@dataclass
+class Finished:
+    """A run that was not interrupted, and what it printed."""
+
+    folder: Path
+    config: RunConfig
+    printed: str
+
+
+@pytest.fixture(scope="session")
+def finished(configure, tmp_path_factory) -> Finished:
+    """The small run of Cal-QL with a video and a report."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    config = configure(f"run_dir={folder}", "video.episodes=2", "video.size=48")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        train(config)
+    return Finished(folder, config, printed.getvalue())
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """Leaves out the report, whose figures take longer than the small run."""
+    monkeypatch.setattr(train_module, "write_report", lambda folder: folder / "report.html")
