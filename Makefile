@@ -1,6 +1,6 @@
 # Every verb makes .venv first if it is missing or older than pyproject.toml. Another interpreter: make test PYTHON=python3.12
 PYTHON ?= python3
-DEMO_ARGS ?= demo
+DEMO_ARGS ?= train preset=pick_place_tray_demo
 BENCH_ARGS ?=
 
 BIN := .venv/bin
