@@ -48,11 +48,8 @@ def test_each_evaluation_is_one_file(finished):
     when = [(e["phase"], e["env_steps"], e["updates"]) for e in found.values()]
     updates = [6 + int(0.75 * steps) for steps in (12 - 6, 24 - 6, 28 - 6)]
     offline = [("offline", 0, 0), ("offline", 0, 3), ("offline", 0, 6)]
-    assert when == offline + [
-        ("online", 12, updates[0]),
-        ("online", 24, updates[1]),
-        ("online", 28, updates[2]),
-    ]
+    online = [("online", steps, n) for steps, n in zip((12, 24, 28), updates, strict=True)]
+    assert when == offline + online
     last = ["offline_00000000_00000006", f"online_00000028_{updates[2]:08d}"]
     assert [found[name]["episodes"] for name in last] == [3, 3]
     assert all(e["episodes"] == 2 for name, e in found.items() if name not in last)
