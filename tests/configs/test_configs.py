@@ -1,0 +1,103 @@
+"""The YAML files: each one composes, says what the code says, and gives way to the command line."""
+
+import inspect
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from caliper import configs
+from caliper.agents import AGENTS
+from caliper.check import check
+from caliper.config import RunConfig, compose
+from caliper.encoders import ENCODERS
+from caliper.envs.tasks import TASKS
+from caliper.types import CaliperError
+
+FOLDER = Path(configs.__file__).parent
+GROUPS = {group: sorted(p.stem for p in (FOLDER / group).glob("*.yaml")) for group in ("agent", "encoder")}
+TASK_FILES, PRESETS = (
+    sorted(p.stem for p in (FOLDER / group).glob("*.yaml")) for group in ("task", "preset")
+)
+
+
+def content(group, name):
+    return yaml.safe_load((FOLDER / group / f"{name}.yaml").read_text()) or {}
+
+
+def test_every_part_has_its_file_and_every_file_its_part():
+    assert set(GROUPS["agent"]) == set(AGENTS)
+    assert set(GROUPS["encoder"]) == set(ENCODERS)
+    assert set(TASK_FILES) == set(TASKS)
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [(group, name) for group, names in GROUPS.items() for name in names]
+)
+def test_one_word_chooses_a_part(group, name):
+    config = compose([f"{group}={name}", "task.size=64"])
+    assert getattr(config, group) == content(group, name)
+    assert getattr(config, group)["name"] == name
+    check(config)
+
+
+@pytest.mark.parametrize("name", GROUPS["agent"])
+def test_an_agents_file_holds_every_key_with_its_default(name):
+    def plain(value):
+        return list(value) if isinstance(value, tuple) else value
+
+    defaults = {f.name: plain(f.default) for f in fields(AGENTS[name][1]) if f.default is not MISSING}
+    assert content("agent", name) == {"name": name, **defaults}
+
+
+@pytest.mark.parametrize("name", GROUPS["encoder"])
+def test_an_encoders_file_holds_every_option_with_its_default(name):
+    parameters = inspect.signature(ENCODERS[name]).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.name != "spec"}
+    defaults = {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
+    assert content("encoder", name) == {"name": name, **defaults}
+
+
+@pytest.mark.parametrize("task", TASK_FILES)
+def test_a_task_names_an_encoder_which_the_command_line_overrides(task):
+    named = [d["override /encoder"] for d in content("task", task)["defaults"] if "override /encoder" in d]
+    assert len(named) == 1
+    config = compose([f"task={task}"])
+    assert config.task.name == task and config.encoder["name"] == named[0]
+    check(config)
+    for words in (["encoder=d4pg", f"task={task}"], [f"task={task}", "encoder=d4pg"]):
+        assert compose(words).encoder == content("encoder", "d4pg")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_composes_and_gives_way(preset):
+    config = compose([f"preset={preset}"])
+    check(config)
+    own = content("preset", preset)
+    for group, values in own.items():
+        if group in ("agent", "data", "offline", "online"):
+            part = getattr(config, group)
+            assert all(
+                (part[k] if isinstance(part, dict) else getattr(part, k)) == v for k, v in values.items()
+            )
+    changed = compose(
+        [f"preset={preset}", "task=pick_place_can", "encoder=d4pg", "seed=7", "offline.updates=3"]
+    )
+    assert (changed.task.name, changed.encoder["name"]) == ("pick_place_can", "d4pg")
+    assert (changed.seed, changed.offline.updates) == (7, 3)
+    assert own.get("levers", []) == config.levers  # what goes beyond the published algorithm is said
+
+
+def test_without_a_preset_nothing_goes_beyond_the_published_algorithm():
+    config = compose([])
+    schema = RunConfig(agent={}, encoder={})
+    for part in ("data", "reward", "offline", "online", "evaluation", "video", "log", "levers"):
+        assert getattr(config, part) == getattr(schema, part)
+
+
+def test_composing_twice_gives_the_same():
+    assert compose(["task=lift"]) == compose(["task=lift"])
+    with pytest.raises(CaliperError):
+        compose(["task=nothing"])
+    assert compose(["task=lift"]).task.name == "lift"  # a refusal leaves no trace
