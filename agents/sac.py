@@ -14,8 +14,8 @@ Beyond the published algorithm, off by default: `bc_weight` c > 0 holds the acto
 
     L_pi     = mean (alpha log pi(a~|s)) - mean q / mean |q| + c mean clone_loss,  q = min_e Q_e(s, a~)
 
-and during the first `actor_start` updates the actor is cloned while the critic learns, as in COG (Singh et al.
-2020, arXiv:2010.14500): an untrained critic, whose values are all small, would otherwise undo a warm start.
+and during the first `actor_start` updates the actor is cloned while the critic learns, as in COG (Singh et
+al. 2020, arXiv:2010.14500): an untrained critic, all its values small, would otherwise undo a warm start.
 """
 
 from __future__ import annotations

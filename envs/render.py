@@ -61,12 +61,16 @@ class _Chunk:
         packed = wp.to_torch(self.context.rgb_data.view(wp.int32)).view(torch.uint8)
         self.image = packed.view(n, len(cameras), size, size, 4)  # n v h w (b g r a)
 
-    def trace(self, poses: dict[str, Tensor], out: Tensor) -> None:
+    def load(self, poses: dict[str, Tensor]) -> None:
         for name, pose in self.poses.items():
             pose.copy_(poses[name][self.worlds].view(pose.shape))
+
+    def trace(self) -> None:
         with wp.ScopedDevice(self.device):
             mjw.refit_bvh(self.model, self.data, self.context)
             mjw.render(self.model, self.data, self.context)
+
+    def unpack(self, out: Tensor) -> None:
         rgb = self.image[..., :3].flip(-1)  # n v h w c
         out[self.worlds] = rgb.permute(0, 1, 4, 2, 3)
 
@@ -94,7 +98,7 @@ class Renderer:
         for name in cameras:
             if name not in known:
                 raise CaliperError(f"camera '{name}' is not in the scene; choose from: {', '.join(known)}")
-        chunk = n if engine.wp_device.is_cuda else CPU_CHUNK
+        chunk = n if engine.wp_device.is_cuda else min(CPU_CHUNK, -(-n // threads))
         slices = [slice(i, min(i + chunk, n)) for i in range(0, n, chunk)]
         self._chunks = [
             _Chunk(model, list(cameras), size, part, engine.wp_device, antialias) for part in slices
@@ -117,9 +121,15 @@ class Renderer:
             out = torch.empty(self._shape, dtype=torch.uint8, device=self._engine.device)
         poses = self._engine.pose_arrays()
         chunks = [c for c in self._chunks if worlds is None or bool(worlds[c.worlds].any())]
+        for chunk in chunks:
+            chunk.load(poses)
+        # Only Warp runs in the pool: a torch operation there would give each thread an OpenMP team,
+        # and with more such threads than cores the learner would sleep at every barrier from then on.
         if self._pool is None:
             for chunk in chunks:
-                chunk.trace(poses, out)
+                chunk.trace()
         else:
-            list(self._pool.map(lambda c: c.trace(poses, out), chunks))
+            list(self._pool.map(_Chunk.trace, chunks))
+        for chunk in chunks:
+            chunk.unpack(out)
         return out

@@ -1,7 +1,7 @@
 """The few types that every part of Caliper shares: tensors with names, and the error a user may see.
 
-Shapes are written in one vocabulary: b batch, n worlds, e ensemble, k sampled actions, t time, v views (cameras),
-c h w image, a action, p proprioception, f features, s simulator state.
+Shapes are written in one vocabulary: b batch, n worlds, e ensemble, k sampled actions, t time, v views
+(cameras), c h w image, a action, p proprioception, f features, s simulator state.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 
 
 class CaliperError(Exception):
-    """Something the user can mend. The message is one clear sentence that says how; the command line prints it alone."""
+    """Something the user can mend: one clear sentence that says how, printed alone by the command line."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObsSpec:
-    """What one observation holds: the cameras, their side in pixels, and the length of the proprioception vector."""
+    """What one observation holds: cameras, their side in pixels, length of the proprioception vector."""
 
     cameras: tuple[str, ...]
     size: int
