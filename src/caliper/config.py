@@ -104,7 +104,7 @@ class LogConfig:
     """Where numbers go besides metrics.csv."""
 
     every: int = 100  # updates between rows
-    wandb: str = "disabled"  # offline (no account, files in the run folder) | online | disabled
+    wandb: str = "offline"  # offline (no account, files in the run folder) | online | disabled
     checkpoint_minutes: float = 5.0
 
 

@@ -36,6 +36,7 @@ WORDS = [
     "evaluation.num_envs=2",
     "video.episodes=0",
     "log.every=1",
+    "log.wandb=disabled",  # seconds a run
 ]
 CRITIC = ["agent.critic_hidden=[16]", "agent.n_critics=2"]
 SAMPLES = ["agent.n_actions=2", "agent.n_target_actions=2"]
