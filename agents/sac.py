@@ -16,6 +16,10 @@ Beyond the published algorithm, off by default: `bc_weight` c > 0 holds the acto
 
 and during the first `actor_start` updates the actor is cloned while the critic learns, as in COG (Singh et
 al. 2020, arXiv:2010.14500): an untrained critic, all its values small, would otherwise undo a warm start.
+`clone_better_only` clones where the recorded return exceeds the critic's value of the policy's action, as
+self-imitation does (Oh et al. 2018, arXiv:1806.05635). `mc_weight` m mixes the recorded return into the
+target, y <- (1 - m) y + m G. With `actor_tau` < 1 a moving average of the actor acts, and with `best_of` K the
+critic chooses among K samples of it (Ghasemipour et al. 2021, arXiv:2007.11091).
 """
 
 from __future__ import annotations
@@ -76,6 +80,9 @@ class SAC(Agent):
             encoder_per_critic=cfg.encoder_per_critic,
         )
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.average_actor: Actor | None = None
+        if cfg.actor_tau < 1:
+            self.average_actor = copy.deepcopy(self.actor).requires_grad_(False)
         log_alpha = (
             math.log(cfg.init_temperature) if cfg.init_temperature > 0 else -math.inf
         )  # -inf: alpha is 0
@@ -103,7 +110,10 @@ class SAC(Agent):
         """The policy's loss on its samples `action` (b, 1, a) with log-densities `log_pi` (b, 1)."""
         q = self.critic(x.features.detach(), action).amin(0)  # (b, 1)
         entropy_term = (self.log_alpha.detach().exp() * log_pi).mean()
-        clone = clone_loss(x.pi, x.batch.action, self.config.clone_loss).mean()
+        clone = clone_loss(x.pi, x.batch.action, self.config.clone_loss)  # (b,)
+        if self.config.clone_better_only and self.updates >= self.config.actor_start:
+            clone = clone * (x.batch.mc_return > q.detach()[:, 0])
+        clone = clone.mean()
         if self.updates < self.config.actor_start:
             loss = entropy_term + clone
         elif self.config.bc_weight or self.config.bc_weight_online:
@@ -122,7 +132,7 @@ class SAC(Agent):
         if self.config.backup_entropy:
             value = value - self.log_alpha.exp() * log_pi.gather(1, best[:, None])[:, 0]
         y: Tensor = x.batch.reward + self.config.discount * (1.0 - x.batch.terminal) * value
-        return y
+        return torch.lerp(y, x.batch.mc_return, self.config.mc_weight) if self.config.mc_weight else y
 
     def td_loss(self, q: Tensor, target: Tensor) -> tuple[Tensor, Info]:
         """Squared Bellman error, mean over the batch, summed over the ensemble; q (e, b), target (b,)."""
@@ -152,6 +162,7 @@ class SAC(Agent):
             info |= more
         info |= self.descend(losses)
         polyak(list(self.target_critic.parameters()), list(self.critic.parameters()), self.config.tau)
+        self.average()
         self.updates += 1
         self.online_updates += self.online
         return {name: value.detach() for name, value in info.items()}
@@ -176,12 +187,39 @@ class SAC(Agent):
         with self.autocast():
             pi = self.actor(self.augment(batch.obs, None))
         loss = clone_loss(pi, batch.action, self.config.clone_loss).mean()
-        return {"clone/loss": loss.detach()} | self.descend({"clone": loss})
+        info = {"clone/loss": loss.detach()} | self.descend({"clone": loss})
+        self.average()
+        return info
+
+    def average(self) -> None:
+        """Moves the averaged actor, if there is one, towards the actor."""
+        if self.average_actor:
+            average, actor = list(self.average_actor.parameters()), list(self.actor.parameters())
+            polyak(average, actor, self.config.actor_tau)
 
     def policy(self, obs: Obs) -> TanhGaussian:
-        """See `Agent.policy`."""
-        pi: TanhGaussian = self.actor(obs)
+        """See `Agent.policy`; the averaged actor's."""
+        pi: TanhGaussian = (self.average_actor or self.actor)(obs)
         return pi
+
+    @torch.no_grad()
+    def act(self, obs: Obs, deterministic: bool) -> Tensor:
+        """See `Agent.act`; of `best_of` samples the one of highest value; greedily the mode is one."""
+        k = self.config.best_of
+        if k < 2:
+            return super().act(obs, deterministic)
+        # Greedy actions come from the same draws every time, so that evaluating changes no later number.
+        g = torch.Generator(self.device).manual_seed(0) if deterministic else self.generator
+        eps = torch.randn(
+            1 if deterministic else len(obs), k, self.action_dim, generator=g, device=self.device
+        )
+        with self.autocast():
+            pi = self.policy(obs)
+            action, _ = pi.sample(eps)
+            if deterministic:
+                action[:, 0] = pi.mode()
+            best = self.critic(self.critic.encode(obs), action).amin(0).argmax(1)  # (n,)
+        return action.gather(1, best[:, None, None].expand(-1, 1, self.action_dim))[:, 0]
 
     @torch.no_grad()
     def q_values(self, obs: Obs, action: Tensor) -> Tensor:
@@ -222,3 +260,7 @@ class SACConfig(AgentConfig):
     bc_weight: float = 0.0  # c, weight of the cloning term in the actor's loss
     bc_weight_online: float | None = None  # c after the switch; null = the same
     bc_fade_steps: int = 0  # updates over which c fades to its online value
+    clone_better_only: bool = False  # once Q moves the actor, clone where the return exceeds Q(s, pi)
+    mc_weight: float = 0.0  # m, share of the recorded return in the target
+    actor_tau: float = 1.0  # speed of the averaged actor, which acts; 1 = the actor itself acts
+    best_of: int = 1  # K, actions sampled when acting, of which the critic takes the best

@@ -178,6 +178,10 @@ def test_cloning_learns_and_moves_the_actor_only(name):
         {"precision": "bfloat16"},
         {"autotune_entropy": False, "init_temperature": 0.0},
         {"bc_weight": 0.1, "clone_loss": "nll"},
+        {"bc_weight": 0.1, "clone_better_only": True},
+        {"mc_weight": 0.5},
+        {"actor_tau": 0.01},
+        {"best_of": 4},
     ],
     ids=lambda keys: next(iter(keys)),
 )
@@ -208,6 +212,9 @@ def test_levers_that_are_off_change_no_bit(name):
         "bc_fade_steps": 9,
         "clone_loss": "nll",
         "clone_lr": 1.0,
+        "clone_better_only": True,
+        "mc_weight": 0.0,
+        "best_of": 4,
     }
     if name != "sac":
         off["conservative_weight_online"] = published.config.conservative_weight

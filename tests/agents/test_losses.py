@@ -232,3 +232,45 @@ def test_conservative_weight_changes_at_the_switch():
     offline = agent.conservative_loss(Q, LOG_PI, RETURN)[0].item()
     agent.go_online()
     assert agent.conservative_loss(Q, LOG_PI, RETURN)[0].item() == pytest.approx(offline / 4)
+
+
+def test_only_actions_that_did_better_than_the_critic_expects_are_cloned():
+    # q = 2 tanh(atanh(0.5)) = 1 at s = 2; the greedy action 0 is 1 away from the recorded -1
+    agent = linear_agent(init_temperature=0.5, bc_weight=0.3, clone_better_only=True)
+    for mc_return, expected in ((1.1, 1.0), (0.9, 0.0)):
+        x = agent.encode(linear_batch(2.0, -1.0, g=mc_return), Noise())
+        _, info = agent.actor_loss(x, *x.pi.sample(eps(HALF)))
+        assert info["actor/clone_loss"].item() == expected
+
+
+def test_target_mixed_with_the_return():
+    # action 0.5 at s' = 2: min(2.5, 1) = 1; bootstrapped 1 + 0.5 * 1 = 1.5; 0.75 * 1.5 + 0.25 * 5.5 = 2.5
+    agent = linear_agent("sac", discount=0.5, mc_weight=0.25)
+    x = agent.encode(linear_batch(0.0, 0.0, r=1.0, s2=2.0, g=5.5), Noise())
+    assert agent.target(x, Noise(eps_target=eps(HALF))).item() == pytest.approx(2.5)
+
+
+def test_the_averaged_actor_acts():
+    agent = linear_agent(actor_tau=0.25, actor_lr=0.1)
+    old = agent.average_actor.layers[0].weight.clone()
+    agent.update(linear_batch(1.0, 0.5))
+    new = agent.actor.layers[0].weight
+    torch.testing.assert_close(agent.average_actor.layers[0].weight, 0.75 * old + 0.25 * new)
+    obs = linear_batch(1.0, 0.0).obs
+    assert torch.equal(agent.act(obs, deterministic=True), agent.average_actor(obs).mode())
+    assert not torch.equal(agent.act(obs, deterministic=True), agent.actor(obs).mode())
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_the_critic_chooses_the_best_of_several_actions(deterministic):
+    # min(2 + a, 2 a) grows with a: the largest of the draws is the best, and 0, the mode, is rarely it
+    agent = linear_agent(best_of=5)
+    obs = linear_batch(2.0, 0.0).obs
+    generator = torch.Generator().manual_seed(0) if deterministic else copy.deepcopy(agent.generator)
+    before = agent.generator.get_state()
+    action = agent.act(obs, deterministic)
+    draws = torch.tanh(torch.randn(5, generator=generator))
+    if deterministic:
+        draws[0] = 0.0
+    assert action.item() == pytest.approx(draws.max().item())
+    assert torch.equal(before, agent.generator.get_state()) == deterministic
