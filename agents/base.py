@@ -44,6 +44,7 @@ class Noise:
 class AgentConfig:
     """Keys that every agent has."""
 
+    chunk: int = 1  # control steps that an action covers; executed open loop (Q-chunking)
     actor_hidden: Sequence[int] = (256, 256)  # widths of the policy's hidden layers
     actor_lr: float = 1e-4  # Adam
     shift_pad: int = 4  # random shift of the images by up to so many pixels (DrQ); 0 = off
@@ -57,6 +58,7 @@ class Agent(nn.Module):
 
     Attributes:
         config: the agent's keys.
+        action_dim: entries of a chunk of actions, `config.chunk` times those of one.
         has_critic: whether `q_values` exists.
         optimizers: Adam by name of the parameter group.
         generator: source of every random number of the agent, on its device.
@@ -78,7 +80,7 @@ class Agent(nn.Module):
         Args:
             config: the agent's keys.
             make_encoder: a new encoder at each call.
-            action_dim: length of an action.
+            action_dim: length of the action of one control step.
             device: where everything lives from now on.
             seed: of the generator; the weights come from torch's global one.
 
@@ -89,7 +91,9 @@ class Agent(nn.Module):
         choose("clone_loss", config.clone_loss, ("mse", "nll"))
         choose("precision", config.precision, ("float32", "bfloat16"))
         self.config = config
-        self.action_dim = action_dim
+        if config.chunk < 1:
+            raise CaliperError(f"agent.chunk={config.chunk} makes no sense; it must be at least 1")
+        self.action_dim = config.chunk * action_dim
         self.device = torch.device(device)
         self.online = False
         self.build(make_encoder)

@@ -18,7 +18,7 @@ and during the first `actor_start` updates the actor is cloned while the critic 
 al. 2020, arXiv:2010.14500): an untrained critic, all its values small, would otherwise undo a warm start.
 `clone_better_only` clones where the recorded return exceeds the critic's value of the policy's action, as
 self-imitation does (Oh et al. 2018, arXiv:1806.05635). `mc_weight` m mixes the recorded return into the
-target, y <- (1 - m) y + m G. With `actor_tau` < 1 a moving average of the actor acts, and with `best_of` K the
+target, y <- (1 - m) y + m G. With `actor_tau` < 1 a moving average of the actor acts; with `best_of` K the
 critic chooses among K samples of it (Ghasemipour et al. 2021, arXiv:2007.11091).
 """
 
@@ -131,7 +131,8 @@ class SAC(Agent):
         value, best = self.target_critic(x.target_features, action).amin(0).max(-1)  # (b,)
         if self.config.backup_entropy:
             value = value - self.log_alpha.exp() * log_pi.gather(1, best[:, None])[:, 0]
-        y: Tensor = x.batch.reward + self.config.discount * (1.0 - x.batch.terminal) * value
+        discount = self.config.discount**self.config.chunk  # of as many control steps as an action covers
+        y: Tensor = x.batch.reward + discount * (1.0 - x.batch.terminal) * value
         return torch.lerp(y, x.batch.mc_return, self.config.mc_weight) if self.config.mc_weight else y
 
     def td_loss(self, q: Tensor, target: Tensor) -> tuple[Tensor, Info]:

@@ -7,6 +7,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
+from caliper.data.chunks import chunked
 from caliper.data.returns import RewardConfig
 from caliper.data.ring import Layout, Ring, row_bytes
 from caliper.types import Batch, CaliperError, Obs, ObsSpec
@@ -19,10 +20,11 @@ def _frame_layout(spec: ObsSpec) -> Layout:
     }
 
 
-def _transition_layout(action_dim: int) -> Layout:
+def _transition_layout(action_dim: int, chunk: int) -> Layout:
     return {
-        "frame": ((), torch.int64),  # where the transition's first frame is; the next one follows it
-        "action": ((action_dim,), torch.float32),
+        "frame": ((), torch.int64),  # where the transition's first frame is
+        "span": ((), torch.int64),  # frames from there to the next observation's
+        "action": ((chunk * action_dim,), torch.float32),
         "reward": ((), torch.float32),
         "terminal": ((), torch.float32),
         "mc_return": ((), torch.float32),
@@ -32,9 +34,9 @@ def _transition_layout(action_dim: int) -> Layout:
 class ReplayBuffer:
     """Transitions of whole episodes, drawn uniformly.
 
-    The next observation is the frame after; an episode's last frame is stored without a transition of its
-    own. When the ring is full the oldest episodes leave, whole. Returns are computed when an episode comes
-    in, so that none is ever a default.
+    The next observation is the frame after, or `chunk` frames on; an episode's last frame is stored without a
+    transition of its own. When the ring is full the oldest episodes leave, whole. Returns are computed when
+    an episode comes in, so that none is ever a default.
 
     Args:
         capacity: frames to hold (an episode of t transitions takes t + 1).
@@ -42,6 +44,7 @@ class ReplayBuffer:
         action_dim: length of an action.
         reward: how raw rewards become training rewards and returns.
         device: where everything is stored and drawn.
+        chunk: control steps of a transition, see `caliper.data.chunks`.
 
     Raises:
         CaliperError: the memory can't be had; says how much it is.
@@ -54,31 +57,33 @@ class ReplayBuffer:
         action_dim: int,
         reward: RewardConfig,
         device: torch.device | str = "cpu",
+        chunk: int = 1,
     ) -> None:
         self.capacity = capacity
+        self.chunk = chunk
         self.spec = spec
         self.action_dim = action_dim
         self.reward = reward
         self.device = torch.device(device)
-        self.nbytes = self.estimate(capacity, spec, action_dim)
+        self.nbytes = self.estimate(capacity, spec, action_dim, chunk)
         if capacity < 2:
             raise CaliperError(
                 f"a replay buffer of {capacity} frames holds no transition; give it at least 2"
             )
         try:
             self._frames = Ring(capacity, _frame_layout(spec), self.device)
-            self._transitions = Ring(capacity, _transition_layout(action_dim), self.device)
+            self._transitions = Ring(capacity, _transition_layout(action_dim, chunk), self.device)
         except RuntimeError as error:
             raise CaliperError(
                 f"a replay buffer of {capacity} frames needs {self.nbytes / 2**30:.1f} GiB on {self.device}, "
                 f"which can't be had ({str(error).splitlines()[0]}); lower the capacity or the image size"
             ) from error
-        self._lengths: deque[int] = deque()  # transitions of each stored episode, oldest first
+        self._episodes: deque[tuple[int, int]] = deque()  # frames and transitions of each, oldest first
 
     @staticmethod
-    def estimate(capacity: int, spec: ObsSpec, action_dim: int) -> int:
+    def estimate(capacity: int, spec: ObsSpec, action_dim: int, chunk: int = 1) -> int:
         """Bytes that a buffer of `capacity` frames takes, without allocating it."""
-        return capacity * (row_bytes(_frame_layout(spec)) + row_bytes(_transition_layout(action_dim)))
+        return capacity * (row_bytes(_frame_layout(spec)) + row_bytes(_transition_layout(action_dim, chunk)))
 
     def __len__(self) -> int:
         return self._transitions.count
@@ -91,7 +96,7 @@ class ReplayBuffer:
     @property
     def num_episodes(self) -> int:
         """Whole episodes stored."""
-        return len(self._lengths)
+        return len(self._episodes)
 
     def add_episode(self, obs: Obs, actions: Tensor, rewards: Tensor, terminated: bool) -> None:
         """Inserts a whole episode and drops the oldest ones if it needs their room.
@@ -103,7 +108,7 @@ class ReplayBuffer:
             terminated: whether the last state is terminal (success) rather than cut by the horizon.
 
         Raises:
-            CaliperError: the episode is longer than the buffer.
+            CaliperError: the episode is longer than the buffer, or shorter than a chunk.
             ValueError: the lengths don't agree.
         """
         t = len(actions)
@@ -115,26 +120,22 @@ class ReplayBuffer:
             raise CaliperError(
                 f"an episode of {t + 1} frames does not fit a buffer of {self.capacity}; raise its capacity"
             )
-        while self._frames.count + t + 1 > self.capacity:
-            oldest = self._lengths.popleft()
-            self._frames.drop(oldest + 1)
-            self._transitions.drop(oldest)
         scaled = self.reward.apply(rewards)
+        rows = chunked(actions, scaled, terminated, self.chunk, self.reward.gamma)
+        m = len(rows["span"])
+        while self._frames.count + t + 1 > self.capacity:
+            frames, transitions = self._episodes.popleft()
+            self._frames.drop(frames)
+            self._transitions.drop(transitions)
         terminal = torch.zeros_like(scaled)
         terminal[-1] = float(terminated)
         first = self._frames.count  # as an arrival number; frames before it stay where they are
-        frame = self._frames.slots(torch.arange(first, first + t, device=self.device))
+        frame = self._frames.slots(torch.arange(first, first + m, device=self.device))
         self._frames.push({"pixels": obs.pixels, "proprio": obs.proprio})
         self._transitions.push(
-            {
-                "frame": frame,
-                "action": actions,
-                "reward": scaled,
-                "terminal": terminal,
-                "mc_return": self.reward.returns(scaled, terminal),
-            }
+            rows | {"frame": frame, "mc_return": self.reward.returns(scaled, terminal)[:m]}
         )
-        self._lengths.append(t)
+        self._episodes.append((t + 1, m))
 
     def sample(self, b: int, generator: torch.Generator) -> Batch:
         """Draws b transitions uniformly, with replacement, without waiting for the device.
@@ -158,7 +159,7 @@ class ReplayBuffer:
             self._observe(frame),
             columns["action"],
             columns["reward"],
-            self._observe((frame + 1) % self.capacity),
+            self._observe((frame + columns["span"]) % self.capacity),
             columns["terminal"],
             columns["mc_return"],
         )
@@ -172,11 +173,8 @@ class ReplayBuffer:
         """The stored episodes, oldest first, as tensors on the CPU; only the part in use."""
         transitions = self._transitions.used()
         del transitions["frame"]  # follows from the lengths
-        return (
-            {"lengths": torch.tensor(list(self._lengths), dtype=torch.int64)}
-            | self._frames.used()
-            | transitions
-        )
+        episodes = torch.tensor(list(self._episodes), dtype=torch.int64).view(-1, 2)
+        return {"episodes": episodes} | self._frames.used() | transitions
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Replaces the contents by those of `state_dict`; the same generator then draws the same transitions.
@@ -184,16 +182,19 @@ class ReplayBuffer:
         Raises:
             CaliperError: the state is of other shapes than this buffer, or larger.
         """
-        lengths = state["lengths"].tolist()
-        counts = {"frames": sum(lengths) + len(lengths), "transitions": sum(lengths)}
-        layouts = {"frames": _frame_layout(self.spec), "transitions": _transition_layout(self.action_dim)}
+        frames, transitions = state["episodes"].unbind(1)
+        counts = {"frames": int(frames.sum()), "transitions": int(transitions.sum())}
+        layouts = {
+            "frames": _frame_layout(self.spec),
+            "transitions": _transition_layout(self.action_dim, self.chunk),
+        }
         del layouts["transitions"]["frame"]
         for kind, layout in layouts.items():
             for name, (shape, _) in layout.items():
                 if state[name].shape != (counts[kind], *shape):
                     raise CaliperError(
                         f"the saved replay buffer's {name} has shape {tuple(state[name].shape)}, "
-                        f"expected {(counts[kind], *shape)}; resume with the cameras and controller of then"
+                        f"expected {(counts[kind], *shape)}; resume with task and chunk as then"
                     )
         if counts["frames"] > self.capacity:
             raise CaliperError(
@@ -203,13 +204,12 @@ class ReplayBuffer:
         for ring in (self._frames, self._transitions):
             ring.drop(ring.count)
         start = self._frames.slots(torch.tensor(0, device=self.device))
-        # One frame in each episode starts no transition: transition j of episode i is frame j + i of all.
-        episode = torch.repeat_interleave(
-            torch.arange(len(lengths)), torch.tensor(lengths, dtype=torch.int64)
-        )
-        frame = (torch.arange(counts["transitions"]) + episode).to(self.device) + start
+        # The last frames of an episode start no transition; so many are left out before each one.
+        skipped = torch.cumsum(frames - transitions, 0) - (frames - transitions)
+        frame = torch.arange(counts["transitions"]) + torch.repeat_interleave(skipped, transitions)
+        frame = frame.to(self.device) + start
         self._frames.push({name: state[name] for name in layouts["frames"]})
         self._transitions.push(
             {"frame": frame % self.capacity} | {name: state[name] for name in layouts["transitions"]}
         )
-        self._lengths = deque(lengths)
+        self._episodes = deque(map(tuple, state["episodes"].tolist()))

@@ -37,7 +37,7 @@ class OpenEpisodes:
             n, dtype=torch.int64
         )  # steps so far; on the host, so that reading it waits for nothing
 
-    def push(self, obs: Obs, action: Tensor, step: Step, sink: ReplayBuffer) -> int:
+    def push(self, obs: Obs, action: Tensor, step: Step, sink: ReplayBuffer) -> list[bool]:
         """Records one control step of every world and inserts the episodes that it ended.
 
         The last frame of an ended episode is `step.final_obs`, where its last action led, never what the
@@ -50,7 +50,7 @@ class OpenEpisodes:
             sink: where finished episodes go.
 
         Returns:
-            The number of episodes that ended.
+            For each episode that ended, whether in success.
 
         Raises:
             RuntimeError: a world ran past the horizon without an end.
@@ -76,7 +76,7 @@ class OpenEpisodes:
             frames = Obs(self._pixels[i, : t + 1], self._proprio[i, : t + 1])
             sink.add_episode(frames, self._action[i, :t], self._reward[i, :t], bool(terminated[i]))
             self._length[i] = 0
-        return len(finished)
+        return [bool(terminated[i]) for i in finished]
 
     def state_dict(self) -> dict[str, Tensor]:
         """The steps recorded so far, as tensors on the CPU; only as many as the longest open episode has."""

@@ -56,6 +56,11 @@ def check(config: RunConfig) -> None:
         make = ENCODERS[encoder]
         make = make.func if isinstance(make, partial) else make
         _check_types("encoder", config.encoder, get_type_hints(make.__init__))
+    if config.chunk > config.task.horizon:
+        raise CaliperError(
+            f"agent.chunk={config.chunk} is longer than an episode; it must be at most task.horizon="
+            f"{config.task.horizon}"
+        )
     reward_config(config)
     make_agent(config, "cpu")
 

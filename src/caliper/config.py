@@ -134,6 +134,11 @@ class RunConfig:
         """Discount of the returns: the agent's, or the published one for an agent without."""
         return float(self.agent.get("discount", 0.99))
 
+    @property
+    def chunk(self) -> int:
+        """Control steps that an action of the agent covers."""
+        return int(self.agent.get("chunk", 1))
+
     def dataset_path(self) -> str:
         """Where the dataset is, or will be collected to; another mixture makes another file."""
         task, data = self.task, self.data

@@ -27,7 +27,7 @@ def calibration(run: Run) -> Figure | None:
     for ax, e in zip(panels, shown, strict=True):
         q, g = e.calibration["q"], e.calibration["mc_return"]
         pick = np.random.default_rng(0).permutation(len(q))[:POINTS]
-        for label, (colour, among) in _outcomes(e).items():
+        for label, (colour, among) in outcomes(e).items():
             chosen = pick[among[pick]]
             ax.scatter(g[chosen], q[chosen], s=7, alpha=0.35, lw=0, color=colour)
             if among.any():
@@ -118,7 +118,7 @@ def _with_critic(run: Run) -> list[Evaluation]:
     return [e for e in (run.last("offline"), run.last("online")) if e is not None and e.calibration]
 
 
-def _outcomes(e: Evaluation) -> dict[str, tuple[str, NDArray[np.bool_]]]:
+def outcomes(e: Evaluation) -> dict[str, tuple[str, NDArray[np.bool_]]]:
     """Which steps belong to episodes that succeeded and that failed, as far as that was recorded."""
     episode = e.calibration["episode"].astype(int)
     if len(e.episode_success) <= episode.max() or episode.min() < 0:

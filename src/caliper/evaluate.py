@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from caliper.agents import Agent
+from caliper.agents.probe import PROBED, probe
 from caliper.data.returns import RewardConfig
 from caliper.envs.base import VectorEnv
 from caliper.files import replacing
-from caliper.rollout import Trajectory, run_episodes
+from caliper.rollout import Plan, Trajectory, run_episodes
 from caliper.stats import wilson
 from caliper.types import Obs
 
@@ -65,22 +66,33 @@ def evaluate(
         check_stop: called before each step; what it raises ends the evaluation.
 
     Returns:
-        The result and, for each step of all episodes (m,), the smallest Q of the chosen action (`q`), the
-        return that followed (`mc_return`, in training rewards), the steps left (`time_to_go`) and the
-        `episode`. Empty for an agent without a critic.
+        The result and, for each step of all episodes (m,), the smallest Q of the action chosen there (`q`;
+        within a chunk, of the one that would be chosen), what `probe` tells of others, the return that
+        followed (`mc_return`, in training rewards), the steps left (`time_to_go`) and the `episode`. Empty
+        for an agent without a critic.
     """
+    plan = Plan(env.num_envs, agent.config.chunk, env.action_dim, env.device)
+    decided = torch.empty(0)
+
+    def started(_: list[int]) -> None:
+        plan.drop(torch.ones_like(plan.at, dtype=torch.bool))
 
     def act(obs: Obs) -> Tensor:
+        nonlocal decided
         check_stop()
-        return agent.act(obs, deterministic=True)
+        decided = agent.act(obs, deterministic=True)
+        return plan.next(decided)
 
-    def record(obs: Obs, action: Tensor) -> Tensor:
-        return agent.q_values(obs, action) if agent.has_critic else torch.zeros(len(obs))
+    def record(obs: Obs, _: Tensor) -> Tensor:
+        if not agent.has_critic:
+            return torch.zeros(len(obs), 0)
+        seen = probe(agent, obs)
+        return torch.stack([agent.q_values(obs, decided), *(seen[name] for name in PROBED)], 1)
 
     was_training = agent.training
     agent.eval()
     try:
-        episodes = list(run_episodes(env, seeds, act, record, f"evaluate {phase}"))
+        episodes = list(run_episodes(env, seeds, act, record, f"evaluate {phase}", started))
     finally:
         agent.train(was_training)
     success = [e.success for e in episodes]
@@ -100,12 +112,14 @@ def evaluate(
 
 
 def _calibration(episodes: list[Trajectory], reward: RewardConfig) -> dict[str, np.ndarray]:
-    parts: dict[str, list[np.ndarray]] = {"q": [], "mc_return": [], "time_to_go": [], "episode": []}
+    names = ("q", *PROBED)
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in (*names, "mc_return", "time_to_go", "episode")}
     for number, episode in enumerate(episodes):
         t = len(episode)
         raw, terminal = torch.zeros(t), torch.zeros(t)
         raw[-1] = terminal[-1] = float(episode.success)
-        parts["q"].append(torch.stack(episode.records).float().numpy())
+        for name, column in zip(names, torch.stack(episode.records).float().unbind(1), strict=True):
+            parts[name].append(column.numpy())
         parts["mc_return"].append(reward.returns(reward.apply(raw), terminal).numpy())
         parts["time_to_go"].append(np.arange(t, 0, -1))
         parts["episode"].append(np.full(t, number))

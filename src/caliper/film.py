@@ -10,7 +10,7 @@ from torch import Tensor
 
 from caliper.agents import Agent
 from caliper.config import RunConfig
-from caliper.rollout import run_episodes
+from caliper.rollout import Plan, run_episodes
 from caliper.types import Obs
 from caliper.video import grid, write_video
 from caliper.worlds import eval_seeds, make_env
@@ -36,10 +36,15 @@ def film(agent: Agent, config: RunConfig, folder: Path, name: str = "rollouts") 
     def record(_: Obs, __: Tensor) -> Tensor:
         return env.render((video.camera,), video.size)[:, 0].permute(0, 2, 3, 1)  # n h w c
 
-    def act(obs: Obs) -> Tensor:
-        return agent.act(obs, deterministic=True)
+    plan = Plan(env.num_envs, agent.config.chunk, env.action_dim, env.device)
 
-    runs = list(run_episodes(env, eval_seeds(config, video.episodes), act, record, "film"))
+    def act(obs: Obs) -> Tensor:
+        return plan.next(agent.act(obs, deterministic=True))
+
+    def started(_: list[int]) -> None:
+        plan.drop(torch.ones_like(plan.at, dtype=torch.bool))
+
+    runs = list(run_episodes(env, eval_seeds(config, video.episodes), act, record, "film", started))
     clips = [np.asarray(torch.stack(run.records)) for run in runs]
     captions = [f"seed {run.seed}: {'solved' if run.success else 'not solved'}" for run in runs]
     tiles = grid(clips, [run.success for run in runs], captions)

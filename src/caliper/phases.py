@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from caliper.agents import Agent
+from caliper.agents.probe import critic_features
 from caliper.checkpoint import save_checkpoint
 from caliper.config import RunConfig
 from caliper.data.mixing import MixedSampler
@@ -20,9 +22,12 @@ from caliper.envs.base import VectorEnv
 from caliper.evaluate import evaluate, write_evaluation
 from caliper.log import RunLog
 from caliper.progress import bar
+from caliper.rollout import Plan
 from caliper.stop import InterruptedRunError
 from caliper.types import CaliperError, Obs
 from caliper.worlds import eval_seeds
+
+FEATURE_PROBES = 128  # observations on which the drift of the critic's encoder is measured
 
 
 @dataclass
@@ -49,6 +54,7 @@ class Phases:
         eval_env: those of the evaluations.
         sampler: gives the batches.
         open_episodes: the online episodes in progress.
+        plan: the actions that the worlds are executing.
         generator: draws the batches.
         log: takes the metrics.
         check_stop: called wherever the run can stop; raises InterruptedRunError when it shall.
@@ -61,6 +67,7 @@ class Phases:
     eval_env: VectorEnv
     sampler: MixedSampler
     open_episodes: OpenEpisodes
+    plan: Plan
     generator: torch.Generator
     log: RunLog
     check_stop: Callable[[], None]
@@ -137,9 +144,13 @@ class Phases:
 
     def _act(self, obs: Obs) -> Obs:
         """One stochastic control step of all worlds; whole episodes go to the online buffer."""
-        action = self.agent.act(obs, deterministic=False)
+        action = self.plan.next(self.agent.act(obs, deterministic=False))
         step = self.env.step(action)
-        self.open_episodes.push(obs, action, step, self.sampler.online)
+        self.plan.drop(step.terminated | step.truncated)
+        outcomes = self.open_episodes.push(obs, action, step, self.sampler.online)
+        if outcomes:
+            solved = {"collect/success": sum(outcomes) / len(outcomes)}
+            self.log.log("online", self.counters.env_steps + len(action), self.counters.updates, solved)
         return step.obs
 
     def _update(self, phase: str) -> None:
@@ -162,6 +173,8 @@ class Phases:
             count.updates,
             self.check_stop,  # nothing that is saved changes meanwhile, so any step of it will do to stop
         )
+        if calibration:
+            calibration["features"] = self._features()
         write_evaluation(self.folder, result, calibration)
         metrics: dict[str, float | Tensor] = {"evaluation/success": result.success_once}
         if calibration:
@@ -170,6 +183,11 @@ class Phases:
         self.log.log(phase, count.env_steps, count.updates, metrics)
         shown.set_postfix(success=f"{result.success_once:.2f}", refresh=False)
         count.evaluated = at
+
+    def _features(self) -> np.ndarray:
+        """The critic's features of the same recorded observations at every evaluation."""
+        probe = self.sampler.offline.sample(FEATURE_PROBES, torch.Generator(self.agent.device).manual_seed(0))
+        return critic_features(self.agent, probe.obs).cpu().numpy()
 
     def _pause(self) -> None:
         """A point from which the run could go on exactly: saves when it is time, stops when asked to."""
@@ -186,6 +204,7 @@ class Phases:
             "generator": self.generator.get_state(),
             "online": self.sampler.online.state_dict(),
             "open_episodes": self.open_episodes.state_dict(),
+            "plan": self.plan.state_dict(),
             "env": self.env.state_dict(),
         }
         path = save_checkpoint(self.folder, self.agent.state_dict(), state)
@@ -205,6 +224,7 @@ class Phases:
             self.generator.set_state(state["generator"])
             self.sampler.online.load_state_dict(state["online"])
             self.open_episodes.load_state_dict(state["open_episodes"])
+            self.plan.load_state_dict(state["plan"])
             self.env.load_state_dict(state["env"])
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise CaliperError(

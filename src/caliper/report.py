@@ -14,6 +14,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
+from caliper.causes import causes
 from caliper.diagnose import calibration, reliability, values
 from caliper.files import replacing
 from caliper.page import page
@@ -59,6 +60,15 @@ CRITIC = (
         "policy action in the conservative term. The dashed line is the switch to the online phase.",
     ),
 )
+CAUSES = Plot(
+    "causes",
+    causes,
+    "Four ways to fail. Off the data: values of uniform actions, which nobody tried, should stay below the "
+    "policy's. Rough Q: how much more the critic promises for the best of 64 samples of the policy than for "
+    "the action taken. Drift: how far the critic's encoder has turned (1 - linear CKA on 128 recorded "
+    "observations) since the evaluation before and since the first. Width: the policy's standard deviation, "
+    "and the success of its samples while collecting beside that of its greedy action.",
+)
 LOSSES = Plot(
     "losses", losses, "Pale: as logged. Solid: running mean. The dashed line is the switch to online."
 )
@@ -83,6 +93,7 @@ def write_report(run_folder: Path | str) -> Path:
         _section("Before and after fine-tuning", _comparison(run)),
         _section("Videos", _videos(run)),
         _section("Is the critic calibrated?", *(_plot(run, plot) for plot in CRITIC)),
+        _section("If it fails, why?", _plot(run, CAUSES)),
         _section("Losses", _plot(run, LOSSES)),
         _section("What this preset uses beyond the published algorithm", _levers(run)),
         _section("Where these numbers come from", _provenance(run)),

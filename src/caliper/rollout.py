@@ -1,4 +1,4 @@
-"""Whole episodes from given seeds, the same whatever the number of worlds."""
+"""Acting in chunks, and whole episodes from given seeds, the same whatever the number of worlds."""
 
 from __future__ import annotations
 
@@ -11,6 +11,43 @@ from torch import Tensor
 from caliper.envs.base import VectorEnv
 from caliper.progress import bar
 from caliper.types import Obs
+
+
+class Plan:
+    """The chunk of actions that each of n worlds is executing, open loop; of one action, a plain policy.
+
+    Attributes:
+        chunk: (n, h, a), the actions decided last.
+        at: int64 (n,), which of them comes next; h where a decision is due.
+    """
+
+    def __init__(self, n: int, h: int, action_dim: int, device: torch.device | str) -> None:
+        self.chunk = torch.zeros(n, h, action_dim, device=device)
+        self.at = torch.full((n,), h, dtype=torch.int64, device=device)
+
+    def next(self, decided: Tensor) -> Tensor:
+        """The next action (n, a) of every world, given what the policy would decide now, (n, h a)."""
+        n, h, _ = self.chunk.shape
+        due = self.at == h
+        self.chunk = torch.where(due[:, None, None], decided.view_as(self.chunk), self.chunk)
+        self.at = torch.where(due, 0, self.at)
+        action = self.chunk[torch.arange(n, device=self.at.device), self.at]
+        self.at = self.at + 1
+        return action
+
+    def drop(self, ended: Tensor) -> None:
+        """Forgets the rest of the chunk where `ended` (n,)."""
+        self.at = torch.where(ended, self.chunk.shape[1], self.at)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What `load_state_dict` needs to go on exactly."""
+        return {"chunk": self.chunk.cpu(), "at": self.at.cpu()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Goes on from `state_dict`; the number of worlds and the length of a chunk must be the same."""
+        if state["chunk"].shape != self.chunk.shape:
+            raise ValueError(f"a plan of shape {tuple(state['chunk'].shape)}, not {tuple(self.chunk.shape)}")
+        self.chunk, self.at = (state[name].to(self.at.device) for name in ("chunk", "at"))
 
 
 @dataclass

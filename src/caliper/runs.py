@@ -32,7 +32,9 @@ class Evaluation:
     Attributes:
         interval: 95 % Wilson interval of `success_once`.
         episode_success: outcome of each episode, and `seeds` which initial state each had.
-        calibration: q, mc_return, time_to_go, episode, each (m,); empty for an agent without a critic.
+        calibration: q, mc_return, time_to_go, episode and what `agents.probe` saw, each (m,); empty for an
+            agent without a critic.
+        features: the critic's features of some recorded observations, the same at each evaluation, (n, f).
     """
 
     phase: str
@@ -45,6 +47,7 @@ class Evaluation:
     episode_success: tuple[bool, ...] = ()
     seeds: tuple[int, ...] = ()
     calibration: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    features: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,8 @@ def read_run(folder: Path | str) -> Run:
         evaluation = attempt(_evaluation, path, None)
         if evaluation is not None:
             arrays = attempt(_calibration, path.with_name("calibration.npz"), {})
-            evaluations.append(replace(evaluation, calibration=arrays))
+            features = arrays.pop("features", None)
+            evaluations.append(replace(evaluation, calibration=arrays, features=features))
     evaluations.sort(key=lambda e: (e.phase != "offline", e.updates, e.env_steps))
     run = Run(
         folder,
@@ -209,7 +213,10 @@ def _evaluation(path: Path) -> Evaluation:
 
 def _calibration(path: Path) -> dict[str, NDArray[Any]]:
     with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in ("q", "mc_return", "time_to_go", "episode")}
+        arrays = dict(file)
+    if missing := [name for name in ("q", "mc_return", "time_to_go", "episode") if name not in arrays]:
+        raise ValueError(f"no {', '.join(missing)}")
+    features = {name: arrays.pop(name) for name in ("features",) if name in arrays}
     # A return can be unknown (NaN) where an episode was cut off.
     known = np.isfinite(arrays["q"]) & np.isfinite(arrays["mc_return"])
-    return {name: array[known] for name, array in arrays.items()} if known.any() else {}
+    return {name: array[known] for name, array in arrays.items()} | features if known.any() else {}

@@ -26,6 +26,7 @@ from caliper.log import RunLog
 from caliper.phases import Phases
 from caliper.progress import watched
 from caliper.report import write_report
+from caliper.rollout import Plan
 from caliper.runs import provenance
 from caliper.stop import Stop
 from caliper.types import CaliperError
@@ -75,7 +76,8 @@ def _run(config: RunConfig, folder: Path, checkpoint: Checkpoint | None) -> Path
     offline = load_data(config, dataset, eval_env)
     spec, actions, device = env.spec, env.action_dim, env.device
     agent = make_agent(config, device)
-    online = ReplayBuffer(config.online.capacity, spec, actions, offline.reward, device)
+    chunk = agent.config.chunk
+    online = ReplayBuffer(config.online.capacity, spec, actions, offline.reward, device, chunk)
     with RunLog(folder, {"mode": config.log.wandb}, asdict(config)) as log, Stop(folder) as stop:
         phases = Phases(
             config,
@@ -85,6 +87,7 @@ def _run(config: RunConfig, folder: Path, checkpoint: Checkpoint | None) -> Path
             eval_env,
             MixedSampler(offline, online, config.online.mixing),
             OpenEpisodes(env.num_envs, env.horizon, spec, actions, device),
+            Plan(env.num_envs, chunk, actions, device),
             torch.Generator(device).manual_seed(config.seed + BATCH_SEED),
             log,
             stop.check,
@@ -120,13 +123,15 @@ def find_data(config: RunConfig) -> Dataset:
 
 def load_data(config: RunConfig, dataset: Dataset, env: VectorEnv) -> ReplayBuffer:
     """The dataset as pixels in a buffer of its own size; `env` draws the states and is left in the last."""
-    size = ReplayBuffer.estimate(dataset.num_frames, env.spec, env.action_dim) / 2**20
+    size = ReplayBuffer.estimate(dataset.num_frames, env.spec, env.action_dim, config.chunk) / 2**20
     print(
         f"dataset: {dataset.path}: {len(dataset.episodes)} episodes, {dataset.num_transitions} transitions, "
         f"{size:.0f} MiB",
         flush=True,
     )
-    buffer = ReplayBuffer(dataset.num_frames, env.spec, env.action_dim, reward_config(config), env.device)
+    buffer = ReplayBuffer(
+        dataset.num_frames, env.spec, env.action_dim, reward_config(config), env.device, config.chunk
+    )
     replay(env, dataset, buffer, progress=watched())
     return buffer
 

@@ -28,11 +28,11 @@ def random_obs(n, spec=PIXELS, seed=0):
     return Obs(pixels, torch.randn(n, spec.proprio, generator=g))
 
 
-def random_batch(b=4, spec=PIXELS, seed=0):
+def random_batch(b=4, spec=PIXELS, seed=0, actions=ACTIONS):
     g = torch.Generator().manual_seed(seed + 100)
     return Batch(
         obs=random_obs(b, spec, seed),
-        action=2 * torch.rand(b, ACTIONS, generator=g) - 1,
+        action=2 * torch.rand(b, actions, generator=g) - 1,
         reward=torch.randn(b, generator=g),
         next_obs=random_obs(b, spec, seed + 1),
         terminal=(torch.rand(b, generator=g) < 0.3).float(),

@@ -182,6 +182,7 @@ def test_cloning_learns_and_moves_the_actor_only(name):
         {"mc_weight": 0.5},
         {"actor_tau": 0.01},
         {"best_of": 4},
+        {"chunk": 2},
     ],
     ids=lambda keys: next(iter(keys)),
 )
@@ -189,7 +190,8 @@ def test_options(name, keys):
     agent = make(name, **keys)
     before = snapshot(agent)
     for _ in range(2):
-        info = agent.update(random_batch())
+        info = agent.update(random_batch(actions=agent.action_dim))
+    assert agent.act(random_obs(3), deterministic=False).shape == (3, agent.action_dim)
     assert all(torch.isfinite(v) for v in info.values())
     assert not torch.equal(before["critic.head.weights.0"], agent.state_dict()["critic.head.weights.0"])
 
@@ -272,6 +274,8 @@ def test_unknown_names_and_keys_are_named():
         make("calql", tua=0.1)
     with pytest.raises(CaliperError, match=r"clone_loss='mae'.*mse, nll"):
         make("calql", clone_loss="mae")
+    with pytest.raises(CaliperError, match="chunk=0"):
+        make("bc", chunk=0)
     with pytest.raises(CaliperError, match="init_temperature"):
         make("calql", init_temperature=0.0)
 

@@ -9,6 +9,7 @@ import torch
 from caliper.agents import Noise
 from caliper.agents.base import clone_loss, polyak
 from caliper.agents.nets import QEnsemble, TanhGaussian
+from caliper.types import ObsSpec
 from tests.agents.conftest import linear_agent, linear_batch, make, random_batch
 
 HALF = math.atanh(0.5)  # tanh(HALF) = 0.5: standard normal noise of this value gives the action 0.5
@@ -40,6 +41,16 @@ def test_target_takes_the_minimum_over_critics_before_the_maximum_over_actions()
     with torch.no_grad():
         agent.target_critic.head.weights[0][1, 1] = -2.0
     assert agent.target(agent.encode(batch, noise), noise).item() == pytest.approx(1 + 0.9 * -0.5)
+
+
+def test_target_of_a_chunk_is_discounted_over_all_its_steps():
+    # Q = 2 everywhere: y = 1 + 0.9^3 * 2
+    agent = make("sac", "state", spec=ObsSpec((), 0, 1), critic_hidden=[], discount=0.9, chunk=3)
+    with torch.no_grad():
+        agent.target_critic.head.weights[0].zero_()
+        agent.target_critic.head.biases[0].fill_(2.0)
+    batch, noise = linear_batch(0.0, 0.0, r=1.0), Noise()
+    assert agent.target(agent.encode(batch, noise), noise).item() == pytest.approx(1 + 0.729 * 2)
 
 
 def test_target_stops_at_terminal_states_only():

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from caliper.agents.base import AgentConfig
+from caliper.agents.probe import PROBED, probe
 from caliper.data.returns import RewardConfig
 from caliper.envs.experts import Expert
 from caliper.envs.sim import SimEnv
@@ -21,6 +23,7 @@ class Scripted(torch.nn.Module):
     """An agent that is the script; its critic says -2 everywhere."""
 
     has_critic = True
+    config = AgentConfig()
 
     def __init__(self, env, noise):
         super().__init__()
@@ -49,6 +52,18 @@ def lift(num_envs):
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def probed():
+    def of_script(agent, obs):
+        if not isinstance(agent, Scripted):
+            return probe(agent, obs)
+        return {name: torch.full((len(obs),), i) for i, name in enumerate(PROBED)}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("caliper.evaluate.probe", of_script)
+        yield
+
+
 @pytest.fixture(scope="module")
 def played():
     env = lift(4)
@@ -72,6 +87,7 @@ def test_results_and_returns_belong_together(played, tmp_path):
     assert result.success_once == result.success_at_end == sum(won) / 6
     assert result.interval == wilson(sum(won), 6)
     assert (arrays["q"] == -2).all()
+    assert all((arrays[name] == i).all() for i, name in enumerate(PROBED))
     for i, (success, length) in enumerate(zip(won, result.lengths, strict=True)):
         here = arrays["episode"] == i
         left = arrays["time_to_go"][here]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
+from caliper.causes import causes, cka
 from caliper.diagnose import calibration, reliability, values
 from caliper.log import RunLog
 from caliper.plots import draw, learning_curve, losses, thousands
@@ -36,7 +37,11 @@ def evaluation(folder, phase, env_steps, updates, wins, critic=True, n=10, **ext
         left = np.tile(np.arange(5)[::-1], n)
         g = np.where(np.repeat(success, 5), 10.0 - left, -33.3)
         episode = np.repeat(np.arange(n), 5)
-        np.savez(path / "calibration.npz", q=g + 2, mc_return=g, time_to_go=left, episode=episode)
+        q = {"q": g + 2, "q_best": g + 3, "q_random": g - 5, "q_random_best": g, "width": 0 * g + 0.1}
+        features = np.random.default_rng(updates).normal(size=(20, 4))
+        np.savez(
+            path / "calibration.npz", mc_return=g, time_to_go=left, episode=episode, features=features, **q
+        )
     return path
 
 
@@ -116,9 +121,9 @@ def test_a_whole_run(whole):
     text = path.read_text()
     page = Page(text)
     assert sorted(p.name for p in (whole / "plots").iterdir()) == [
-        "calibration.png", "learning_curve.png", "losses.png", "reliability.png", "values.png",
+        "calibration.png", "causes.png", "learning_curve.png", "losses.png", "reliability.png", "values.png",
     ]  # fmt: skip
-    assert len(page.sources) == 7 and all(s.startswith("data:") for s in page.sources)
+    assert len(page.sources) == 8 and all(s.startswith("data:") for s in page.sources)
     assert not re.search(r"https?:|url\(|<script|@import", text)
     assert len(page.alts) == 7 and all(page.alts)
     for words in ("lift", "calql · conv · seed 3", "Success rose: 60% of 10 episodes", "no GPU|cores of"):
@@ -242,3 +247,27 @@ def test_provenance_without_git(tmp_path):
 
 def test_thousands():
     assert [thousands(x) for x in (0, 500, 2000, 2500, 1.5e6)] == ["0", "500", "2k", "2.5k", "1.5M"]
+
+
+def test_centred_kernel_alignment():
+    g = np.random.default_rng(0)
+    x = g.normal(size=(50, 3))
+    turn = np.linalg.qr(g.normal(size=(3, 3)))[0]
+    assert cka(x, 5 * x @ turn + 7) == pytest.approx(1)
+    # one column against another: the squared correlation, here 1 / 2
+    a, b = np.array([[1.0], [-1.0], [1.0], [-1.0]]), np.array([[2.0], [-2.0], [0.0], [0.0]])
+    assert cka(a, b) == pytest.approx(0.5)
+    assert cka(a, np.zeros((4, 1))) == 0
+
+
+def test_causes_shows_what_was_measured(whole):
+    figure = causes(read_run(whole))
+    off_data, rough, drift, width = figure.axes[:4]
+    lines = {line.get_label(): line.get_ydata() for line in off_data.lines}
+    g = lines["return that followed"]
+    np.testing.assert_allclose(lines["Q of the action taken"], g + 2)
+    np.testing.assert_allclose(lines["Q of uniform actions, mean"], g - 5)
+    np.testing.assert_allclose(rough.lines[0].get_ydata(), 1)
+    moved = drift.lines[0].get_ydata()  # the features are drawn anew unless the updates are the same
+    assert (moved > 0).tolist() == [True, False, *5 * [True]]
+    assert width.lines[0].get_ydata().tolist() == [0.2, 0.6, 0.5, 0.3, 0.4, 0.5, 0.8, 1.0]

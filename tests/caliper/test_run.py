@@ -9,6 +9,7 @@ import torch
 
 from caliper import phases
 from caliper.agents import AGENTS
+from caliper.agents.probe import PROBED
 from caliper.checkpoint import load_checkpoint
 from caliper.data.mixing import MixedSampler
 from caliper.data.robomimic import read_dataset
@@ -59,9 +60,11 @@ def test_each_evaluation_is_one_file(finished):
         assert len(e["seeds"]) == len(e["lengths"]) == e["episodes"]
         with np.load(finished.folder / "evaluations" / name / "calibration.npz") as arrays:
             steps = sum(e["lengths"])
-            assert {k: v.shape for k, v in arrays.items()} == {
-                k: (steps,) for k in ("q", "mc_return", "time_to_go", "episode")
-            }
+            names = {"q", "mc_return", "time_to_go", "episode", *PROBED}
+            assert {k: v.shape for k, v in arrays.items() if k != "features"} == dict.fromkeys(
+                names, (steps,)
+            )
+            assert arrays["features"].shape[0] == 128
             assert np.isfinite(arrays["q"]).all()
 
 
@@ -75,7 +78,7 @@ def test_metrics_have_a_row_for_every_step(finished):
 
 def test_only_whole_episodes_are_in_the_online_buffer(finished):
     _, state = load_checkpoint(finished.folder)
-    assert state["online"]["lengths"].tolist() == [6, 6, 6, 6]  # 14 steps of 2 worlds
+    assert state["online"]["episodes"].tolist() == 4 * [[7, 6]]  # 14 steps of 2 worlds
     assert state["open_episodes"]["length"].tolist() == [2, 2]
     assert len(state["online"]["pixels"]) == 28
 

@@ -15,7 +15,9 @@ def roll(env: CountingEnv, open_episodes: OpenEpisodes, sink: ReplayBuffer, step
         # The environment overwrites its observation buffer during the step, as a GPU one does.
         before = type(obs)(obs.pixels.clone(), obs.proprio.clone())
         step = env.step(action)
-        finished.append(open_episodes.push(before, action, step, sink))
+        outcomes = open_episodes.push(before, action, step, sink)
+        assert sum(outcomes) == int(step.terminated.sum())
+        finished.append(len(outcomes))
         obs = step.obs
     return finished
 

@@ -19,7 +19,7 @@ def test_every_state_becomes_its_frame(worlds, meta, generator):
     buffer = make_buffer(capacity=dataset.num_frames)
     replay(CountingEnv([99] * worlds), dataset, buffer, progress=False)
     stored = buffer.state_dict()
-    assert stored["lengths"].tolist() == [3, 5, 1, 2]
+    assert stored["episodes"][:, 1].tolist() == [3, 5, 1, 2]
     expected = [n for e in episodes for n in range(int(e.states[0, 0]), int(e.states[0, 0]) + len(e) + 1)]
     assert stored["proprio"][:, 0].tolist() == expected
     batch = buffer.sample(200, generator)
