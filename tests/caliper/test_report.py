@@ -125,7 +125,7 @@ def test_a_whole_run(whole):
     ]  # fmt: skip
     assert len(page.sources) == 8 and all(s.startswith("data:") for s in page.sources)
     assert not re.search(r"https?:|url\(|<script|@import", text)
-    assert len(page.alts) == 7 and all(page.alts)
+    assert len(page.alts) == 8 and all(page.alts)
     for words in ("lift", "calql · conv · seed 3", "Success rose: 60% of 10 episodes", "no GPU|cores of"):
         assert re.search(words, page.text), words
     assert "4 were won over and 0 were lost (sign test, p = 0.12)" in page.text
