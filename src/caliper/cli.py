@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Verb: what it does, and an example.
 HELP = {
     "train": ("collect if needed, pre-train offline, fine-tune online, report", "task=lift agent=calql"),
+    "sweep": ("several runs, a few at a time, in one table", "preset=pick_place_tray_demo seed=0,1,2"),
     "resume": ("continue an interrupted run", "RUN"),
     "evaluate": ("measure a run's policy", "RUN evaluation.episodes=100"),
     "render": ("film a run's policy", "RUN video.episodes=9 video.camera=agentview"),
@@ -71,7 +72,7 @@ def _usage() -> str:
 def _verb_usage(verb: str) -> str:
     what, words = HELP[verb]
     choices = "".join(f"  {group + '=':9} {' '.join(_choices(group))}\n" for group in GROUPS)
-    more = f"\n{KEYS}\n{choices}" if verb in ("train", "collect") else ""
+    more = f"\n{KEYS}\n{choices}" if verb in ("train", "sweep", "collect") else ""
     return f"caliper {verb}: {what}\n\n  caliper {verb} {words}\n{more}"
 
 
@@ -90,6 +91,22 @@ def _train(words: list[str]) -> None:
     from caliper.train import train
 
     train(config)
+
+
+def _sweep(words: list[str]) -> None:
+    from caliper.sweep import sweep
+
+    own = {"sweep.dir": "runs/sweep", "sweep.jobs": "2"}
+    rest = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key in own:
+            own[key] = value
+        else:
+            rest.append(word)
+    if not own["sweep.jobs"].isdigit():
+        raise CaliperError(f"sweep.jobs={own['sweep.jobs']} must be a number of runs side by side")
+    sweep(rest, Path(own["sweep.dir"]), int(own["sweep.jobs"]))
 
 
 def _collect(words: list[str]) -> None:
@@ -148,7 +165,7 @@ def _tasks(words: list[str]) -> None:
 
 
 def _folder(words: list[str]) -> tuple[Path, list[str]]:
-    if not words or "=" in words[0]:
+    if not words or ("=" in words[0] and not Path(words[0]).is_dir()):
         raise CaliperError("name the run folder first, such as: caliper render runs/demo")
     folder = Path(words[0])
     if not (folder / "config.yaml").exists():
@@ -165,6 +182,7 @@ def _run(words: list[str]) -> tuple[Path, RunConfig]:
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
+    "sweep": _sweep,
     "resume": _resume,
     "evaluate": _evaluate,
     "render": _render,

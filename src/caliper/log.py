@@ -19,7 +19,7 @@ from torch import Tensor
 from caliper.files import replacing
 from caliper.types import CaliperError
 
-INDEX = ("phase", "env_steps", "updates", "wall_s")
+INDEX = ("phase", "env_steps", "updates", "wall_s", "cpu_s")
 
 
 class RunLog:
@@ -63,8 +63,9 @@ class RunLog:
             metrics: numbers or 0-d tensors. Here alone tensors leave their device, all at once.
         """
         floats = to_floats(metrics)
-        wall = time.perf_counter() - self._zero
-        row = {"phase": phase, "env_steps": str(env_steps), "updates": str(updates), "wall_s": f"{wall:.3f}"}
+        wall, cpu = time.perf_counter() - self._zero, time.process_time() - self._zero_cpu
+        row = {"phase": phase, "env_steps": str(env_steps), "updates": str(updates)}
+        row |= {"wall_s": f"{wall:.3f}", "cpu_s": f"{cpu:.3f}"}
         # Nine digits tell any two float32 numbers apart.
         row |= {name: f"{value:.9g}" for name, value in floats.items()}
         new = [name for name in row if name not in self._columns]
@@ -75,7 +76,7 @@ class RunLog:
         else:
             self._append(row)
         if self._wandb is not None:
-            index = {"phase": phase, "env_steps": env_steps, "updates": updates, "wall_s": wall}
+            index = {"phase": phase, "env_steps": env_steps, "updates": updates, "wall_s": wall, "cpu_s": cpu}
             self._wandb.log({**index, **floats})
 
     def truncate(self, rows: int) -> None:
@@ -100,6 +101,7 @@ class RunLog:
 
     def _start_clock(self, rows: Sequence[Mapping[str, str]]) -> None:
         self._zero = time.perf_counter() - (float(rows[-1]["wall_s"]) if rows else 0.0)
+        self._zero_cpu = time.process_time() - (float(rows[-1]["cpu_s"]) if rows else 0.0)
 
     def _append(self, row: Mapping[str, str]) -> None:
         try:

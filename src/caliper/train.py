@@ -20,7 +20,7 @@ from caliper.data.open_episodes import OpenEpisodes
 from caliper.data.replay import replay
 from caliper.data.robomimic import read_dataset
 from caliper.envs.base import VectorEnv
-from caliper.files import replacing
+from caliper.files import locked, replacing
 from caliper.film import film
 from caliper.log import RunLog
 from caliper.phases import Phases
@@ -78,7 +78,11 @@ def _run(config: RunConfig, folder: Path, checkpoint: Checkpoint | None) -> Path
     agent = make_agent(config, device)
     chunk = agent.config.chunk
     online = ReplayBuffer(config.online.capacity, spec, actions, offline.reward, device, chunk)
-    with RunLog(folder, {"mode": config.log.wandb}, asdict(config)) as log, Stop(folder) as stop:
+    with (
+        locked(folder),
+        RunLog(folder, {"mode": config.log.wandb}, asdict(config)) as log,
+        Stop(folder) as stop,
+    ):
         phases = Phases(
             config,
             folder,

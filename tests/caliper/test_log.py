@@ -16,7 +16,7 @@ def test_rows_come_back_as_columns(tmp_path):
         run.log("offline", 0, 100, {"critic/loss": torch.tensor(0.5), "n": 3})
         run.log("online", 20, 120, {"n": 4, "critic/loss": float("inf")})
     table = read_metrics(tmp_path)
-    assert list(table) == ["phase", "env_steps", "updates", "wall_s", "critic/loss", "n"]
+    assert list(table) == ["phase", "env_steps", "updates", "wall_s", "cpu_s", "critic/loss", "n"]
     assert table["phase"].tolist() == ["offline", "online"]
     assert table["env_steps"].dtype == table["updates"].dtype == np.int64
     assert table["updates"].tolist() == [100, 120] and table["n"].tolist() == [3, 4]
@@ -112,7 +112,7 @@ def test_bad_files_are_one_sentence(tmp_path):
     (tmp_path / "metrics.csv").write_text("x,y\n1,2\n")
     with pytest.raises(CaliperError, match="not a metrics file"):
         RunLog(tmp_path)
-    (tmp_path / "metrics.csv").write_text("phase,env_steps,updates,wall_s,a\noffline,0,1,2,zebra\n")
+    (tmp_path / "metrics.csv").write_text("phase,env_steps,updates,wall_s,cpu_s,a\noffline,0,1,2,2,zebra\n")
     with pytest.raises(CaliperError, match="other than numbers"):
         read_metrics(tmp_path)
 
