@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from caliper.agents.nets import MakeEncoder, TanhGaussian
-from caliper.encoders import random_shift
+from caliper.encoders import Encoder, random_shift
 from caliper.types import Batch, CaliperError, Obs
 
 Info = dict[str, Tensor]
@@ -47,6 +47,7 @@ class AgentConfig:
     chunk: int = 1  # control steps that an action covers; executed open loop (Q-chunking)
     actor_hidden: Sequence[int] = (256, 256)  # widths of the policy's hidden layers
     actor_lr: float = 1e-4  # Adam
+    encoder_weight_decay: float = 0.0  # decoupled (AdamW), on the encoders' weights alone
     shift_pad: int = 4  # random shift of the images by up to so many pixels (DrQ); 0 = off
     clone_lr: float = 3e-4  # Adam of the cloning step
     clone_loss: str = "mse"  # mse | nll, see `clone_loss`
@@ -98,10 +99,7 @@ class Agent(nn.Module):
         self.online = False
         self.build(make_encoder)
         self.to(device)
-        # A fused Adam is one pass over memory: several times faster on a CPU than the loop over tensors.
-        self.optimizers = {
-            name: torch.optim.Adam(params, lr=lr, fused=True) for name, (params, lr) in self.groups().items()
-        }
+        self.optimizers = {name: self.optimizer(*group) for name, group in self.groups().items()}
         self.generator = torch.Generator(self.device).manual_seed(seed)
 
     def build(self, make_encoder: MakeEncoder) -> None:
@@ -111,6 +109,17 @@ class Agent(nn.Module):
     def groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
         """Parameters and learning rate of each optimiser, by name."""
         raise NotImplementedError
+
+    def optimizer(self, params: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+        """Adam for some parameters; decays the weights of encoders, if anything's."""
+        encoders = {id(p) for m in self.modules() if isinstance(m, Encoder) for p in m.parameters()}
+        decay = {True: self.config.encoder_weight_decay, False: 0.0}
+        groups = [
+            {"params": [p for p in params if (id(p) in encoders) == inside], "weight_decay": decay[inside]}
+            for inside in (True, False)
+        ]
+        # Fused, it is one pass over memory: several times faster on a CPU than the loop over tensors.
+        return torch.optim.AdamW([group for group in groups if group["params"]], lr=lr, fused=True)
 
     def update(self, batch: Batch, noise: Noise | None = None) -> Info:
         """One training step on b transitions; returns detached 0-d tensors by name, on the device."""
@@ -150,7 +159,7 @@ class Agent(nn.Module):
         """
         info = {}
         for name, loss in losses.items():
-            params = self.optimizers[name].param_groups[0]["params"]
+            params = [p for group in self.optimizers[name].param_groups for p in group["params"]]
             self.optimizers[name].zero_grad(set_to_none=True)
             torch.autograd.backward(loss, inputs=params)
             info[f"{name}/grad_norm"] = nn.utils.get_total_norm(

@@ -180,6 +180,7 @@ def test_cloning_learns_and_moves_the_actor_only(name):
         {"bc_weight": 0.1, "clone_loss": "nll"},
         {"bc_weight": 0.1, "clone_better_only": True},
         {"mc_weight": 0.5},
+        {"encoder_weight_decay": 0.1},
         {"actor_tau": 0.01},
         {"best_of": 4},
         {"chunk": 2},

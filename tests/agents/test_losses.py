@@ -285,3 +285,14 @@ def test_the_critic_chooses_the_best_of_several_actions(deterministic):
         draws[0] = 0.0
     assert action.item() == pytest.approx(draws.max().item())
     assert torch.equal(before, agent.generator.get_state()) == deterministic
+
+
+def test_weight_decay_shrinks_the_encoders_alone():
+    # One step of AdamW from zero moments moves by lr * g / (|g| + 1e-8) after w <- (1 - lr * decay) w.
+    plain, decayed = (make("calql", encoder_weight_decay=decay, critic_lr=0.1) for decay in (0.0, 0.5))
+    before = {name: p.detach().clone() for name, p in plain.critic.named_parameters()}
+    for agent in (plain, decayed):
+        agent.update(random_batch())
+    for (name, a), b in zip(plain.critic.named_parameters(), decayed.critic.parameters(), strict=True):
+        shrunk = 0.1 * 0.5 * before[name] if name.startswith("encoder.") else torch.zeros(())
+        torch.testing.assert_close(b, a - shrunk, rtol=1e-4, atol=1e-6)
