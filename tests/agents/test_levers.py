@@ -1,4 +1,4 @@
-"""Each lever, on the small control problem of `test_learning`: what it is for shows, and goes when it is broken.
+"""Each lever, on the small problem of `test_learning`: what it is for shows, and goes when it is broken.
 
 The bounds hold for seeds 0, 1 and 2; `CHECKS` names for each lever a value that misses them.
 """
