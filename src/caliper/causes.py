@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from caliper.diagnose import outcomes
-from caliper.plots import BLUE, GREEN, INK, ORANGE, RED, has, mark_switch, series, smooth_line
+from caliper.plots import BLUE, GREEN, INK, ORANGE, RED, has, mark_switch, series
 from caliper.runs import Evaluation, Run
+
+RECENT = 10  # ends of collected episodes over which their success is averaged
 
 
 def causes(run: Run) -> Figure | None:
@@ -68,7 +69,7 @@ def _rough(ax: Axes, shown: list[Evaluation]) -> None:
     for (label, colour), line in points.items():
         ax.plot(*zip(*line, strict=True), "o-", ms=3, color=colour, label=label)
     ax.axhline(0, color=INK, lw=0.8)
-    ax.set(title="Is Q rough around the policy?", ylabel="best of 64 samples above the action taken")
+    ax.set(title="Is Q rough around the policy?", ylabel="best of 64 samples, above Q taken")
 
 
 def _drift(ax: Axes, shown: list[Evaluation]) -> None:
@@ -86,7 +87,8 @@ def _width(ax: Axes, shown: list[Evaluation], run: Run) -> None:
     at = [e.updates for e in shown]
     ax.plot(at, [e.success_once for e in shown], "o-", ms=3, color=GREEN, label="success, greedy")
     if has(run, "collect/success"):
-        smooth_line(ax, *series(run, "collect/success"), ORANGE, "success, sampled while collecting")
+        x, y = series(run, "collect/success")
+        recent = np.convolve(y, np.ones(RECENT))[: len(y)] / np.minimum(np.arange(len(y)) + 1, RECENT)
+        ax.plot(x, recent, color=ORANGE, label="success, sampled while collecting")
     ax.plot(at, [e.calibration["width"].mean() for e in shown], "o--", ms=3, color=BLUE, label="policy's std")
     ax.set(title="Is the greedy action that of a wide policy?", ylim=(-0.02, 1.02))
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
