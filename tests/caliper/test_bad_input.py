@@ -30,7 +30,7 @@ def refused(capsys, *words):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["trian"], "no verb 'trian'; choose one of: train, resume, evaluate"),
+        (["trian"], "no verb 'trian'; choose one of: train, sweep, resume, evaluate"),
         (["train", "task=foo"], "no task 'foo'; choose one of: lift, pick_place_can, pick_place_tray"),
         (["train", "agent=foo"], "no agent 'foo'; choose one of: bc, calql, cql, sac"),
         (["train", "encoder=foo"], "no encoder 'foo'; choose one of: conv, conv_tiny, d4pg"),
