@@ -75,6 +75,10 @@ def check_task(config: RunConfig) -> None:
         for key in keys.split():
             if not (value := attrgetter(key)(config)) >= least:  # written so that NaN fails too
                 raise CaliperError(f"{key}={value} makes no sense; it must be at least {least}")
+    if config.recorded_horizon < 1:
+        raise CaliperError(
+            f"data.horizon={config.data.horizon} makes no sense; give at least 1, or null for the task's"
+        )
     if config.threads is not None and config.threads < 1:
         raise CaliperError(
             f"threads={config.threads} makes no sense; give at least 1, or null for one per core"

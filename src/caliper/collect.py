@@ -32,7 +32,7 @@ def collect(config: RunConfig, path: Path) -> Path:
     check_task(config)
     data, seeds = config.data, collect_seeds(config)
     first = seeds[0]
-    env = make_env(config, min(data.num_envs, data.episodes), pixels=False)
+    env = make_env(config, min(data.num_envs, data.episodes), False, config.recorded_horizon)
     mixture = np.array(data.mixture)
     draws = np.random.default_rng(data.seed).choice(
         len(mixture), size=data.episodes, p=mixture[:, 0] / mixture[:, 0].sum()

@@ -39,8 +39,9 @@ class SimConfig:
 class DataConfig:
     """The dataset, and how it is collected if it is not there."""
 
-    path: str | None = None  # HDF5; null: datasets/<task>_<controller>_<Hz>hz_<episodes>_seed<seed>.hdf5
+    path: str | None = None  # HDF5; null: a name of its own under datasets/
     episodes: int = 200
+    horizon: int | None = None  # control steps of a recorded episode; null: task.horizon
     # Each episode draws one of these rows (weight, action noise, metres off the grasp point): mixed quality.
     mixture: list[list[float]] = field(
         default_factory=lambda: [[0.3, 0.1, 0.0], [0.3, 0.5, 0.0], [0.2, 1.0, 0.0], [0.2, 0.3, 0.03]]
@@ -139,10 +140,16 @@ class RunConfig:
         """Control steps that an action of the agent covers."""
         return int(self.agent.get("chunk", 1))
 
+    @property
+    def recorded_horizon(self) -> int:
+        """Control steps after which an episode is cut in a dataset that the run collects."""
+        return self.task.horizon if self.data.horizon is None else self.data.horizon
+
     def dataset_path(self) -> str:
         """Where the dataset is, or will be collected to; another mixture makes another file."""
         task, data = self.task, self.data
-        words = [task.name, task.controller, f"{task.control_freq}hz", str(data.episodes), f"seed{data.seed}"]
+        words = [task.name, task.controller, f"{task.control_freq}hz", f"{self.recorded_horizon}steps"]
+        words += [str(data.episodes), f"seed{data.seed}"]
         if data.mixture != DataConfig().mixture:
             words.append(f"mix{zlib.crc32(json.dumps(data.mixture).encode()):08x}")
         return data.path or f"datasets/{'_'.join(words)}.hdf5"

@@ -24,8 +24,8 @@ COLLECT_SEEDS = 1 << 30
 COLLECT_STRIDE = 1 << 20  # between the first seeds of two datasets
 
 
-def make_env(config: RunConfig, num_envs: int, pixels: bool = True) -> SimEnv:
-    """The run's task in `num_envs` worlds; without pixels nothing is drawn."""
+def make_env(config: RunConfig, num_envs: int, pixels: bool = True, horizon: int | None = None) -> SimEnv:
+    """The run's task in `num_envs` worlds, by default with its horizon; without pixels nothing is drawn."""
     task = config.task
     return SimEnv(
         task.name,
@@ -35,7 +35,7 @@ def make_env(config: RunConfig, num_envs: int, pixels: bool = True) -> SimEnv:
         size=task.size,
         controller=task.controller,
         control_freq=task.control_freq,
-        horizon=task.horizon,
+        horizon=horizon or task.horizon,
         device=config.sim.device,
         seed=config.seed,
         threads=config.threads,
@@ -87,7 +87,7 @@ def dataset_meta(config: RunConfig) -> DatasetMeta:
         control_freq=task.control_freq,
         action_dim=action_dim(task.controller),
         state_dim=1 + scene.model.nq + scene.model.nv,
-        horizon=task.horizon,
+        horizon=config.recorded_horizon,
         collector="scripted expert",
         seed=config.data.seed,
     )

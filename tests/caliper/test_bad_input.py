@@ -73,6 +73,7 @@ def refused(capsys, *words):
         (["train", "online.capacity=20"], "online.capacity=20 frames hold no episode"),
         (["train", "online.mixing=2"], "online.mixing=2.0 is a share"),
         (["train", "log.wandb=yes"], "choose one of: disabled, offline, online"),
+        (["train", "data.horizon=0"], "data.horizon=0 makes no sense"),
         (["train", "data.mixture=[[1.0,0.1]]"], "must be rows of [weight, action noise"),
         (["train", "evaluation.seed=1073741820"], "evaluation.seed is too large"),
         (["train", "data.path=/nowhere/x.hdf5"], "the dataset /nowhere/x.hdf5 does not exist"),

@@ -52,10 +52,17 @@ def test_episodes_are_drawn_from_the_mixture(tmp_path):
     assert not seeds[0] & seeds[1]
 
 
+def test_episodes_may_be_recorded_for_longer_than_the_task_lasts(tmp_path):
+    config = compose([*WORDS, "data.horizon=8", "data.episodes=2"])
+    found = read_dataset(collect(config, tmp_path / "long.hdf5"))
+    assert [len(e) for e in found.episodes] == [8, 8] and found.meta.horizon == 8
+    assert "_8steps_" in config.dataset_path()
+
+
 def test_another_mixture_is_another_file():
     usual, other = compose(WORDS), compose([*WORDS, "data.mixture=[[1.0,0.0,0.0]]"])
-    assert usual.dataset_path() == "datasets/lift_osc_position_10hz_4_seed0.hdf5"
-    assert other.dataset_path().startswith("datasets/lift_osc_position_10hz_4_seed0_mix")
+    assert usual.dataset_path() == "datasets/lift_osc_position_10hz_6steps_4_seed0.hdf5"
+    assert other.dataset_path().startswith("datasets/lift_osc_position_10hz_6steps_4_seed0_mix")
 
 
 def test_an_interrupted_collection_leaves_the_earlier_file(tmp_path, monkeypatch):
