@@ -1,6 +1,11 @@
-"""GPU engine: MuJoCo Warp, float32, on CUDA; on Warp's CPU device it runs the same code for tests."""
+"""GPU engine: MuJoCo Warp, float32, on CUDA; on Warp's CPU device it runs the same code for tests.
+
+A control step is some 3,000 kernels, so it is recorded once and replayed, on either device.
+"""
 
 from __future__ import annotations
+
+from functools import partial
 
 import mujoco
 import mujoco_warp as mjw
@@ -10,6 +15,7 @@ from torch import Tensor
 
 from caliper.envs.controller import OperationalSpace
 from caliper.envs.engines.base import Engine
+from caliper.envs.graphs import WarpGraph, scope
 
 CONTACTS, CONSTRAINTS = 48, 200  # per world; grasping the can needs at most 16 and 60
 _FIELDS = ("qpos", "qvel", "ctrl", "M", "qfrc_bias", "site_xpos", "site_xmat", "subtree_com", "cdof")
@@ -30,7 +36,7 @@ class WarpEngine(Engine):
         """Args: the scene, number of worlds, control steps per second, device, contact memory per world."""
         self.model, self.num_worlds, self.device = model, num_worlds, device
         self.wp_device = wp.device_from_torch(device)
-        with wp.ScopedDevice(self.wp_device):
+        with scope(self.wp_device):
             self.mjw_model = mjw.put_model(model)
             self.mjw_model.opt.warn_overflow = 0  # counted by `overflow`, not printed
             self.mjw_data = mjw.make_data(model, nworld=num_worlds, nconmax=contacts, njmax=constraints)
@@ -39,22 +45,28 @@ class WarpEngine(Engine):
             setattr(self, name, wp.to_torch(getattr(data, name)))
         self.warmstart = wp.to_torch(data.qacc_warmstart)
         self._overflow = wp.to_torch(data.overflow)
+        self._advance: dict[int, WarpGraph] = {}
+        self._refresh = WarpGraph(partial(mjw.step1, self.mjw_model, data), self.wp_device)
         arrays = {k: getattr(data, k) for k in _FIELDS}
-        self.controller = OperationalSpace(model, arrays, control_freq, self.wp_device)
+        with scope(self.wp_device):
+            self.controller = OperationalSpace(model, arrays, control_freq, self.wp_device)
 
     def advance(self, substeps: int) -> None:
         """See `Engine`."""
-        with wp.ScopedDevice(self.wp_device):
-            self.controller.set_goal()
-            for _ in range(substeps):
-                self.controller.apply()
-                mjw.step2(self.mjw_model, self.mjw_data)
-                mjw.step1(self.mjw_model, self.mjw_data)
+        if substeps not in self._advance:
+            self._advance[substeps] = WarpGraph(partial(self._run, substeps), self.wp_device)
+        self._advance[substeps]()
+
+    def _run(self, substeps: int) -> None:
+        self.controller.set_goal()
+        for _ in range(substeps):
+            self.controller.apply()
+            mjw.step2(self.mjw_model, self.mjw_data)
+            mjw.step1(self.mjw_model, self.mjw_data)
 
     def refresh(self) -> None:
         """See `Engine`."""
-        with wp.ScopedDevice(self.wp_device):
-            mjw.step1(self.mjw_model, self.mjw_data)
+        self._refresh()
 
     def pose_arrays(self) -> dict[str, Tensor]:
         """See `Engine`."""
@@ -62,7 +74,7 @@ class WarpEngine(Engine):
         return {k: wp.to_torch(getattr(data, k)) for k in ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat")}
 
     def overflow(self) -> Tensor:
-        """See `Engine`."""
+        """See `Engine`. Counted on the device; reading it does not wait."""
         lost: Tensor = self._overflow != 0
         self._overflow.zero_()
         return lost
