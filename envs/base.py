@@ -54,6 +54,14 @@ class VectorEnv(ABC):
         """Applies float (n, a) actions for one control step; worlds whose episode ends are reset at once."""
 
     @abstractmethod
+    def check(self) -> None:
+        """Waits for the device and looks whether the physics of all steps so far can be trusted.
+
+        Raises:
+            CaliperError: a world lost contacts to a full buffer since the last call.
+        """
+
+    @abstractmethod
     def observe(self) -> Obs:
         """The observation of all worlds as they are now."""
 

@@ -1,8 +1,8 @@
-"""Device work that is recorded once and then replayed: one launch instead of thousands of kernels from Python.
+"""Device work recorded once and replayed: one launch in place of thousands of kernels from Python.
 
-Everything runs on torch's current stream, so that torch and Warp never wait for each other. Physics is recorded
-by Warp, on a CPU too; its solver loops on the device, which torch's recorder does not know. What torch queues,
-with or without Warp's kernels between, is recorded by torch, on CUDA only.
+Everything runs on torch's current stream, so that torch and Warp never wait for each other. Physics is
+recorded by Warp, on a CPU too: its solver loops on the device, which torch's recorder does not know. What
+torch queues, with or without Warp's kernels between, is recorded by torch, on CUDA only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _stream(handle: int, device: str) -> wp.Stream:
 
 
 def stream(device: wp.Device) -> wp.Stream | None:
-    """torch's current stream on a device, as Warp's; None on a CPU."""
+    """Torch's current stream on a device, as Warp's; None on a CPU."""
     if not device.is_cuda:
         return None
     return _stream(torch.cuda.current_stream(wp.device_to_torch(device)).cuda_stream, device.alias)
@@ -38,12 +38,16 @@ def scope(device: wp.Device) -> AbstractContextManager[Any]:
 
 
 class WarpGraph:
-    """Warp launches, always the same on the same memory. The first call runs and loads them, the second records."""
+    """Warp launches that are always the same, on the same memory.
+
+    The first call runs them, which loads the kernels; the second records them.
+    """
 
     def __init__(self, function: Callable[[], None], device: wp.Device) -> None:
-        """Args: what to launch; the device."""
+        """Args: what launches; the device."""
         self._function, self._device = function, device
-        self._loaded, self._graph = False, None
+        self._loaded = False
+        self._graph: Any = None
 
     def __call__(self) -> None:
         """Queues the launches."""
@@ -59,41 +63,46 @@ class WarpGraph:
 
     def _record(self) -> Any:
         if not self._device.is_cuda:
-            with wp.ScopedCapture(self._device) as capture:
+            recording = wp.ScopedCapture(self._device)
+            with recording:
                 self._function()
-            return capture.graph
-        # The default stream cannot be recorded.
-        with torch.cuda.stream(torch.cuda.Stream(wp.device_to_torch(self._device))), scope(self._device):
-            with wp.ScopedCapture(stream=stream(self._device), force_module_load=False) as capture:
+            return recording.graph
+        side = torch.cuda.Stream(wp.device_to_torch(self._device))  # the default stream cannot be recorded
+        with torch.cuda.stream(side), scope(self._device):
+            recording = wp.ScopedCapture(stream=stream(self._device), force_module_load=False)
+            with recording:
                 self._function()
-        return capture.graph
+        return recording.graph
 
 
 class TorchGraph:
-    """torch operations, and Warp's, on memory that stays in place; returns tensors that no later call changes.
+    """torch operations, and Warp's, always the same on the same memory; on a CPU a plain call.
 
-    On a CPU it is a plain call.
+    The work must not wait for the device. What it returns is copied: no later call changes it.
     """
 
     def __init__(self, function: Callable[[], tuple[Tensor, ...]], device: torch.device) -> None:
-        """Args: the work, without a wait for the device; the device."""
+        """Args: the work; the device."""
         self._function, self._device = function, device
-        self._loaded, self._graph = False, None
+        self._loaded = False
+        self._graph: torch.cuda.CUDAGraph | None = None
         self._outputs: tuple[Tensor, ...] = ()
 
     def __call__(self) -> tuple[Tensor, ...]:
-        """Queues the work and copies of its results."""
+        """Queues the work and the copies."""
         if self._device.type != "cuda":
             return self._function()
-        warp_device = wp.device_from_torch(self._device)
+        device = wp.device_from_torch(self._device)
         if not self._loaded:
             self._loaded = True
-            with scope(warp_device):
+            with scope(device):
                 return self._function()
         if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"), scope(warp_device):
-                with wp.ScopedCapture(stream=stream(warp_device), external=True) as self._recording:
+            self._graph = graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"), scope(device):
+                recording = wp.ScopedCapture(stream=stream(device), external=True)
+                with recording:
                     self._outputs = self._function()
+            self._kernels = recording.graph  # keeps the loaded modules
         self._graph.replay()
         return tuple(output.clone() for output in self._outputs)

@@ -71,6 +71,7 @@ class GymVectorEnv(_Base):  # type: ignore[misc]  # gymnasium is optional, hence
             Observations, rewards (n,), terminated (n,), truncated (n,) and infos.
         """
         step = self.env.step(self._tensor(actions))
+        self.env.check()
         terminated, truncated, success = (
             flag.cpu().numpy() for flag in (step.terminated, step.truncated, step.success)
         )

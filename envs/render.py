@@ -16,10 +16,12 @@ import warp as wp
 from torch import Tensor
 
 from caliper.envs.engines.base import Engine
+from caliper.envs.graphs import TorchGraph, scope
 from caliper.envs.scenes import VISUAL_GROUP
 from caliper.types import CaliperError
 
-CPU_CHUNK = 4  # worlds traced together; small enough that a reset of one world re-renders few
+CPU_CHUNK = 4  # worlds traced together by one thread
+AWAY = -1e3  # height, metres, from where a camera that looks down sees nothing: its rays end at once
 
 
 class _Chunk:
@@ -38,7 +40,7 @@ class _Chunk:
         n = worlds.stop - worlds.start
         data = mujoco.MjData(model)
         mujoco.mj_forward(model, data)
-        with wp.ScopedDevice(device):
+        with scope(device):
             self.model = mjw.put_model(model)
             self.data = mjw.put_data(model, data, nworld=n)
             self.context = mjw.create_render_context(
@@ -61,18 +63,26 @@ class _Chunk:
         packed = wp.to_torch(self.context.rgb_data.view(wp.int32)).view(torch.uint8)
         self.image = packed.view(n, len(cameras), size, size, 4)  # n v h w (b g r a)
 
-    def load(self, poses: dict[str, Tensor]) -> None:
+        self.away = torch.tensor([0.0, 0.0, AWAY], device=wp.device_to_torch(device))
+        self.down = torch.eye(3, device=self.away.device)
+
+    def load(self, poses: dict[str, Tensor], wanted: Tensor) -> None:
         for name, pose in self.poses.items():
             pose.copy_(poses[name][self.worlds].view(pose.shape))
+        here = wanted[self.worlds, None, None]
+        pos, mat = self.poses["cam_xpos"], self.poses["cam_xmat"]
+        pos.copy_(torch.where(here, pos, self.away))
+        mat.copy_(torch.where(here[..., None], mat, self.down))
 
     def trace(self) -> None:
-        with wp.ScopedDevice(self.device):
+        with scope(self.device):
             mjw.refit_bvh(self.model, self.data, self.context)
             mjw.render(self.model, self.data, self.context)
 
-    def unpack(self, out: Tensor) -> None:
-        rgb = self.image[..., :3].flip(-1)  # n v h w c
-        out[self.worlds] = rgb.permute(0, 1, 4, 2, 3)
+    def unpack(self, out: Tensor, wanted: Tensor) -> None:
+        rgb = self.image[..., :3].flip(-1).permute(0, 1, 4, 2, 3)  # n v c h w
+        here = wanted[self.worlds, None, None, None, None]
+        out[self.worlds] = torch.where(here, rgb, out[self.worlds])
 
 
 class Renderer:
@@ -105,24 +115,29 @@ class Renderer:
         ]
         self._engine = engine
         self._pool = ThreadPoolExecutor(threads) if threads > 1 and len(slices) > 1 else None
-        self._shape = (n, len(cameras), 3, size, size)
+        self._out = torch.zeros((n, len(cameras), 3, size, size), dtype=torch.uint8, device=engine.device)
+        self._wanted = torch.ones(n, dtype=torch.bool, device=engine.device)
+        self._draw = TorchGraph(self._draw_wanted, engine.device)
 
-    def render(self, out: Tensor | None = None, worlds: Tensor | None = None) -> Tensor:
+    def render(self, changed: Tensor | None = None) -> Tensor:
         """Draws the worlds as they are now.
 
         Args:
-            out: uint8 (n, v, 3, h, w) to draw into, or None for a new tensor.
-            worlds: bool (n,); chunks without such a world keep what `out` held. None draws all.
+            changed: bool (n,), whom to draw; the others' pictures are those of the last call. None draws all.
 
         Returns:
-            uint8 (n, v, 3, h, w), RGB, origin at the top left.
+            uint8 (n, v, 3, h, w), RGB, origin at the top left; a tensor of its own.
         """
-        if out is None:
-            out = torch.empty(self._shape, dtype=torch.uint8, device=self._engine.device)
+        self._wanted.copy_(torch.ones_like(self._wanted) if changed is None else changed)
+        return self._draw()[0]
+
+    def _draw_wanted(self) -> tuple[Tensor]:
+        chunks = self._chunks
+        if self._engine.device.type == "cpu":
+            chunks = [chunk for chunk in chunks if bool(self._wanted[chunk.worlds].any())]
         poses = self._engine.pose_arrays()
-        chunks = [c for c in self._chunks if worlds is None or bool(worlds[c.worlds].any())]
         for chunk in chunks:
-            chunk.load(poses)
+            chunk.load(poses, self._wanted)
         # Only Warp runs in the pool: a torch operation there would give each thread an OpenMP team,
         # and with more such threads than cores the learner would sleep at every barrier from then on.
         if self._pool is None:
@@ -131,5 +146,5 @@ class Renderer:
         else:
             list(self._pool.map(_Chunk.trace, chunks))
         for chunk in chunks:
-            chunk.unpack(out)
-        return out
+            chunk.unpack(self._out, self._wanted)
+        return (self._out.clone(),)

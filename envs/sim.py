@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import mujoco
@@ -17,6 +17,7 @@ from caliper.envs.controller import action_dim
 from caliper.envs.engines.base import Engine
 from caliper.envs.engines.batch import BatchEngine
 from caliper.envs.engines.warp import WarpEngine
+from caliper.envs.graphs import TorchGraph
 from caliper.envs.random import normal, uniform
 from caliper.envs.render import Renderer
 from caliper.envs.scenes import Scene, build
@@ -103,9 +104,16 @@ class SimEnv(VectorEnv):
         control = self.engine.controller
         self._action, self._posture = wp.to_torch(control.action), wp.to_torch(control.posture)
         self._closing = wp.to_torch(control.closing)
+        # Written in place from here on: recorded work knows the memory, not the names.
         worlds = torch.arange(num_envs, device=self.device)
         self._next_seed = (seed + 1) * (1 << 40) + worlds
         self.seeds, self.steps = self._next_seed.clone(), torch.zeros_like(worlds)
+        self._done = torch.zeros_like(worlds, dtype=torch.bool)
+        real = partial(torch.tensor, dtype=torch.float64, device=self.device)
+        self._start, self._open, self._qpos0 = real(POSTURE), real(FINGERS), real(scene.model.qpos0)
+        self._grip_centre = torch.tensor(GRIP_CENTRE, device=self.device)
+        self._judge = TorchGraph(self._outcome, self.device)
+        self._begin = TorchGraph(self._begin_where_done, self.device)
         self.reset()
 
     def _make_engine(self, sim: str, model: mujoco.MjModel) -> Engine:
@@ -145,71 +153,82 @@ class SimEnv(VectorEnv):
         """See `VectorEnv`."""
         if mask is None:
             mask = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
-        self._restart(mask, seeds)
+        self._start_episodes(mask, self._next_seed if seeds is None else seeds)
+        self.engine.refresh()
         return self.observe()
 
-    def _restart(self, mask: Tensor, seeds: Tensor | None = None) -> None:
+    def _start_episodes(self, mask: Tensor, seeds: Tensor) -> None:
         """Writes start states into the masked worlds, without host synchronisation."""
         engine = self.engine
-        seeds = self._next_seed if seeds is None else seeds
-        self._next_seed = torch.where(mask, seeds + EPISODE_STRIDE, self._next_seed)
-        self.seeds = torch.where(mask, seeds, self.seeds)
-        self.steps = self.steps.masked_fill(mask, 0)
-        start = torch.as_tensor(POSTURE, device=self.device, dtype=torch.float64)
-        start = start + POSTURE_NOISE * normal(self.seeds, 7, stream=1)
-        qpos = torch.as_tensor(engine.model.qpos0, device=self.device).repeat(self.num_envs, 1)
+        self.seeds.copy_(torch.where(mask, seeds, self.seeds))
+        self._next_seed.copy_(torch.where(mask, seeds + EPISODE_STRIDE, self._next_seed))
+        self.steps.masked_fill_(mask, 0)
+        start = self._start + POSTURE_NOISE * normal(self.seeds, 7, stream=1)
+        qpos = self._qpos0.repeat(self.num_envs, 1)
         qpos[:, self._arm] = start
-        qpos[:, self._fingers] = torch.as_tensor(FINGERS, device=self.device, dtype=torch.float64)
+        qpos[:, self._fingers] = self._open
         qpos[:, self._qpos_adr : self._qpos_adr + 7] = self.task.place(uniform(self.seeds, 4, stream=2))
         _put(engine.qpos, qpos, mask)
         _put(self._posture, start, mask)
         for live in (engine.qvel, engine.ctrl, engine.warmstart, self._closing):
             _put(live, torch.zeros_like(live), mask)
-        engine.refresh()
+
+    def _begin_where_done(self) -> tuple[Tensor, ...]:
+        self._start_episodes(self._done, self._next_seed)
+        return ()
 
     def step(self, action: Tensor) -> Step:
         """See `VectorEnv`.
 
         Raises:
-            CaliperError: an action of the wrong shape, or a world lost contacts to a full buffer.
+            CaliperError: an action of the wrong shape.
         """
         if action.shape != (self.num_envs, self.action_dim):
             want, got = (self.num_envs, self.action_dim), tuple(action.shape)
             raise CaliperError(f"action has shape {got}; {self.controller} in {want[0]} worlds takes {want}")
-        self._action.zero_()
         self._action[:, : self.action_dim - 1] = action[:, :-1]
         self._action[:, 6] = action[:, -1]
         self.engine.advance(self._substeps)
+        success, truncated, done, reward, self.final_state, proprio = self._judge()
+        final_obs = obs = Obs(self._pixels(), proprio)
+        # A CPU looks before it works; a GPU would have to be waited for, and does the work of a reset masked.
+        if self.device.type != "cpu" or bool(done.any()):
+            self._begin()
+            self.engine.refresh()
+            obs = Obs(self._pixels(done), self._proprio())
+        return Step(obs, reward, success, truncated, final_obs, success)
+
+    def _outcome(self) -> tuple[Tensor, ...]:
+        """What the last control step led to: success, time-out, either, reward, state, proprioception."""
+        self.steps += 1
+        success = self.task.success(self.object_pos, self.grip_pos)
+        truncated = (self.steps >= self.horizon) & ~success
+        self._done.copy_(success | truncated)
+        return success, truncated, self._done.clone(), success.float(), self.get_state(), self._proprio()
+
+    def check(self) -> None:
+        """See `VectorEnv`."""
         if bool(self.engine.overflow().any()):
             raise CaliperError(
                 "a world lost contacts to a full buffer; raise CONTACTS in caliper.envs.engines.warp"
             )
-        self.steps = self.steps + 1
-        success = self.task.success(self.object_pos, self.grip_pos)
-        truncated = (self.steps >= self.horizon) & ~success
-        done = success | truncated
-        self.final_state = self.get_state()
-        final_obs = obs = self.observe()
-        if bool(done.any()):
-            self._restart(done)
-            obs = self._observe(done, final_obs)
-        return Step(obs, success.float(), success, truncated, final_obs, success)
 
     def observe(self) -> Obs:
         """See `VectorEnv`."""
-        return self._observe(None, None)
+        return Obs(self._pixels(), self._proprio())
 
-    def _observe(self, changed: Tensor | None, before: Obs | None) -> Obs:
-        """The observation now; pictures are drawn anew only for worlds that changed since `before`."""
-        grip = (self.grip_pos - torch.as_tensor(GRIP_CENTRE, device=self.device)) / GRIP_SCALE
+    def _proprio(self) -> Tensor:
+        grip = (self.grip_pos - self._grip_centre) / GRIP_SCALE
         columns = self.grip_mat[:, :, :2].transpose(1, 2).reshape(-1, 6)
         fingers = self.engine.qpos[:, self._fingers] / FINGER_SCALE
-        proprio = torch.cat([grip, columns, fingers], dim=1).float()
+        return torch.cat([grip, columns, fingers], dim=1).float()
+
+    def _pixels(self, changed: Tensor | None = None) -> Tensor:
+        """The policy's pictures now; drawn anew only where `changed` since the last."""
         if not self.spec.cameras:
             shape = (self.num_envs, 0, 3, self.spec.size, self.spec.size)
-            return Obs(torch.zeros(shape, dtype=torch.uint8, device=self.device), proprio)
-        out = before.pixels.clone() if before is not None else None
-        return Obs(self._renderer(self.spec.cameras, self.spec.size).render(out, changed), proprio)
+            return torch.zeros(shape, dtype=torch.uint8, device=self.device)
+        return self._renderer(self.spec.cameras, self.spec.size).render(changed)
 
     def _renderer(self, cameras: tuple[str, ...], size: int) -> Renderer:
         if (cameras, size) not in self._renderers:
@@ -258,8 +277,8 @@ class SimEnv(VectorEnv):
         """See `VectorEnv`."""
         for name, live in self._live().items():
             live.copy_(state[name])
-        self.seeds, self.steps = state["seeds"].clone(), state["steps"].clone()
-        self._next_seed = state["next_seed"].clone()
+        for name, live in (("seeds", self.seeds), ("steps", self.steps), ("next_seed", self._next_seed)):
+            live.copy_(state[name])
         self.engine.refresh()
 
 

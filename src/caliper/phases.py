@@ -148,6 +148,7 @@ class Phases:
         step = self.env.step(action)
         self.plan.drop(step.terminated | step.truncated)
         outcomes = self.open_episodes.push(obs, action, step, self.sampler.online)
+        self.env.check()  # here, where `push` has just waited for the device
         if outcomes:
             solved = {"collect/success": sum(outcomes) / len(outcomes)}
             self.log.log("online", self.counters.env_steps + len(action), self.counters.updates, solved)

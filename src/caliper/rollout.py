@@ -108,6 +108,7 @@ def run_episodes(
                 step = env.step(action)
                 done = (step.terminated | step.truncated).tolist()
                 success = step.success.tolist()
+                env.check()
                 for i in running:
                     trajectories[i].records.append(rows[i])
                     if done[i]:

@@ -64,6 +64,9 @@ class CountingEnv(VectorEnv):
         self.shown = torch.where(terminated | truncated, self.shown // 100 * 100 + 100, self.shown)
         return Step(self.observe(), terminated.float(), terminated, truncated, final, terminated)
 
+    def check(self) -> None:
+        pass
+
     def observe(self) -> Obs:
         now = frames(self.shown)
         self.buffer.pixels.copy_(now.pixels)
