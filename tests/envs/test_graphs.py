@@ -12,7 +12,7 @@ from tests.envs.conftest import same_obs, worlds
 def _add_while_small(x: wp.array[float], y: wp.array[float]):
     i = wp.tid()
     if x[i] < 2.5:
-        wp.atomic_add(x, i, y[i])
+        x[i] = x[i] + y[i]  # type: ignore[index]  # Warp's own typing takes kernels for plain Python
 
 
 def test_every_call_does_the_work_once():
