@@ -7,6 +7,9 @@ import warp as wp
 
 # A library prints no banner and no compile times; `caliper doctor` tells what Warp found.
 wp.config.log_level = wp.LOG_ERROR
+# Machine code for the very GPU, which is what `caliper doctor --precompile` makes ahead. Left alone,
+# Warp takes PTX for an older one if the driver is newer than its own CUDA; without a choice it still does.
+wp.config.cuda_output = "cubin"
 
 
 def _start_warp() -> None:

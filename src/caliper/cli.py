@@ -27,6 +27,7 @@ HELP = {
     "collect": ("record the scripted expert", "task=pick_place_can data.episodes=1000"),
     "inspect": ("tell what a dataset holds and whether it fits", "FILE"),
     "tasks": ("list tasks, agents, encoders, engines and presets", ""),
+    "doctor": ("tell what is missing here; compile a GPU's kernels ahead", "[--precompile sm_90 task=lift]"),
 }
 KEYS = """Every key of a run can follow: groups (task=, agent=, encoder=, sim=, preset=) and values (seed=1,
 online.env_steps=50000, agent.conservative_weight=1). All of them: caliper train --cfg
@@ -72,7 +73,7 @@ def _usage() -> str:
 def _verb_usage(verb: str) -> str:
     what, words = HELP[verb]
     choices = "".join(f"  {group + '=':9} {' '.join(_choices(group))}\n" for group in GROUPS)
-    more = f"\n{KEYS}\n{choices}" if verb in ("train", "sweep", "collect") else ""
+    more = f"\n{KEYS}\n{choices}" if verb in ("train", "sweep", "collect", "doctor") else ""
     return f"caliper {verb}: {what}\n\n  caliper {verb} {words}\n{more}"
 
 
@@ -164,6 +165,24 @@ def _tasks(words: list[str]) -> None:
         print(f"{group:8} {' '.join(_choices(group))}")
 
 
+def _doctor(words: list[str]) -> None:
+    if "--precompile" in words:
+        from caliper.config import compose
+        from caliper.precompile import precompile
+
+        at = words.index("--precompile")
+        if not (arch := words[at + 1 : at + 2]):
+            raise CaliperError("name the GPU's architecture: caliper doctor --precompile sm_90")
+        print(precompile(compose(words[:at] + words[at + 2 :]), arch[0]))
+        return
+    from caliper.doctor import doctor
+
+    if words:
+        raise CaliperError(f"caliper doctor takes no '{words[0]}' without --precompile")
+    if not doctor():
+        sys.exit(1)
+
+
 def _folder(words: list[str]) -> tuple[Path, list[str]]:
     if not words or ("=" in words[0] and not Path(words[0]).is_dir()):
         raise CaliperError("name the run folder first, such as: caliper render runs/demo")
@@ -190,4 +209,5 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "collect": _collect,
     "inspect": _inspect,
     "tasks": _tasks,
+    "doctor": _doctor,
 }
