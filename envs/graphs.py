@@ -67,7 +67,8 @@ class WarpGraph:
             with recording:
                 self._function()
             return recording.graph
-        side = torch.cuda.Stream(wp.device_to_torch(self._device))  # the default stream cannot be recorded  # type: ignore[no-untyped-call]  # torch's
+        # The default stream cannot be recorded.
+        side = torch.cuda.Stream(wp.device_to_torch(self._device))  # type: ignore[no-untyped-call]  # torch's
         with torch.cuda.stream(side), scope(self._device):
             recording = wp.ScopedCapture(stream=stream(self._device), force_module_load=False)
             with recording:
