@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Everything that needs a CUDA device, in one go and in under 9 minutes, without a network: what is installed, the tests
+# marked gpu, the three GPU benchmarks, and a short full run of pick_place_can. A part that fails doesn't stop the others.
+#
+#   benchmarks/gpu_check.sh OUT             logs, JSON results, the run's curve, video and report go to OUT
+#   DEVICE=cpu benchmarks/gpu_check.sh OUT  the same on Warp's CPU device, with tiny sizes
+#
+# PYTHON names the interpreter (python by default); it must be able to import caliper.
+set -uo pipefail
+OUT=$(mkdir -p "${1:?name a folder for the results}" && cd "$1" && pwd)
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python} DEVICE=${DEVICE:-cuda}
+failed=()
+
+part() { # NAME SECONDS COMMAND...: its output goes to OUT/NAME.log, and its end to the screen
+  local name=$1 limit=$2 start=$SECONDS status=0
+  shift 2
+  timeout "$limit" "$@" >"$OUT/$name.log" 2>&1 || status=$?
+  echo "== $name: status $status, $((SECONDS - start)) s"
+  tail -n 3 "$OUT/$name.log" | cut -c1-600
+  [ "$status" = 0 ] || failed+=("$name")
+}
+
+if [ "$DEVICE" = cuda ]; then
+  bench=() tests=(-m gpu)
+  run=(sim.device=cuda data.episodes=256 offline.clone_updates=1000 offline.updates=3000 offline.eval_every=1500
+    agent.actor_start=1000 online.env_steps=25600 online.utd=0.125 online.eval_every=12800)
+else
+  bench=(--quick --device cpu) tests=(-m "not gpu and not slow" tests/envs/test_graphs.py)
+  run=(sim.device=cpu encoder=conv_tiny task.size=16 "task.cameras=[agentview]" task.horizon=3 data.episodes=2 data.num_envs=2
+    batch_size=4 offline.clone_updates=2 offline.updates=2 agent.actor_start=1 online.num_envs=2 online.env_steps=8
+    online.warmup_steps=2 online.capacity=100 evaluation.num_envs=2 evaluation.episodes=2 evaluation.final_episodes=2
+    video.episodes=1 video.size=64)
+fi
+part doctor 20 "$PYTHON" -m caliper doctor
+part tests 100 "$PYTHON" -m pytest -q -p no:cacheprovider "${tests[@]}"
+part sim_gpu 110 "$PYTHON" benchmarks/sim_gpu.py "${bench[@]}"
+part replay_gpu 50 "$PYTHON" benchmarks/replay_gpu.py "${bench[@]}"
+part learner_gpu 80 "$PYTHON" benchmarks/learner_gpu.py "${bench[@]}"
+part run 170 "$PYTHON" -m caliper train preset=pick_place_can_gpu run_dir="$OUT/run" log.wandb=disabled "${run[@]}"
+cp benchmarks/results/*_gpu.json "$OUT/" 2>/dev/null
+cp "$OUT"/run/{report.html,metrics.csv} "$OUT"/run/plots/learning_curve.png "$OUT"/run/videos/rollouts.mp4 "$OUT/" 2>/dev/null
+echo "== all in $SECONDS s; failed: ${failed[*]:-none}; results in $OUT"
+[ ${#failed[@]} = 0 ]

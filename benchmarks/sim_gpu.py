@@ -1,0 +1,127 @@
+"""Environment steps per second of `pick_place_can`, two 64x64 cameras: MuJoCo Warp worlds against the CPU engine.
+
+OSC_POSE at 20 Hz, so 25 physics steps under fresh torques, outcome, masked reset and pictures for each step;
+random actions; nothing waits for the device. The peer is the same environment on `mujoco.batch` with all the
+machine's cores. Where the time goes is measured by doing each part alone, as often, on the same worlds.
+
+    python benchmarks/sim_gpu.py                         # 256, 1024 and 4096 worlds; writes results/sim_gpu.json
+    python benchmarks/sim_gpu.py --quick                 # 256 worlds, few steps, writes nothing
+    python benchmarks/sim_gpu.py --quick --device cpu    # the same code on Warp's CPU device, 4 worlds
+"""
+
+import argparse
+import ctypes
+import os
+import time
+
+import torch
+import warp as wp
+from _common import report  # type: ignore[import-not-found]  # beside this script
+
+from caliper.envs.graphs import WarpGraph
+from caliper.envs.sim import SimEnv
+
+TASK, CAMERAS, SIZE, HORIZON = "pick_place_can", ("agentview", "robot0_eye_in_hand"), 64, 200
+
+
+def make(n, sim, device):
+    return SimEnv(TASK, n, sim=sim, device=device, cameras=CAMERAS, size=SIZE, horizon=HORIZON)
+
+
+def milliseconds(work, repeats, device):
+    """Time of one call, from a device at rest to a device at rest."""
+    for _ in range(2):  # the first loads the kernels, the second records them
+        work()
+    synchronise(device)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    synchronise(device)
+    return 1e3 * (time.perf_counter() - start) / repeats
+
+
+def synchronise(device):
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def nodes(graph):
+    """Nodes of a recorded CUDA graph, its loops counted as one each; None on a CPU."""
+    if graph is None or not graph.device.is_cuda:
+        return None
+    count = ctypes.c_size_t()
+    status = ctypes.CDLL("libcuda.so.1").cuGraphGetNodes(graph.graph, None, ctypes.byref(count))
+    return count.value if status == 0 else None
+
+
+def measure(n, device, repeats):
+    """Milliseconds of a whole control step of n worlds and of its parts, and what it takes."""
+    env = make(n, "warp", device)
+    engine, substeps = env.engine, env._substeps
+    action = 2 * torch.rand(64, n, env.action_dim, device=device) - 1
+    turn = iter(range(1 << 30))
+
+    def torques():
+        engine.controller.set_goal()
+        for _ in range(substeps):
+            engine.controller.apply()
+
+    parts = {
+        "whole step": lambda: env.step(action[next(turn) % 64]),
+        "physics and controller": lambda: engine.advance(substeps),
+        "controller alone": WarpGraph(torques, engine.wp_device),
+        "pictures": lambda: env._pixels(),
+        "reset": lambda: (env._begin(), engine.refresh()),
+    }
+    row = {name: round(milliseconds(work, repeats, device), 3) for name, work in parts.items()}
+    env.check()
+    row["steps per second"] = round(1e3 * n / row["whole step"], 1)
+    row["nodes of the physics graph"] = nodes(engine._advance[substeps]._graph)
+    if device == "cuda":
+        row["GiB in use"] = round((torch.cuda.mem_get_info()[1] - torch.cuda.mem_get_info()[0]) / 2**30, 2)
+    return row
+
+
+def cpu_engine(repeats):
+    """Steps per second of the CPU engine with every core; None where Warp has no compiler for the CPU."""
+    n = 4 * len(os.sched_getaffinity(0))
+    try:
+        env = make(n, "batch", "cpu")
+    except RuntimeError as error:
+        print(f"the CPU engine cannot run here: {str(error).splitlines()[0]}")
+        return None
+    action = 2 * torch.rand(n, env.action_dim) - 1
+    return round(1e3 * n / milliseconds(lambda: env.step(action), repeats, "cpu"), 1)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="under 50 s; writes no result")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    args = parser.parse_args()
+    worlds = [256] if args.quick else [256, 1024, 4096]
+    if args.device == "cpu":
+        worlds = [4]
+    rows = {}
+    for n in worlds:
+        rows[n] = measure(n, args.device, 3 if args.quick else 20)
+        print(f"{n} worlds: {rows[n]}", flush=True)
+    peer = cpu_engine(3 if args.quick else 20)
+    ours = max(row["steps per second"] for row in rows.values())
+    device = torch.cuda.get_device_name() if args.device == "cuda" else "Warp's CPU device"
+    report(
+        "sim_gpu",
+        ours=ours,
+        peer=peer,
+        ratio=round(ours / peer, 2) if peer else None,
+        unit=f"environment steps per second of {TASK}, two {SIZE}x{SIZE} cameras",
+        packages=("mujoco", "mujoco-warp", "warp-lang", "torch"),
+        quick=args.quick or args.device == "cpu",
+        device=device,
+        warp_cuda=".".join(map(str, wp.get_cuda_toolkit_version() or ())) or None,
+        worlds=rows,
+    )
+
+
+if __name__ == "__main__":
+    main()
