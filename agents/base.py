@@ -55,7 +55,10 @@ class AgentConfig:
 
 
 class Agent(nn.Module):
-    """Tensors in, tensors out. A sub-class makes networks in `build` and names their optimisers in `groups`.
+    """Tensors in, tensors out.
+
+    A sub-class makes networks in `build`, names their optimisers in `groups` and their losses in `losses`.
+    What changes between updates without being a tensor is the business of `begin` and `phase`.
 
     Attributes:
         config: the agent's keys.

@@ -71,7 +71,7 @@ class CompiledLearner(EagerLearner):
             with torch._dynamo.config.patch(trace_autograd_ops=True):
                 gradients, info = self._compiled(batch, agent.draw(batch, Noise()))
         except torch._dynamo.exc.TorchDynamoException as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = " ".join(str(error).split("\n\n")[0].split())
             raise CaliperError(
                 f"learner=compile cannot compile the update ({reason}); install a C++ compiler "
                 "(apt-get install g++), or use learner=eager"
