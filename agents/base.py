@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -55,7 +55,10 @@ class AgentConfig:
 
 
 class Agent(nn.Module):
-    """Tensors in, tensors out. A sub-class makes networks in `build` and names their optimisers in `groups`.
+    """Tensors in, tensors out.
+
+    A sub-class makes networks in `build`, names their optimisers in `groups` and their losses in `losses`.
+    What changes between updates without being a tensor is the business of `begin` and `phase`.
 
     Attributes:
         config: the agent's keys.
@@ -99,6 +102,9 @@ class Agent(nn.Module):
         self.online = False
         self.build(make_encoder)
         self.to(device)
+        if self.device.type == "cuda":
+            # As the images are: weights in another layout would be converted at every convolution.
+            self.to(memory_format=torch.channels_last)
         self.optimizers = {name: self.optimizer(*group) for name, group in self.groups().items()}
         self.generator = torch.Generator(self.device).manual_seed(seed)
 
@@ -123,7 +129,33 @@ class Agent(nn.Module):
 
     def update(self, batch: Batch, noise: Noise | None = None) -> Info:
         """One training step on b transitions; returns detached 0-d tensors by name, on the device."""
+        self.begin()
+        return self.learn(batch, noise or Noise())
+
+    def begin(self) -> None:
+        """The host's part of an update, before the device's: counting, and what follows from the counters."""
+
+    def phase(self) -> tuple[bool, ...]:
+        """What decides which operations the device's part makes: as long as it stays, so do they."""
+        return (self.online,)
+
+    def learn(self, batch: Batch, noise: Noise) -> Info:
+        """The device's part of an update: it waits for nothing, and a CUDA graph can hold it."""
+        losses, info = self.losses(batch, noise)
+        info |= self.descend(losses)
+        self.follow()
+        return {name: value.detach() for name, value in info.items()}
+
+    def losses(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], Info]:
+        """Losses by the name of the optimiser that descends them, and metrics."""
         raise NotImplementedError
+
+    def draw(self, batch: Batch, noise: Noise) -> Noise:
+        """Draws ahead what `losses` would draw, in the same order: a compiler cannot see a generator."""
+        return replace(noise, shift=self.offsets(batch.obs, noise.shift))
+
+    def follow(self) -> None:
+        """Moves what follows the trained networks once these have stepped."""
 
     def clone(self, batch: Batch) -> Info:
         """One step of behaviour cloning of the actor alone."""
@@ -157,28 +189,38 @@ class Agent(nn.Module):
         Returns:
             the gradient norms, as "<name>/grad_norm".
         """
-        info = {}
         for name, loss in losses.items():
-            params = [p for group in self.optimizers[name].param_groups for p in group["params"]]
             self.optimizers[name].zero_grad(set_to_none=True)
-            torch.autograd.backward(loss, inputs=params)
-            info[f"{name}/grad_norm"] = nn.utils.get_total_norm(
-                [p.grad for p in params if p.grad is not None]
-            )
-        for name in losses:
+            torch.autograd.backward(loss, inputs=self.trained(name))
+        return self.step(losses)
+
+    def step(self, names: Iterable[str]) -> Info:
+        """Steps the named optimisers along the gradients that their parameters have; returns the norms."""
+        info = {}
+        for name in names:
+            gradients = [p.grad for p in self.trained(name) if p.grad is not None]
+            info[f"{name}/grad_norm"] = nn.utils.get_total_norm(gradients)
+        for name in names:
             self.optimizers[name].step()
         return info
 
+    def trained(self, name: str) -> list[nn.Parameter]:
+        """The parameters of an optimiser."""
+        return [p for group in self.optimizers[name].param_groups for p in group["params"]]
+
     def augment(self, obs: Obs, offsets: Tensor | None) -> Obs:
         """The observations with each sample's images shifted at random, all its views alike."""
+        offsets = self.offsets(obs, offsets)
+        return obs if offsets is None else replace(obs, pixels=random_shift(obs.pixels, offsets))
+
+    def offsets(self, obs: Obs, given: Tensor | None) -> Tensor | None:
+        """Image shifts (b, 2): the given ones, or a new draw; None where nothing is to be shifted."""
         pad = self.config.shift_pad
         if not pad or not obs.pixels.shape[1]:
-            return obs
-        if offsets is None:
-            offsets = torch.randint(
-                -pad, pad + 1, (len(obs), 2), generator=self.generator, device=self.device
-            )
-        return replace(obs, pixels=random_shift(obs.pixels, offsets))
+            return None
+        if given is not None:
+            return given
+        return torch.randint(-pad, pad + 1, (len(obs), 2), generator=self.generator, device=self.device)
 
     def normal(self, given: Tensor | None, b: int, k: int) -> Tensor:
         """Standard normal noise (b, k, a): the given one, or a new draw."""

@@ -32,13 +32,12 @@ class BC(Agent):
         loss = clone_loss(pi, action, self.config.clone_loss).mean()
         return loss, {"actor/loss": loss, "actor/clone_loss": loss}
 
-    def update(self, batch: Batch, noise: Noise | None = None) -> Info:
-        """See `Agent.update`."""
+    def losses(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], Info]:
+        """See `Agent.losses`."""
         with self.autocast():
-            pi = self.actor(self.augment(batch.obs, noise.shift if noise else None))
+            pi = self.actor(self.augment(batch.obs, noise.shift))
         loss, info = self.actor_loss(pi, batch.action)
-        info |= self.descend({"actor": loss})
-        return {name: value.detach() for name, value in info.items()}
+        return {"actor": loss}, info
 
     def clone(self, batch: Batch) -> Info:
         """See `Agent.clone`."""

@@ -14,7 +14,7 @@ W becomes W * clip(exp(log_w), 0, 1e6), the difference is taken minus `gap`, and
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from caliper.agents.base import Info, Noise
 from caliper.agents.nets import MakeEncoder
 from caliper.agents.sac import SAC, Encoded, SACConfig
+from caliper.types import Batch
 
 
 class CQL(SAC):
@@ -114,6 +115,16 @@ class CQL(SAC):
         )
         loss = td + conservative
         return loss, info | more | {"critic/loss": loss}
+
+    def draw(self, batch: Batch, noise: Noise) -> Noise:
+        """See `Agent.draw`."""
+        b, k = len(batch), self.config.n_actions
+        return replace(
+            super().draw(batch, noise),
+            eps_cur=self.normal(noise.eps_cur, b, k),
+            eps_next=self.normal(noise.eps_next, b, k),
+            rand=self.uniform(noise.rand, b, k),
+        )
 
 
 @dataclass(kw_only=True)

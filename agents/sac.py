@@ -27,7 +27,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -62,6 +62,7 @@ class SAC(Agent):
 
     has_critic = True
     config: SACConfig
+    clone_weight: Tensor
 
     def build(self, make_encoder: MakeEncoder) -> None:
         """See `Agent.build`."""
@@ -89,6 +90,9 @@ class SAC(Agent):
         self.log_alpha = nn.Parameter(torch.tensor(log_alpha))
         self.target_entropy = -float(self.action_dim) if cfg.target_entropy is None else cfg.target_entropy
         self.updates = self.online_updates = 0
+        self.cloning = False  # whether Q is kept out of the actor's loss now
+        # On the device: a captured update reads it anew each time. No part of a checkpoint, being derived.
+        self.register_buffer("clone_weight", torch.tensor(float(cfg.bc_weight)), persistent=False)
 
     def groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
         """See `Agent.groups`."""
@@ -111,13 +115,13 @@ class SAC(Agent):
         q = self.critic(x.features.detach(), action).amin(0)  # (b, 1)
         entropy_term = (self.log_alpha.detach().exp() * log_pi).mean()
         clone = clone_loss(x.pi, x.batch.action, self.config.clone_loss)  # (b,)
-        if self.config.clone_better_only and self.updates >= self.config.actor_start:
+        if self.config.clone_better_only and not self.cloning:
             clone = clone * (x.batch.mc_return > q.detach()[:, 0])
         clone = clone.mean()
-        if self.updates < self.config.actor_start:
+        if self.cloning:
             loss = entropy_term + clone
         elif self.config.bc_weight or self.config.bc_weight_online:
-            loss = entropy_term - q.mean() / q.abs().mean().detach() + self.bc_weight() * clone
+            loss = entropy_term - q.mean() / q.abs().mean().detach() + self.clone_weight * clone
         else:
             loss = entropy_term - q.mean()
         info = {"actor/loss": loss, "actor/entropy": -log_pi.mean(), "actor/clone_loss": clone}
@@ -145,12 +149,22 @@ class SAC(Agent):
         loss, info = self.td_loss(self.critic(x.features, x.batch.action[:, None])[..., 0], target)
         return loss, info | {"critic/loss": loss}
 
-    def update(self, batch: Batch, noise: Noise | None = None) -> Info:
-        """See `Agent.update`."""
-        noise = noise or Noise()
+    def begin(self) -> None:
+        """See `Agent.begin`."""
         if self.config.critic_from_clone and self.updates == 0:
             self.critic.start_from(self.actor.encoder)
             self.target_critic.start_from(self.actor.encoder)
+        self.cloning = self.updates < self.config.actor_start
+        self.clone_weight.fill_(self.bc_weight())
+        self.updates += 1
+        self.online_updates += self.online
+
+    def phase(self) -> tuple[bool, ...]:
+        """See `Agent.phase`."""
+        return (*super().phase(), self.cloning)
+
+    def losses(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], Info]:
+        """See `Agent.losses`."""
         with self.autocast():
             x = self.encode(batch, noise)
             action, log_pi = x.pi.sample(self.normal(noise.eps_pi, len(batch), 1))
@@ -161,12 +175,22 @@ class SAC(Agent):
         if self.config.autotune_entropy:
             losses["temperature"], more = self.temperature_loss(log_pi)
             info |= more
-        info |= self.descend(losses)
+        return losses, info
+
+    def draw(self, batch: Batch, noise: Noise) -> Noise:
+        """See `Agent.draw`."""
+        b, k = len(batch), self.config.n_target_actions
+        return replace(
+            super().draw(batch, noise),
+            shift_next=self.offsets(batch.next_obs, noise.shift_next),
+            eps_pi=self.normal(noise.eps_pi, b, 1),
+            eps_target=self.normal(noise.eps_target, b, k),
+        )
+
+    def follow(self) -> None:
+        """See `Agent.follow`."""
         polyak(list(self.target_critic.parameters()), list(self.critic.parameters()), self.config.tau)
         self.average()
-        self.updates += 1
-        self.online_updates += self.online
-        return {name: value.detach() for name, value in info.items()}
 
     def encode(self, batch: Batch, noise: Noise) -> Encoded:
         """Shifts the images at random and runs each network's encoder once."""

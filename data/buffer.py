@@ -137,12 +137,14 @@ class ReplayBuffer:
         )
         self._episodes.append((t + 1, m))
 
-    def sample(self, b: int, generator: torch.Generator) -> Batch:
+    def sample(self, b: int, generator: torch.Generator, captured: bool = False) -> Batch:
         """Draws b transitions uniformly, with replacement, without waiting for the device.
 
         Args:
             b: batch size.
             generator: source of randomness, on the buffer's device.
+            captured: whether a CUDA graph may hold the draw. Then other transitions are drawn from the same
+                generator: their number is not a constant but read on the device, at every replay anew.
 
         Raises:
             CaliperError: the buffer is empty.
@@ -151,7 +153,11 @@ class ReplayBuffer:
             raise CaliperError(
                 "the replay buffer is empty; fill it with a dataset or with at least one episode"
             )
-        drawn = torch.randint(len(self), (b,), generator=generator, device=self.device)
+        # A remainder of 62 random bits favours low numbers by less than one part in 2**30.
+        high = 1 << 62 if captured else len(self)
+        drawn = torch.randint(high, (b,), generator=generator, device=self.device)
+        if captured:
+            drawn %= self._transitions.extent[1]
         row = self._transitions.slots(drawn)  # (b,)
         columns = {name: column.index_select(0, row) for name, column in self._transitions.columns.items()}
         frame = columns["frame"]

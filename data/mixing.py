@@ -39,16 +39,17 @@ class MixedSampler:
         ratio = self.ratio if self.ratio >= 0 else sizes[0] / sum(sizes)
         return int(b * ratio), b - int(b * ratio)
 
-    def sample(self, b: int, generator: torch.Generator) -> Batch:
+    def sample(self, b: int, generator: torch.Generator, captured: bool = False) -> Batch:
         """Draws a batch; its offline part comes first.
 
         Args:
             b: batch size.
             generator: source of randomness, on the buffers' device.
+            captured: see `ReplayBuffer.sample`; holds as long as `split` gives the same two numbers.
 
         Raises:
             CaliperError: both buffers are empty.
         """
         counts = zip((self.offline, self.online), self.split(b), strict=True)
-        parts = [buffer.sample(count, generator) for buffer, count in counts if count]
+        parts = [buffer.sample(count, generator, captured) for buffer, count in counts if count]
         return parts[0] if len(parts) == 1 else Batch.cat(parts)

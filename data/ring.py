@@ -16,12 +16,21 @@ def row_bytes(layout: Layout) -> int:
 
 
 class Ring:
-    """Columns of equal length whose rows are appended at the head and dropped at the tail, oldest first."""
+    """Columns of equal length whose rows are appended at the head and dropped at the tail, oldest first.
+
+    Attributes:
+        capacity: rows there is room for.
+        tail: where the oldest row is.
+        count: rows in use.
+        extent: int64 (2,), tail and count on the device, where a captured CUDA graph reads them anew.
+        columns: the rows, by column name.
+    """
 
     def __init__(self, capacity: int, layout: Layout, device: torch.device) -> None:
         self.capacity = capacity
         self.tail = 0
         self.count = 0
+        self.extent = torch.zeros(2, dtype=torch.int64, device=device)
         self.columns = {
             name: torch.empty((capacity, *shape), dtype=dtype, device=device)
             for name, (shape, dtype) in layout.items()
@@ -30,7 +39,7 @@ class Ring:
 
     def slots(self, order: Tensor) -> Tensor:
         """Where the rows are that arrived as number `order`, counted from the oldest."""
-        return (order + self.tail) % self.capacity
+        return (order + self.extent[0]) % self.capacity
 
     def push(self, rows: dict[str, Tensor]) -> None:
         """Appends rows; the caller has made room."""
@@ -41,6 +50,7 @@ class Ring:
             column[head : head + before_wrap] = values[:before_wrap]
             column[: length - before_wrap] = values[before_wrap:]
         self.count += length
+        self.extent[1] += length
 
     def drop(self, length: int) -> None:
         """Forgets the oldest rows."""
@@ -49,6 +59,8 @@ class Ring:
         self._forget(0, length - before_wrap)
         self.tail = (self.tail + length) % self.capacity
         self.count -= length
+        self.extent[0].fill_(self.tail)
+        self.extent[1] -= length
 
     def used(self) -> dict[str, Tensor]:
         """Copies of the rows on the CPU, oldest first."""

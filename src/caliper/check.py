@@ -15,6 +15,7 @@ from caliper.config import RunConfig
 from caliper.encoders import ENCODERS
 from caliper.envs.controller import action_dim
 from caliper.envs.sim import SIMS, task_scene
+from caliper.learner import LEARNERS
 from caliper.types import CaliperError
 from caliper.worlds import COLLECT_SEEDS, COLLECT_STRIDE, make_agent, reward_config
 
@@ -50,6 +51,7 @@ def check(config: RunConfig) -> None:
         )
     if config.log.wandb not in WANDB:
         raise CaliperError(f"log.wandb={config.log.wandb} is not known; choose one of: {', '.join(WANDB)}")
+    _check_learner(config)
     if (agent := config.agent.get("name")) in AGENTS:
         _check_types("agent", config.agent, get_type_hints(AGENTS[agent][1]))
     if (encoder := config.encoder.get("name")) in ENCODERS:
@@ -103,6 +105,15 @@ def _check_device(config: RunConfig) -> None:
     if kind == "cuda" and not torch.cuda.is_available():
         raise CaliperError(
             f"sim.device={sim.device}, but torch sees no GPU; use sim=batch, or sim.device=cpu"
+        )
+
+
+def _check_learner(config: RunConfig) -> None:
+    if config.learner not in LEARNERS:
+        raise CaliperError(f"learner={config.learner} is unknown; choose one of: {', '.join(LEARNERS)}")
+    if config.learner == "graph" and torch.device(config.sim.device).type != "cuda":
+        raise CaliperError(
+            f"learner=graph needs a GPU, but sim.device={config.sim.device}; use learner=eager, or sim=warp"
         )
 
 

@@ -117,6 +117,7 @@ class RunConfig:
     seed: int = 0
     threads: int | None = None  # CPU threads; null: one per core
     batch_size: int = 256
+    learner: str = "eager"  # eager | compile (torch.compile) | graph (each update one CUDA graph; GPU alone)
     agent: dict[str, Any] = MISSING
     encoder: dict[str, Any] = MISSING
     task: TaskConfig = field(default_factory=TaskConfig)

@@ -20,6 +20,7 @@ from caliper.data.mixing import MixedSampler
 from caliper.data.open_episodes import OpenEpisodes
 from caliper.envs.base import VectorEnv
 from caliper.evaluate import evaluate, write_evaluation
+from caliper.learner import LEARNERS, EagerLearner
 from caliper.log import RunLog
 from caliper.progress import bar
 from caliper.rollout import Plan
@@ -58,6 +59,7 @@ class Phases:
         generator: draws the batches.
         log: takes the metrics.
         check_stop: called wherever the run can stop; raises InterruptedRunError when it shall.
+        learner: makes the updates.
     """
 
     config: RunConfig
@@ -72,7 +74,12 @@ class Phases:
     log: RunLog
     check_stop: Callable[[], None]
     counters: Counters = field(default_factory=Counters)
+    learner: EagerLearner = field(init=False)
     _saved: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        make = LEARNERS[self.config.learner]
+        self.learner = make(self.agent, self.sampler, self.config.batch_size, self.generator)
 
     def run(self) -> None:
         """Both phases from wherever the counters are.
@@ -102,7 +109,7 @@ class Phases:
         with bar(total, "clone", "update", count.cloned) as shown:
             while count.cloned < total:
                 self._pause()
-                info = self.agent.clone(self.sampler.sample(self.config.batch_size, self.generator))
+                info = self.learner.clone()
                 count.cloned += 1
                 shown.update()
                 if count.cloned % self.config.log.every == 0:
@@ -155,7 +162,7 @@ class Phases:
         return step.obs
 
     def _update(self, phase: str) -> None:
-        info = self.agent.update(self.sampler.sample(self.config.batch_size, self.generator))
+        info = self.learner.update()
         self.counters.updates += 1
         if self.counters.updates % self.config.log.every == 0:
             self.log.log(phase, self.counters.env_steps, self.counters.updates, info)

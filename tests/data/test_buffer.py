@@ -148,3 +148,15 @@ def test_refusals(generator):
         make_buffer(capacity=10**13)
     with pytest.raises(ValueError, match="2 actions need 3 frames"):
         buffer.add_episode(frames(torch.arange(2)), torch.zeros(2, 2), torch.zeros(2), False)
+
+
+def test_a_draw_that_a_graph_may_hold_is_uniform_over_what_is_stored():
+    # 16 rows in a ring that has wrapped: 16,000 draws give each 1,000, with a standard deviation of 31
+    buffer = make_buffer(20)
+    for first in (0, 100, 200):
+        add(buffer, first, 8)
+    g = torch.Generator().manual_seed(0)
+    drawn = numbers(buffer.sample(16_000, g, captured=True).obs)
+    found, counts = drawn.unique(return_counts=True)
+    assert found.tolist() == [*range(100, 108), *range(200, 208)]
+    assert (counts - 1000).abs().max() < 5 * 31

@@ -1,0 +1,69 @@
+"""On a GPU: the captured update against the same updates made one operation after the other."""
+
+import copy
+
+import pytest
+import torch
+
+from caliper.learner import WARM_UPS, EagerLearner, GraphLearner
+from tests.caliper.learners import LEVERS, course, make, weights
+
+pytestmark = pytest.mark.gpu
+
+
+def on_gpu(learner, updates, **keys):
+    """Metrics of so many updates, cloned, and the learner."""
+    learner = make(learner, device="cuda", **keys)
+    return [{k: v.clone() for k, v in learner.update().items()} for _ in range(updates)], learner
+
+
+class NeverCaptured(GraphLearner):
+    def _aside(self, work):
+        self._warm = 0
+        return super()._aside(work)
+
+
+def assert_close(first, second):
+    """To one part in a thousand: a GPU adds in any order, and Adam steps along however small a gradient."""
+    assert first.keys() == second.keys()
+    for name in first:
+        assert second[name].item() == pytest.approx(first[name].item(), rel=1e-3, abs=1e-3), name
+
+
+@pytest.mark.parametrize("keys", [{}, LEVERS, {"encoder": "impala"}, {"precision": "bfloat16"}])
+def test_a_graph_agrees_with_the_updates_one_by_one(keys):
+    captured, learner = on_gpu(GraphLearner, 10, **keys)
+    plain, other = on_gpu(NeverCaptured, 10, **keys)
+    assert learner._replay is not None and other._replay is None
+    if "precision" not in keys:  # bfloat16 keeps three digits of each product
+        for a, b in zip(plain, captured, strict=True):
+            assert_close(a, b)
+    assert all(torch.isfinite(v).all() for info in captured for v in info.values())
+    assert torch.equal(learner.agent.generator.get_state(), other.agent.generator.get_state())
+    assert torch.equal(learner.generator.get_state(), other.generator.get_state())
+
+
+def test_a_graph_draws_new_numbers_and_follows_the_buffers():
+    still = {"actor_lr": 0.0, "critic_lr": 0.0, "temperature_lr": 0.0, "tau": 0.0}
+    infos, learner = on_gpu(GraphLearner, WARM_UPS + 4, **still)
+    assert len({info["critic/loss"].item() for info in infos}) == len(infos)
+    for info in course(learner):
+        assert all(torch.isfinite(value).all() for value in info.values())  # a row that left would be NaN
+
+
+def test_a_resumed_graph_goes_on_as_the_unbroken_one():
+    _, learner = on_gpu(GraphLearner, WARM_UPS + 2)
+    state = copy.deepcopy([weights(learner), learner.agent.train_state(), learner.generator.get_state()])
+    unbroken = [{k: v.clone() for k, v in learner.update().items()} for _ in range(WARM_UPS + 2)]
+    resumed = make(GraphLearner, device="cuda")
+    resumed.agent.load_state_dict(state[0])
+    resumed.agent.load_train_state(state[1])
+    resumed.generator.set_state(state[2].cpu())
+    for expected in unbroken:
+        assert_close(resumed.update(), expected)
+
+
+def test_weights_have_the_images_layout_on_a_gpu():
+    agent = make(EagerLearner, device="cuda").agent
+    convs = [m for m in agent.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert convs and all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in convs)
