@@ -1,12 +1,12 @@
-"""Environment steps per second of `pick_place_can`, two 64x64 cameras: MuJoCo Warp worlds against the CPU engine.
+"""Environment steps per second of `pick_place_can`, two 64x64 cameras: Warp's worlds against the CPU engine.
 
 OSC_POSE at 20 Hz, so 25 physics steps under fresh torques, outcome, masked reset and pictures for each step;
 random actions; nothing waits for the device. The peer is the same environment on `mujoco.batch` with all the
 machine's cores. Where the time goes is measured by doing each part alone, as often, on the same worlds.
+Without a GPU there are four worlds on Warp's CPU device, and no result is written.
 
-    python benchmarks/sim_gpu.py                         # 256, 1024 and 4096 worlds; writes results/sim_gpu.json
-    python benchmarks/sim_gpu.py --quick                 # 256 worlds, few steps, writes nothing
-    python benchmarks/sim_gpu.py --quick --device cpu    # the same code on Warp's CPU device, 4 worlds
+    python benchmarks/sim_gpu.py            # on a GPU: 256, 1024, 4096 worlds; writes results/sim_gpu.json
+    python benchmarks/sim_gpu.py --quick    # 256 worlds, few steps, writes nothing
 """
 
 import argparse
@@ -97,16 +97,16 @@ def cpu_engine(repeats):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="under 50 s; writes no result")
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     worlds = [256] if args.quick else [256, 1024, 4096]
     if args.device == "cpu":
         worlds = [4]
-    rows = {}
+    rows, repeats = {}, 3 if args.quick else 20
     for n in worlds:
-        rows[n] = measure(n, args.device, 3 if args.quick else 20)
+        rows[n] = measure(n, args.device, repeats)
         print(f"{n} worlds: {rows[n]}", flush=True)
-    peer = cpu_engine(3 if args.quick else 20)
+    peer = cpu_engine(repeats)
     ours = max(row["steps per second"] for row in rows.values())
     device = torch.cuda.get_device_name() if args.device == "cuda" else "Warp's CPU device"
     report(
