@@ -39,9 +39,8 @@ def uniform(seed: Tensor, count: int, stream: int | Tensor = 0) -> Tensor:
     Returns:
         float64 (n, count).
     """
-    streams = torch.as_tensor(stream, device=seed.device)
     counter = torch.arange(1, count + 1, device=seed.device)
-    bits = _mix(_mix(seed * _GAMMA + streams)[:, None] + counter * _GAMMA)  # n count
+    bits = _mix(_mix(seed * _GAMMA + stream)[:, None] + counter * _GAMMA)  # n count
     return _shift(bits, 11).double() * 2.0**-53
 
 
