@@ -162,16 +162,20 @@ def test_posture_starts_with_robosuites_noise(oracle):
         np.testing.assert_allclose(qpos[fingers], env.engine.qpos[0, fingers], atol=1e-9)
 
 
-def test_warp_follows_batch():
-    """Twenty random control steps, then pictures; then a grasp by the expert, in both."""
-    exact, fast = (worlds("lift", 2, sim=sim) for sim in ("batch", "warp"))
+on_every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+
+
+@on_every_device
+def test_warp_follows_batch(device):
+    """Twenty random control steps, and what is seen after them."""
+    exact, fast = worlds("lift", 2), worlds("lift", 2, sim="warp", device=device)
     arm = exact.engine.controller.index.qpos
     for action in random_actions(exact, 20, seed=5):
-        a, b = exact.step(action), fast.step(action)
-        assert torch.equal(a.success, b.success)
-    assert (exact.engine.qpos[:, arm] - fast.engine.qpos[:, arm]).abs().max() < JOINT
-    assert (a.obs.pixels.float() - b.obs.pixels.float()).abs().mean() < 1
-    assert (a.obs.proprio - b.obs.proprio).abs().max() < 1e-3
+        a, b = exact.step(action), fast.step(action.to(device))
+        assert torch.equal(a.success, b.success.cpu())
+    assert (exact.engine.qpos[:, arm] - fast.engine.qpos[:, arm].cpu()).abs().max() < JOINT
+    assert (a.obs.pixels.float() - b.obs.pixels.cpu().float()).abs().mean() < 1
+    assert (a.obs.proprio - b.obs.proprio.cpu()).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -182,16 +186,17 @@ def test_warp_follows_batch():
         pytest.param("pick_place_can", "osc_pose", 20, marks=pytest.mark.slow),
     ],
 )
-def test_scripted_grasp_ends_the_same_in_both_engines(task, controller, freq):
+@on_every_device
+def test_scripted_grasp_ends_the_same_in_both_engines(device, task, controller, freq):
     """The expert watches the exact engine's worlds; the other engine's get its actions, blind."""
     kwargs = {"controller": controller, "control_freq": freq, "cameras": ()}
-    exact, fast = (worlds(task, 2, sim=sim, **kwargs) for sim in ("batch", "warp"))
+    exact, fast = worlds(task, 2, **kwargs), worlds(task, 2, sim="warp", device=device, **kwargs)
     expert = clean_expert(exact)
     solved = torch.zeros(2, dtype=torch.bool)
     for _ in range(exact.horizon):
         action = expert.act()
-        a, b = exact.step(action), fast.step(action)
-        assert torch.equal(a.success, b.success)
+        a, b = exact.step(action), fast.step(action.to(device))
+        assert torch.equal(a.success, b.success.cpu())
         solved |= a.success
         if bool(solved.all()):
             return
