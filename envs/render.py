@@ -2,7 +2,8 @@
 
 It draws from poses alone, so it serves either engine: each control step the engine's geom and camera poses
 are copied into the tracer's own data, worlds are traced in chunks (one thread each on a CPU), and the
-packed colours are unpacked to uint8 channels-first images.
+packed colours are unpacked to uint8 channels-first images. What looks other than the scene says
+(`caliper.envs.appearance`) is changed on those copies.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from caliper.envs.appearance import Appearance, own_colours
 from caliper.envs.engines.base import Engine
 from caliper.envs.scenes import VISUAL_GROUP
 from caliper.types import CaliperError
@@ -39,7 +41,7 @@ class _Chunk:
         data = mujoco.MjData(model)
         mujoco.mj_forward(model, data)
         with wp.ScopedDevice(device):
-            self.model = mjw.put_model(model)
+            self.model = mjw.put_model(model, batch_sizes={"geom_rgba": n, "light_diffuse": n})
             self.data = mjw.put_data(model, data, nworld=n)
             self.context = mjw.create_render_context(
                 model,
@@ -58,12 +60,30 @@ class _Chunk:
         self.poses = {
             k: wp.to_torch(getattr(self.data, k)) for k in ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat")
         }
+        self.rgba, self.lamps = wp.to_torch(self.model.geom_rgba), wp.to_torch(self.model.light_diffuse)
+        self.plain = self.rgba.clone(), self.lamps.clone()
+        self.colours = torch.as_tensor(own_colours(model)[:, :3], device=self.rgba.device)
+        self.dressed = False
         packed = wp.to_torch(self.context.rgb_data.view(wp.int32)).view(torch.uint8)
         self.image = packed.view(n, len(cameras), size, size, 4)  # n v h w (b g r a)
 
-    def load(self, poses: dict[str, Tensor]) -> None:
+    def load(self, poses: dict[str, Tensor], look: Appearance | None) -> None:
         for name, pose in self.poses.items():
             pose.copy_(poses[name][self.worlds].view(pose.shape))
+        if look is not None:
+            self.dress(look)
+        elif self.dressed:
+            self.rgba.copy_(self.plain[0])
+            self.lamps.copy_(self.plain[1])
+        self.dressed = look is not None
+
+    def dress(self, look: Appearance) -> None:
+        headlight = look.headlight[self.worlds, None, None]
+        self.rgba[..., :3] = self.colours * look.tint[self.worlds] * headlight
+        self.lamps.copy_(self.plain[1] * look.lamps[self.worlds, None, None] / headlight)
+        position, axes = self.poses["cam_xpos"], self.poses["cam_xmat"]
+        position += (axes @ look.shift[self.worlds, :, :, None])[..., 0]
+        axes.copy_(axes @ look.turn[self.worlds])
 
     def trace(self) -> None:
         with wp.ScopedDevice(self.device):
@@ -107,12 +127,15 @@ class Renderer:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 and len(slices) > 1 else None
         self._shape = (n, len(cameras), 3, size, size)
 
-    def render(self, out: Tensor | None = None, worlds: Tensor | None = None) -> Tensor:
+    def render(
+        self, out: Tensor | None = None, worlds: Tensor | None = None, look: Appearance | None = None
+    ) -> Tensor:
         """Draws the worlds as they are now.
 
         Args:
             out: uint8 (n, v, 3, h, w) to draw into, or None for a new tensor.
             worlds: bool (n,); chunks without such a world keep what `out` held. None draws all.
+            look: how each world looks; None is as the scene says.
 
         Returns:
             uint8 (n, v, 3, h, w), RGB, origin at the top left.
@@ -122,7 +145,7 @@ class Renderer:
         poses = self._engine.pose_arrays()
         chunks = [c for c in self._chunks if worlds is None or bool(worlds[c.worlds].any())]
         for chunk in chunks:
-            chunk.load(poses)
+            chunk.load(poses, look)
         # Only Warp runs in the pool: a torch operation there would give each thread an OpenMP team,
         # and with more such threads than cores the learner would sleep at every barrier from then on.
         if self._pool is None:

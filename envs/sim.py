@@ -12,6 +12,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from caliper.envs.appearance import AS_IT_IS, Appearance, Appearances, Strengths
 from caliper.envs.base import VectorEnv
 from caliper.envs.controller import action_dim
 from caliper.envs.engines.base import Engine
@@ -95,6 +96,8 @@ class SimEnv(VectorEnv):
         self._threads = threads or len(os.sched_getaffinity(0))
         self.engine = self._make_engine(sim, scene.model)
         self._renderers: dict[tuple[tuple[str, ...], int], Renderer] = {}
+        self._appearances = Appearances(scene.model, self.device)
+        self.look: Appearance | None = None
         body = scene.model.body(self.task.object_body)
         self._body, self._qpos_adr = body.id, int(scene.model.jnt_qposadr[body.jntadr[0]])
         index = self.engine.controller.index
@@ -209,7 +212,8 @@ class SimEnv(VectorEnv):
             shape = (self.num_envs, 0, 3, self.spec.size, self.spec.size)
             return Obs(torch.zeros(shape, dtype=torch.uint8, device=self.device), proprio)
         out = before.pixels.clone() if before is not None else None
-        return Obs(self._renderer(self.spec.cameras, self.spec.size).render(out, changed), proprio)
+        renderer = self._renderer(self.spec.cameras, self.spec.size)
+        return Obs(renderer.render(out, changed, self.look), proprio)
 
     def _renderer(self, cameras: tuple[str, ...], size: int) -> Renderer:
         if (cameras, size) not in self._renderers:
@@ -219,7 +223,11 @@ class SimEnv(VectorEnv):
 
     def render(self, cameras: tuple[str, ...], size: int) -> Tensor:
         """See `VectorEnv`. From 128 pixels on, pictures are antialiased."""
-        return self._renderer(cameras, size).render()
+        return self._renderer(cameras, size).render(look=self.look)
+
+    def set_appearance(self, seeds: Tensor | None, strengths: Strengths = AS_IT_IS) -> None:
+        """See `VectorEnv`."""
+        self.look = None if seeds is None else self._appearances.draw(strengths, seeds)
 
     # ---- states
 
