@@ -101,7 +101,12 @@ def rotations(vectors: Tensor) -> Tensor:
 
 
 def own_colours(model: mujoco.MjModel) -> NDArray[np.float32]:
-    """The colour of each geom, (geoms, 4), with that of its material written out."""
+    """The colour of each geom, (geoms, 4), with that of its material written out.
+
+    Alpha stays below 1, so that no change of the colour gives the one that means the material's.
+    """
     own: NDArray[Any] = model.geom_rgba
     by_material = (model.geom_matid >= 0) & (own == _BY_MATERIAL).all(axis=1)
-    return np.where(by_material[:, None], model.mat_rgba[model.geom_matid], own).astype(np.float32)
+    colours = np.where(by_material[:, None], model.mat_rgba[model.geom_matid], own).astype(np.float32)
+    colours[:, 3] = np.minimum(colours[:, 3], 0.99)  # the ray tracer asks only whether it is 0
+    return colours

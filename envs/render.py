@@ -62,7 +62,7 @@ class _Chunk:
         }
         self.rgba, self.lamps = wp.to_torch(self.model.geom_rgba), wp.to_torch(self.model.light_diffuse)
         self.plain = self.rgba.clone(), self.lamps.clone()
-        self.colours = torch.as_tensor(own_colours(model)[:, :3], device=self.rgba.device)
+        self.colours = torch.as_tensor(own_colours(model), device=self.rgba.device)
         self.dressed = False
         packed = wp.to_torch(self.context.rgb_data.view(wp.int32)).view(torch.uint8)
         self.image = packed.view(n, len(cameras), size, size, 4)  # n v h w (b g r a)
@@ -79,7 +79,8 @@ class _Chunk:
 
     def dress(self, look: Appearance) -> None:
         headlight = look.headlight[self.worlds, None, None]
-        self.rgba[..., :3] = self.colours * look.tint[self.worlds] * headlight
+        self.rgba.copy_(self.colours)
+        self.rgba[..., :3] *= look.tint[self.worlds] * headlight
         self.lamps.copy_(self.plain[1] * look.lamps[self.worlds, None, None] / headlight)
         position, axes = self.poses["cam_xpos"], self.poses["cam_xmat"]
         position += (axes @ look.shift[self.worlds, :, :, None])[..., 0]
