@@ -21,8 +21,8 @@ from caliper.data.robomimic import read_dataset
 from caliper.envs.sim import SimEnv
 from caliper.files import replacing
 from caliper.progress import bar
-from caliper.types import CaliperError
-from caliper.worlds import dataset_meta, make_env, replay_looks, set_threads
+from caliper.types import CaliperError, ObsSpec
+from caliper.worlds import dataset_meta, make_env, obs_spec, replay_looks, set_threads
 
 
 class _Parser(argparse.ArgumentParser):
@@ -82,18 +82,19 @@ def replay_file(source: Path, out: Path | None, words: list[str]) -> Path:
     if not cameras or len(set(cameras)) < len(cameras):
         raise CaliperError(f"task.cameras={list(cameras)} must name at least one camera, and each once")
     refuse_pictures(source, cameras)
+    spec = obs_spec(config)
+    _require_room(out, source, spec, dataset)
     set_threads(config)
     env = make_env(config, min(config.data.num_envs, dataset.num_frames))
-    _require_room(out, source, env, dataset)
     looks = replay_looks(config)
     appearance = asdict(looks.strengths)
     copy = int(any(appearance.values()))
     start = time.monotonic()
     with replacing(out) as partial:
         frames = _pictures(env, dataset, replace(looks, copies=1 + copy), copy)
-        add_pictures(source, partial, env.spec, {**appearance, "seed": looks.seed}, frames)
-    seconds, images = time.monotonic() - start, dataset.num_frames * len(env.spec.cameras)
-    print(f"{images} images of {env.spec.size}x{env.spec.size} pixels, {images / seconds:.0f} per second")
+        add_pictures(source, partial, spec, {**appearance, "seed": looks.seed}, frames)
+    seconds, images = time.monotonic() - start, dataset.num_frames * len(spec.cameras)
+    print(f"{images} images of {spec.size}x{spec.size} pixels, {images / seconds:.0f} per second")
     print(out)
     return out
 
@@ -105,10 +106,10 @@ def _pictures(env: SimEnv, dataset: Dataset, looks: Looks, copy: int) -> Iterato
             shown.update(len(obs))
 
 
-def _require_room(out: Path, source: Path, env: SimEnv, dataset: Dataset) -> None:
+def _require_room(out: Path, source: Path, spec: ObsSpec, dataset: Dataset) -> None:
     """Compression may need less, but nobody knows before; HDF5 is bad at running out of disk."""
     folder = next(parent for parent in out.resolve().parents if parent.is_dir())
-    need = source.stat().st_size + dataset.num_frames * len(env.spec.cameras) * 3 * env.spec.size**2
+    need = source.stat().st_size + dataset.num_frames * len(spec.cameras) * 3 * spec.size**2
     if (free := shutil.disk_usage(folder).free) < need:
         raise CaliperError(
             f"{out} may take {need / 2**20:.0f} MiB but {folder} has {free / 2**20:.0f} MiB left; free some "
