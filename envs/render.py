@@ -61,30 +61,28 @@ class _Chunk:
             k: wp.to_torch(getattr(self.data, k)) for k in ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat")
         }
         self.rgba, self.lamps = wp.to_torch(self.model.geom_rgba), wp.to_torch(self.model.light_diffuse)
-        self.plain = self.rgba.clone(), self.lamps.clone()
         self.colours = torch.as_tensor(own_colours(model), device=self.rgba.device)
-        self.dressed = False
+        self.full_lamps = self.lamps.clone()
+        self.shift = torch.zeros_like(self.poses["cam_xpos"])
+        self.turn = torch.eye(3, device=self.shift.device).repeat(*self.shift.shape[:2], 1, 1)
         packed = wp.to_torch(self.context.rgb_data.view(wp.int32)).view(torch.uint8)
         self.image = packed.view(n, len(cameras), size, size, 4)  # n v h w (b g r a)
 
-    def load(self, poses: dict[str, Tensor], look: Appearance | None) -> None:
+    def load(self, poses: dict[str, Tensor]) -> None:
         for name, pose in self.poses.items():
             pose.copy_(poses[name][self.worlds].view(pose.shape))
-        if look is not None:
-            self.dress(look)
-        elif self.dressed:
-            self.rgba.copy_(self.plain[0])
-            self.lamps.copy_(self.plain[1])
-        self.dressed = look is not None
+        position, axes = self.poses["cam_xpos"], self.poses["cam_xmat"]
+        # Products and sums, not matrix products: exact where nothing moves, whatever the device.
+        position += (axes * self.shift[..., None, :]).sum(-1)
+        axes.copy_((axes[..., None] * self.turn[..., None, :, :]).sum(-2))
 
     def dress(self, look: Appearance) -> None:
         headlight = look.headlight[self.worlds, None, None]
         self.rgba.copy_(self.colours)
         self.rgba[..., :3] *= look.tint[self.worlds] * headlight
-        self.lamps.copy_(self.plain[1] * look.lamps[self.worlds, None, None] / headlight)
-        position, axes = self.poses["cam_xpos"], self.poses["cam_xmat"]
-        position += (axes @ look.shift[self.worlds, :, :, None])[..., 0]
-        axes.copy_(axes @ look.turn[self.worlds])
+        self.lamps.copy_(self.full_lamps * look.lamps[self.worlds, None, None] / headlight)
+        self.shift.copy_(look.shift[self.worlds])
+        self.turn.copy_(look.turn[self.worlds])
 
     def trace(self) -> None:
         with wp.ScopedDevice(self.device):
@@ -128,15 +126,17 @@ class Renderer:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 and len(slices) > 1 else None
         self._shape = (n, len(cameras), 3, size, size)
 
-    def render(
-        self, out: Tensor | None = None, worlds: Tensor | None = None, look: Appearance | None = None
-    ) -> Tensor:
+    def dress(self, look: Appearance) -> None:
+        """Draws the worlds under a look from now on; written in place, without waiting for the device."""
+        for chunk in self._chunks:
+            chunk.dress(look)
+
+    def render(self, out: Tensor | None = None, worlds: Tensor | None = None) -> Tensor:
         """Draws the worlds as they are now.
 
         Args:
             out: uint8 (n, v, 3, h, w) to draw into, or None for a new tensor.
             worlds: bool (n,); chunks without such a world keep what `out` held. None draws all.
-            look: how each world looks; None is as the scene says.
 
         Returns:
             uint8 (n, v, 3, h, w), RGB, origin at the top left.
@@ -146,7 +146,7 @@ class Renderer:
         poses = self._engine.pose_arrays()
         chunks = [c for c in self._chunks if worlds is None or bool(worlds[c.worlds].any())]
         for chunk in chunks:
-            chunk.load(poses, look)
+            chunk.load(poses)
         # Only Warp runs in the pool: a torch operation there would give each thread an OpenMP team,
         # and with more such threads than cores the learner would sleep at every barrier from then on.
         if self._pool is None:

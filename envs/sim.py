@@ -97,7 +97,7 @@ class SimEnv(VectorEnv):
         self.engine = self._make_engine(sim, scene.model)
         self._renderers: dict[tuple[tuple[str, ...], int], Renderer] = {}
         self._appearances = Appearances(scene.model, self.device)
-        self.look: Appearance | None = None
+        self._look: Appearance | None = None
         body = scene.model.body(self.task.object_body)
         self._body, self._qpos_adr = body.id, int(scene.model.jnt_qposadr[body.jntadr[0]])
         index = self.engine.controller.index
@@ -212,22 +212,31 @@ class SimEnv(VectorEnv):
             shape = (self.num_envs, 0, 3, self.spec.size, self.spec.size)
             return Obs(torch.zeros(shape, dtype=torch.uint8, device=self.device), proprio)
         out = before.pixels.clone() if before is not None else None
-        renderer = self._renderer(self.spec.cameras, self.spec.size)
-        return Obs(renderer.render(out, changed, self.look), proprio)
+        return Obs(self._renderer(self.spec.cameras, self.spec.size).render(out, changed), proprio)
 
     def _renderer(self, cameras: tuple[str, ...], size: int) -> Renderer:
         if (cameras, size) not in self._renderers:
             antialias = 2 if size >= _ANTIALIAS_FROM else 1
             self._renderers[cameras, size] = Renderer(self.engine, cameras, size, self._threads, antialias)
+            if self._look is not None:
+                self._renderers[cameras, size].dress(self._look)
         return self._renderers[cameras, size]
 
     def render(self, cameras: tuple[str, ...], size: int) -> Tensor:
         """See `VectorEnv`. From 128 pixels on, pictures are antialiased."""
-        return self._renderer(cameras, size).render(look=self.look)
+        return self._renderer(cameras, size).render()
 
     def set_appearance(self, seeds: Tensor | None, strengths: Strengths = AS_IT_IS) -> None:
         """See `VectorEnv`."""
-        self.look = None if seeds is None else self._appearances.draw(strengths, seeds)
+        if seeds is None:
+            seeds, strengths = torch.zeros_like(self.seeds), AS_IT_IS
+        self.wear(self._appearances.draw(strengths, seeds))
+
+    def wear(self, look: Appearance) -> None:
+        """As `set_appearance`, with a look made by hand."""
+        self._look = look
+        for renderer in self._renderers.values():
+            renderer.dress(look)
 
     # ---- states
 

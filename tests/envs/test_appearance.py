@@ -32,7 +32,7 @@ def as_it_is(env):
 
 
 def drawn(env, **changes):
-    env.look = replace(as_it_is(env), **changes)
+    env.wear(replace(as_it_is(env), **changes))
     return env.observe().pixels
 
 
@@ -67,6 +67,15 @@ def test_nothing_but_pixels_changes(sim):
                 assert not torch.equal(a.final_obs.pixels[world, view], b.final_obs.pixels[world, view])
 
 
+def test_a_renderer_made_later_wears_the_look(env):
+    env.set_appearance(torch.arange(2), EVERYTHING)
+    late = env.render(("sideview",), 40)
+    env.set_appearance(None)
+    plain = env.render(("sideview",), 40)
+    env.set_appearance(torch.arange(2), EVERYTHING)
+    assert torch.equal(env.render(("sideview",), 40), late) and not torch.equal(late, plain)
+
+
 def test_a_look_depends_on_its_seed_alone():
     many, one = worlds("lift", CPU_CHUNK + 1), worlds("lift", 1)
     many.reset(seeds=torch.zeros(CPU_CHUNK + 1).long())
@@ -95,9 +104,10 @@ def test_a_moved_camera_sees_what_it_would_see_from_there(env, camera):
     engine.refresh()
     want = Renderer(engine, (camera,), 64).render()
     plain = env.render((camera,), 64)
-    env.look = as_it_is(env)
-    env.look.shift[:, cam] = shift
-    env.look.turn[:, cam] = rotations(turn)
+    look = as_it_is(env)
+    look.shift[:, cam] = shift
+    look.turn[:, cam] = rotations(turn)
+    env.wear(look)
     got = env.render((camera,), 64)
     assert ((got.int() - want.int()).abs() > 2).float().mean() < 2e-3
     assert ((plain.int() - want.int()).abs() > 2).float().mean() > 0.1
@@ -121,8 +131,9 @@ def test_each_world_has_its_own_light(env):
 def test_a_tinted_surface_changes_alone(env, geom):
     """With a textured material, and with a colour of its own."""
     plain = drawn(env).float()
-    env.look = as_it_is(env)
-    env.look.tint[:, env.engine.model.geom(geom).id, 0] = 0.25
+    look = as_it_is(env)
+    look.tint[:, env.engine.model.geom(geom).id, 0] = 0.25
+    env.wear(look)
     tinted = env.observe().pixels.float()
     assert torch.equal(tinted[:, :, 1:], plain[:, :, 1:])  # only red was to change
     changed = tinted[:, :, 0] != plain[:, :, 0]
