@@ -1,8 +1,9 @@
 """Images per second of recorded states rendered again, 64x64 pixels: Warp's worlds against the CPU engine.
 
-Episodes of `pick_place_can` from random actions are recorded; their states, two cameras each, become pictures without physics (`caliper.data.replay.rendered`), which stay on the device. The
-same under looks of their own is measured beside it. The peer is the CPU engine on the same machine with all
-its cores. Without a GPU there are two worlds on Warp's CPU device, and no result is written.
+Episodes of `pick_place_can` from random actions are recorded; their states, two cameras each, become
+pictures without physics (`caliper.data.replay.rendered`), which stay on the device. The same under looks of
+their own is measured beside it. The peer is the CPU engine on the same machine with all its cores. Without a
+GPU there are two worlds on Warp's CPU device, and no result is written.
 
     python benchmarks/replay_gpu.py            # on a GPU: 1024 worlds; writes results/replay_gpu.json
     python benchmarks/replay_gpu.py --quick    # 256 worlds, few states, writes nothing
