@@ -2,27 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.functional import pad
 from tqdm import tqdm
 
 from caliper.data.buffer import ReplayBuffer
-from caliper.data.dataset import Dataset
+from caliper.data.dataset import Dataset, Episode
+from caliper.envs.appearance import AS_IT_IS, Strengths
 from caliper.envs.base import VectorEnv
 from caliper.types import CaliperError, Obs
 
 
-def replay(env: VectorEnv, dataset: Dataset, buffer: ReplayBuffer, progress: bool = True) -> None:
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """How replayed episodes look: copy 0 as the scene says, each other copy of an episode in its own way.
+
+    A look is drawn from (seed, episode, copy) alone, whatever the number of worlds or of copies.
+
+    Attributes:
+        copies: how often each episode is replayed.
+        strengths: how far the looks of copies 1, 2, ... may stray.
+        seed: another seed gives other looks; below 2**19.
+    """
+
+    copies: int = 1
+    strengths: Strengths = AS_IT_IS
+    seed: int = 0
+
+    def keys(self, episodes: Tensor, copy: int) -> Tensor | None:
+        """What the looks of episodes, int64 (n,), are drawn from in a copy; None for the scene as it is."""
+        return (self.seed << 44) + (copy << 32) + episodes if copy else None
+
+
+ONCE = Looks()
+
+
+def replay(
+    env: VectorEnv, dataset: Dataset, buffer: ReplayBuffer, progress: bool = True, looks: Looks = ONCE
+) -> None:
     """Renders every state of a dataset and adds its episodes to a buffer, in the dataset's order.
 
-    Worlds are filled across the borders of episodes, so that every batch but the last is full. They are left
-    in the states they showed last: reset the environment before stepping it.
+    The worlds are left in the states they showed last: reset the environment before stepping it.
 
     Args:
         env: the scene the dataset belongs to (see `Dataset.check`).
         dataset: states, actions and rewards.
-        buffer: where the episodes go; must have room for all of them.
+        buffer: where the episodes go; must have room for all of them, in each copy.
         progress: whether to show a progress bar.
+        looks: copies of the episodes under other looks, after the dataset as it is.
 
     Raises:
         CaliperError: the buffer has not enough room, or holds other observations than the environment gives.
@@ -31,24 +63,53 @@ def replay(env: VectorEnv, dataset: Dataset, buffer: ReplayBuffer, progress: boo
         raise CaliperError(
             f"the environment gives {env.spec} but the replay buffer holds {buffer.spec}; make them the same"
         )
-    if buffer.num_frames + dataset.num_frames > buffer.capacity:
+    frames = dataset.num_frames * looks.copies
+    if buffer.num_frames + frames > buffer.capacity:
         raise CaliperError(
-            f"{dataset.path or 'the dataset'} has {dataset.num_frames} frames but the replay buffer has room "
+            f"{dataset.path or 'the dataset'} has {frames} frames but the replay buffer has room "
             f"for {buffer.capacity - buffer.num_frames}; raise its capacity"
         )
-    states = np.concatenate(
-        [part for e in dataset.episodes for part in (e.states, e.final_state[None])]
-    )  # (frames, s)
-    waiting = iter(dataset.episodes)
-    episode = next(waiting, None)
-    ready = env.observe()[:0].to(buffer.device)  # frames rendered and not yet inserted
-    with tqdm(total=len(states), desc="replay", unit="frame", disable=not progress) as bar:
-        for batch in torch.split(torch.as_tensor(states), env.num_envs):  # (m, s)
-            env.set_state(batch.to(env.device))
-            ready = Obs.cat([ready, env.observe()[: len(batch)].to(buffer.device)])
-            while episode is not None and len(ready) > (t := len(episode)):
+    with tqdm(total=frames, desc="replay", unit="frame", disable=not progress) as bar:
+        for copy in range(looks.copies):
+            for episode, obs in rendered(env, dataset, looks, copy):
                 actions = torch.as_tensor(episode.actions, device=buffer.device)
                 rewards = torch.as_tensor(episode.rewards, device=buffer.device)
-                buffer.add_episode(ready[: t + 1], actions, rewards, episode.terminated)
+                buffer.add_episode(obs.to(buffer.device), actions, rewards, episode.terminated)
+                bar.update(len(obs))
+
+
+def rendered(
+    env: VectorEnv, dataset: Dataset, looks: Looks = ONCE, copy: int = 0
+) -> Iterator[tuple[Episode, Obs]]:
+    """Each episode of a dataset with its t + 1 observations, on the environment's device.
+
+    Worlds are filled across the borders of episodes, so that every batch but the last is full.
+
+    Args:
+        env: the scene the dataset belongs to; looks as the scene says again when all is rendered.
+        dataset: the states.
+        looks: how other copies than the first look.
+        copy: which copy to render.
+    """
+    n = env.num_envs
+    states = torch.as_tensor(
+        np.concatenate([part for e in dataset.episodes for part in (e.states, e.final_state[None])])
+    ).to(env.device)  # (frames, s)
+    lengths = torch.tensor([len(e) + 1 for e in dataset.episodes])
+    owners = torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(env.device)  # (frames,)
+    keys = looks.keys(owners, copy)
+    waiting = iter(dataset.episodes)
+    episode = next(waiting, None)
+    ready = env.observe()[:0]  # frames rendered and not yet handed out
+    try:
+        for first in range(0, len(states), n):
+            batch = states[first : first + n]  # (m, s)
+            if keys is not None:
+                env.set_appearance(pad(keys[first : first + n], (0, n - len(batch))), looks.strengths)
+            env.set_state(batch)
+            ready = Obs.cat([ready, env.observe()[: len(batch)]])
+            while episode is not None and len(ready) > (t := len(episode)):
+                yield episode, ready[: t + 1]
                 ready, episode = ready[t + 1 :], next(waiting, None)
-            bar.update(len(batch))
+    finally:
+        env.set_appearance(None)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from caliper.envs.appearance import AS_IT_IS, Strengths
 from caliper.types import Obs, ObsSpec, Step
 
 
@@ -76,6 +77,16 @@ class VectorEnv(ABC):
     @abstractmethod
     def render(self, cameras: tuple[str, ...], size: int) -> Tensor:
         """Pictures from any camera of the scene, uint8 (n, v, 3, size, size)."""
+
+    @abstractmethod
+    def set_appearance(self, seeds: Tensor | None, strengths: Strengths = AS_IT_IS) -> None:
+        """Changes how the worlds look from now on, and nothing else.
+
+        Args:
+            seeds: int64 (n,), what each world's look is drawn from, whatever the number of worlds; None is
+                as the scene says, which is how an environment starts.
+            strengths: how far the looks may stray.
+        """
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 It draws from poses alone, so it serves either engine: each control step the engine's geom and camera poses
 are copied into the tracer's own data, worlds are traced in chunks (one thread each on a CPU), and the
-packed colours are unpacked to uint8 channels-first images.
+packed colours are unpacked to uint8 channels-first images. What looks other than the scene says
+(`caliper.envs.appearance`) is changed on those copies.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from caliper.envs.appearance import Appearance, own_colours
 from caliper.envs.engines.base import Engine
 from caliper.envs.graphs import TorchGraph, scope
 from caliper.envs.scenes import VISUAL_GROUP
@@ -41,7 +43,7 @@ class _Chunk:
         data = mujoco.MjData(model)
         mujoco.mj_forward(model, data)
         with scope(device):
-            self.model = mjw.put_model(model)
+            self.model = mjw.put_model(model, batch_sizes={"geom_rgba": n, "light_diffuse": n})
             self.data = mjw.put_data(model, data, nworld=n)
             self.context = mjw.create_render_context(
                 model,
@@ -60,6 +62,11 @@ class _Chunk:
         self.poses = {
             k: wp.to_torch(getattr(self.data, k)) for k in ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat")
         }
+        self.rgba, self.lamps = wp.to_torch(self.model.geom_rgba), wp.to_torch(self.model.light_diffuse)
+        self.colours = torch.as_tensor(own_colours(model), device=self.rgba.device)
+        self.full_lamps = self.lamps.clone()
+        self.shift = torch.zeros_like(self.poses["cam_xpos"])
+        self.turn = torch.eye(3, device=self.shift.device).repeat(*self.shift.shape[:2], 1, 1)
         packed = wp.to_torch(self.context.rgb_data.view(wp.int32)).view(torch.uint8)
         self.image = packed.view(n, len(cameras), size, size, 4)  # n v h w (b g r a)
 
@@ -69,10 +76,21 @@ class _Chunk:
     def load(self, poses: dict[str, Tensor], wanted: Tensor) -> None:
         for name, pose in self.poses.items():
             pose.copy_(poses[name][self.worlds].view(pose.shape))
+        position, axes = self.poses["cam_xpos"], self.poses["cam_xmat"]
+        # Products and sums, not matrix products: exact where nothing moves, whatever the device.
+        position += (axes * self.shift[..., None, :]).sum(-1)
+        axes.copy_((axes[..., None] * self.turn[..., None, :, :]).sum(-2))
         here = wanted[self.worlds, None, None]
-        pos, mat = self.poses["cam_xpos"], self.poses["cam_xmat"]
-        pos.copy_(torch.where(here, pos, self.away))
-        mat.copy_(torch.where(here[..., None], mat, self.down))
+        position.copy_(torch.where(here, position, self.away))
+        axes.copy_(torch.where(here[..., None], axes, self.down))
+
+    def dress(self, look: Appearance) -> None:
+        headlight = look.headlight[self.worlds, None, None]
+        self.rgba.copy_(self.colours)
+        self.rgba[..., :3] *= look.tint[self.worlds] * headlight
+        self.lamps.copy_(self.full_lamps * look.lamps[self.worlds, None, None] / headlight)
+        self.shift.copy_(look.shift[self.worlds])
+        self.turn.copy_(look.turn[self.worlds])
 
     def trace(self) -> None:
         with scope(self.device):
@@ -118,6 +136,11 @@ class Renderer:
         self._out = torch.zeros((n, len(cameras), 3, size, size), dtype=torch.uint8, device=engine.device)
         self._wanted = torch.ones(n, dtype=torch.bool, device=engine.device)
         self._draw = TorchGraph(self._draw_wanted, engine.device)
+
+    def dress(self, look: Appearance) -> None:
+        """Draws the worlds under a look from now on; written in place, without waiting for the device."""
+        for chunk in self._chunks:
+            chunk.dress(look)
 
     def render(self, changed: Tensor | None = None) -> Tensor:
         """Draws the worlds as they are now.

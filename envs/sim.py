@@ -7,16 +7,14 @@ import os
 from functools import cache, partial
 from typing import Any
 
-import mujoco
 import torch
 import warp as wp
 from torch import Tensor
 
+from caliper.envs.appearance import AS_IT_IS, Appearance, Appearances, Strengths
 from caliper.envs.base import VectorEnv
 from caliper.envs.controller import action_dim
-from caliper.envs.engines.base import Engine
-from caliper.envs.engines.batch import BatchEngine
-from caliper.envs.engines.warp import WarpEngine
+from caliper.envs.engines import make_engine
 from caliper.envs.graphs import TorchGraph
 from caliper.envs.random import normal, uniform
 from caliper.envs.render import Renderer
@@ -31,7 +29,6 @@ FINGERS = (0.020833, -0.020833)  # robosuite's start opening, metres
 # Proprioception is centred on the workspace and scaled to order one: an encoder sees no arbitrary offset.
 GRIP_CENTRE, GRIP_SCALE, FINGER_SCALE = (-0.05, 0.0, 0.95), 0.15, 0.02
 PROPRIO = 11
-SIMS = ("batch", "warp")
 EPISODE_STRIDE = 1 << 20  # between the seeds of a world's consecutive episodes
 _ANTIALIAS_FROM = 128  # pixels; larger pictures are for people
 
@@ -94,8 +91,10 @@ class SimEnv(VectorEnv):
         self.spec = ObsSpec(cameras, size, PROPRIO)
         self._substeps = round(substeps)
         self._threads = threads or len(os.sched_getaffinity(0))
-        self.engine = self._make_engine(sim, scene.model)
+        self.engine = make_engine(sim, scene.model, num_envs, control_freq, self.device, self._threads)
         self._renderers: dict[tuple[tuple[str, ...], int], Renderer] = {}
+        self._appearances = Appearances(scene.model, self.device)
+        self._look: Appearance | None = None
         body = scene.model.body(self.task.object_body)
         self._body, self._qpos_adr = body.id, int(scene.model.jnt_qposadr[body.jntadr[0]])
         index = self.engine.controller.index
@@ -115,15 +114,6 @@ class SimEnv(VectorEnv):
         self._judge = TorchGraph(self._outcome, self.device)
         self._begin = TorchGraph(self._begin_where_done, self.device)
         self.reset()
-
-    def _make_engine(self, sim: str, model: mujoco.MjModel) -> Engine:
-        if sim == "batch":
-            if self.device.type != "cpu":
-                raise CaliperError(f"sim 'batch' runs on the CPU, not on '{self.device}'; use sim=warp there")
-            return BatchEngine(model, self.num_envs, self.control_freq, self._threads)
-        if sim == "warp":
-            return WarpEngine(model, self.num_envs, self.control_freq, self.device)
-        raise CaliperError(f"sim '{sim}' is unknown; choose one of: {', '.join(SIMS)}")
 
     # ---- what experts and tasks look at
 
@@ -234,11 +224,25 @@ class SimEnv(VectorEnv):
         if (cameras, size) not in self._renderers:
             antialias = 2 if size >= _ANTIALIAS_FROM else 1
             self._renderers[cameras, size] = Renderer(self.engine, cameras, size, self._threads, antialias)
+            if self._look is not None:
+                self._renderers[cameras, size].dress(self._look)
         return self._renderers[cameras, size]
 
     def render(self, cameras: tuple[str, ...], size: int) -> Tensor:
         """See `VectorEnv`. From 128 pixels on, pictures are antialiased."""
         return self._renderer(cameras, size).render()
+
+    def set_appearance(self, seeds: Tensor | None, strengths: Strengths = AS_IT_IS) -> None:
+        """See `VectorEnv`."""
+        if seeds is None:
+            seeds, strengths = torch.zeros_like(self.seeds), AS_IT_IS
+        self.wear(self._appearances.draw(strengths, seeds))
+
+    def wear(self, look: Appearance) -> None:
+        """As `set_appearance`, with a look made by hand."""
+        self._look = look
+        for renderer in self._renderers.values():
+            renderer.dress(look)
 
     # ---- states
 

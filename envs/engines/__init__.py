@@ -1,1 +1,38 @@
 """Physics engines behind one interface."""
+
+from __future__ import annotations
+
+import mujoco
+import torch
+
+from caliper.envs.engines.base import Engine
+from caliper.envs.engines.batch import BatchEngine
+from caliper.envs.engines.warp import WarpEngine
+from caliper.types import CaliperError
+
+SIMS = ("batch", "warp")
+
+
+def make_engine(
+    sim: str, model: mujoco.MjModel, n: int, control_freq: float, device: torch.device, threads: int
+) -> Engine:
+    """An engine with n worlds of a scene.
+
+    Args:
+        sim: 'batch' or 'warp'.
+        model: the scene.
+        n: number of worlds.
+        control_freq: control steps per second.
+        device: where it runs.
+        threads: of the physics on a CPU; `warp` takes one.
+
+    Raises:
+        CaliperError: no such engine, or not on that device.
+    """
+    if sim == "batch":
+        if device.type != "cpu":
+            raise CaliperError(f"sim 'batch' runs on the CPU, not on '{device}'; use sim=warp there")
+        return BatchEngine(model, n, control_freq, threads)
+    if sim == "warp":
+        return WarpEngine(model, n, control_freq, device)
+    raise CaliperError(f"sim '{sim}' is unknown; choose one of: {', '.join(SIMS)}")

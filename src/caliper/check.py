@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from operator import attrgetter
 from types import NoneType, UnionType
@@ -14,19 +15,21 @@ from caliper.agents import AGENTS
 from caliper.config import RunConfig
 from caliper.encoders import ENCODERS
 from caliper.envs.controller import action_dim
-from caliper.envs.sim import SIMS, task_scene
+from caliper.envs.engines import SIMS
+from caliper.envs.sim import task_scene
 from caliper.learner import LEARNERS
 from caliper.types import CaliperError
 from caliper.worlds import COLLECT_SEEDS, COLLECT_STRIDE, make_agent, reward_config
 
 AT_LEAST = {
     1: (
-        "batch_size task.control_freq task.horizon task.size data.episodes data.num_envs offline.eval_every "
-        "online.num_envs online.eval_every evaluation.episodes evaluation.final_episodes evaluation.num_envs "
-        "video.size log.every"
+        "batch_size task.control_freq task.horizon task.size data.episodes data.num_envs data.copies "
+        "offline.eval_every online.num_envs online.eval_every evaluation.episodes evaluation.final_episodes "
+        "evaluation.num_envs video.size log.every"
     ),
     0: (
-        "seed data.seed offline.clone_updates offline.updates online.env_steps online.utd "
+        "seed data.seed data.appearance.shift data.appearance.turn data.appearance.light "
+        "data.appearance.colour offline.clone_updates offline.updates online.env_steps online.utd "
         "online.warmup_steps evaluation.seed video.episodes log.checkpoint_minutes"
     ),
 }
@@ -48,6 +51,12 @@ def check(config: RunConfig) -> None:
     if config.online.mixing > 1:
         raise CaliperError(
             f"online.mixing={config.online.mixing} is a share: at most 1, or negative for by size"
+        )
+    if (config.data.copies > 1) != any(asdict(config.data.appearance).values()):
+        raise CaliperError(
+            f"data.copies={config.data.copies} and data.appearance belong together: copies without "
+            "strengths are all equal, and the first copy stays as it is; try data.copies=2 "
+            "data.appearance.light=0.2"
         )
     if config.log.wandb not in WANDB:
         raise CaliperError(f"log.wandb={config.log.wandb} is not known; choose one of: {', '.join(WANDB)}")
@@ -85,6 +94,9 @@ def check_task(config: RunConfig) -> None:
         raise CaliperError(
             f"threads={config.threads} makes no sense; give at least 1, or null for one per core"
         )
+    for key in ("light", "colour"):
+        if (value := getattr(config.data.appearance, key)) >= 1:
+            raise CaliperError(f"data.appearance.{key}={value} would turn it off; it must stay below 1")
     action_dim(config.task.controller)
     _check_device(config)
     _check_cameras(config)
@@ -143,10 +155,11 @@ def _check_mixture(mixture: Sequence[Sequence[float]]) -> None:
 
 
 def _check_seeds(config: RunConfig) -> None:
-    """Keeps the three ranges of episode seeds apart."""
+    """Keeps the three ranges of episode seeds apart, and the seeds of looks."""
     longest = max(config.evaluation.episodes, config.evaluation.final_episodes)
     ranges = {
         "data.episodes": (config.data.episodes, COLLECT_STRIDE),
+        "data.copies": (config.data.copies, 1 << 12),
         "data.seed": (config.data.seed, COLLECT_STRIDE // 2),
         "evaluation.seed": (config.evaluation.seed + longest, COLLECT_SEEDS),
         "seed": (config.seed, 1 << 20),

@@ -25,6 +25,7 @@ HELP = {
     "render": ("film a run's policy", "RUN video.episodes=9 video.camera=agentview"),
     "report": ("write a run's report.html again", "RUN"),
     "collect": ("record the scripted expert", "task=pick_place_can data.episodes=1000"),
+    "replay": ("render a dataset's states into a copy with pictures", "FILE --cameras agentview --size 84"),
     "inspect": ("tell what a dataset holds and whether it fits", "FILE"),
     "tasks": ("list tasks, agents, encoders, engines and presets", ""),
     "doctor": ("tell what is missing here; compile a GPU's kernels ahead", "[--precompile sm_90 task=lift]"),
@@ -119,6 +120,12 @@ def _collect(words: list[str]) -> None:
     _inspect([str(path)])
 
 
+def _replay(words: list[str]) -> None:
+    from caliper.replay import parse, replay_file
+
+    replay_file(*parse(words))
+
+
 def _resume(words: list[str]) -> None:
     from caliper.train import resume
 
@@ -207,6 +214,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "render": _render,
     "report": _report,
     "collect": _collect,
+    "replay": _replay,
     "inspect": _inspect,
     "tasks": _tasks,
     "doctor": _doctor,

@@ -36,6 +36,16 @@ class SimConfig:
 
 
 @dataclass
+class AppearanceConfig:
+    """How far the looks of re-rendered episodes may stray: each number from minus to plus the strength."""
+
+    shift: float = 0.0  # of a camera along each of its axes, metres
+    turn: float = 0.0  # of a camera about each of its axes, radians
+    light: float = 0.0  # relative change of the headlight, and of the lamps
+    colour: float = 0.0  # relative change of each surface's red, green and blue; textures are kept
+
+
+@dataclass
 class DataConfig:
     """The dataset, and how it is collected if it is not there."""
 
@@ -48,6 +58,9 @@ class DataConfig:
     )
     seed: int = 0
     num_envs: int = 32
+    # Each episode enters the offline buffer so often: once as recorded, then under looks of its own.
+    copies: int = 1
+    appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
 
 
 @dataclass
@@ -207,7 +220,7 @@ def collect_command(config: RunConfig) -> str:
         f"{group}.{key}={json.dumps(value, separators=(',', ':')) if isinstance(value, list) else value}"
         for group in ("task", "data")
         for key, value in asdict(config)[group].items()
-        if value != usual[group][key]
+        if value != usual[group][key] and key not in ("copies", "appearance")  # made at replay
     ]
     return shlex.join(["caliper", "collect", task, *words])
 

@@ -30,7 +30,15 @@ from caliper.rollout import Plan
 from caliper.runs import provenance
 from caliper.stop import Stop
 from caliper.types import CaliperError
-from caliper.worlds import dataset_meta, make_agent, make_env, reward_config, run_folder, set_threads
+from caliper.worlds import (
+    dataset_meta,
+    make_agent,
+    make_env,
+    replay_looks,
+    reward_config,
+    run_folder,
+    set_threads,
+)
 
 BATCH_SEED = 1_000_003  # added to the run's seed: batches and the agent's noise come from different streams
 Checkpoint = tuple[dict[str, Any], dict[str, Any]]
@@ -127,16 +135,17 @@ def find_data(config: RunConfig) -> Dataset:
 
 def load_data(config: RunConfig, dataset: Dataset, env: VectorEnv) -> ReplayBuffer:
     """The dataset as pixels in a buffer of its own size; `env` draws the states and is left in the last."""
-    size = ReplayBuffer.estimate(dataset.num_frames, env.spec, env.action_dim, config.chunk) / 2**20
+    looks = replay_looks(config)
+    frames = dataset.num_frames * looks.copies
+    size = ReplayBuffer.estimate(frames, env.spec, env.action_dim, config.chunk) / 2**20
     print(
         f"dataset: {dataset.path}: {len(dataset.episodes)} episodes, {dataset.num_transitions} transitions, "
-        f"{size:.0f} MiB",
+        + (f"{looks.copies} copies, " if looks.copies > 1 else "")
+        + f"{size:.0f} MiB",
         flush=True,
     )
-    buffer = ReplayBuffer(
-        dataset.num_frames, env.spec, env.action_dim, reward_config(config), env.device, config.chunk
-    )
-    replay(env, dataset, buffer, progress=watched())
+    buffer = ReplayBuffer(frames, env.spec, env.action_dim, reward_config(config), env.device, config.chunk)
+    replay(env, dataset, buffer, watched(), looks)
     return buffer
 
 

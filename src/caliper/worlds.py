@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,7 +12,9 @@ import torch
 from caliper.agents import Agent, build_agent
 from caliper.config import RunConfig
 from caliper.data.dataset import SCHEMA_VERSION, DatasetMeta
+from caliper.data.replay import Looks
 from caliper.data.returns import RewardConfig
+from caliper.envs.appearance import Strengths
 from caliper.envs.controller import action_dim
 from caliper.envs.sim import PROPRIO, SimEnv, task_scene
 from caliper.types import ObsSpec
@@ -61,6 +63,12 @@ def reward_config(config: RunConfig) -> RewardConfig:
     """How the run's raw rewards become training rewards and returns."""
     scale = config.reward
     return RewardConfig(scale.scale, scale.bias, scale.sparse, config.discount)
+
+
+def replay_looks(config: RunConfig) -> Looks:
+    """How often the dataset enters the offline buffer, and how the copies look."""
+    data = config.data
+    return Looks(data.copies, Strengths(**asdict(data.appearance)), data.seed)
 
 
 def eval_seeds(config: RunConfig, count: int) -> list[int]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from caliper.data.buffer import ReplayBuffer
 from caliper.data.dataset import DatasetMeta, Episode
 from caliper.data.returns import RewardConfig
+from caliper.envs.appearance import AS_IT_IS, Strengths
 from caliper.envs.base import VectorEnv
 from caliper.types import Obs, ObsSpec, Step
 
@@ -48,6 +49,7 @@ class CountingEnv(VectorEnv):
         self.steps = torch.zeros(len(goal), dtype=torch.long)
         self.shown = torch.zeros(len(goal), dtype=torch.long)
         self.buffer = frames(self.shown)
+        self.looks: list[Tensor | None] = []  # what set_appearance was given
         self.reset()
 
     def reset(self, mask: Tensor | None = None, seeds: Tensor | None = None) -> Obs:
@@ -83,6 +85,10 @@ class CountingEnv(VectorEnv):
 
     def render(self, cameras: tuple[str, ...], size: int) -> Tensor:
         raise NotImplementedError
+
+    def set_appearance(self, seeds: Tensor | None, strengths: Strengths = AS_IT_IS) -> None:
+        assert seeds is None or seeds.shape == (self.num_envs,)
+        self.looks.append(seeds)
 
     def state_dict(self) -> dict[str, Any]:
         raise NotImplementedError

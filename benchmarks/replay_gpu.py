@@ -1,0 +1,121 @@
+"""Images per second of recorded states rendered again, 64x64 pixels: Warp's worlds against the CPU engine.
+
+Episodes of `pick_place_can` from random actions are recorded; their states, two cameras each, become
+pictures without physics (`caliper.data.replay.rendered`), which stay on the device. The same under looks of
+their own is measured beside it. The peer is the CPU engine on the same machine with all its cores. Without a
+GPU there are two worlds on Warp's CPU device, and no result is written.
+
+    python benchmarks/replay_gpu.py            # on a GPU: 1024 worlds; writes results/replay_gpu.json
+    python benchmarks/replay_gpu.py --quick    # 256 worlds, few states, writes nothing
+"""
+
+import argparse
+import os
+import time
+from importlib.metadata import version
+
+import torch
+from _common import report  # type: ignore[import-not-found]  # beside this script
+
+from caliper.data.dataset import Dataset, DatasetMeta, Episode
+from caliper.data.replay import Looks, rendered
+from caliper.envs.appearance import Strengths
+from caliper.envs.sim import SimEnv
+
+TASK, CAMERAS, SIZE, EPISODE = "pick_place_can", ("agentview", "robot0_eye_in_hand"), 64, 32
+LOOKS = Looks(copies=2, strengths=Strengths(shift=0.01, turn=0.02, light=0.2, colour=0.2))
+
+
+def make(n, sim, device):
+    return SimEnv(TASK, n, sim=sim, device=device, cameras=CAMERAS, size=SIZE)
+
+
+def record(frames, sim, device):
+    """A dataset of at least so many frames; few episodes are simulated, and repeated."""
+    env = SimEnv(TASK, 8, sim=sim, device=device, cameras=())
+    generator = torch.Generator().manual_seed(0)
+    states = [env.get_state()]
+    for _ in range(EPISODE - 1):
+        env.step((2 * torch.rand(8, env.action_dim, generator=generator) - 1).to(env.device))
+        states.append(env.final_state)
+    whole = torch.stack(states, dim=1).cpu().numpy()  # (n, t + 1, s)
+    actions = torch.zeros(EPISODE - 1, env.action_dim).numpy()
+    rewards = torch.zeros(EPISODE - 1).numpy()
+    count = -(-frames // EPISODE)
+    episodes = [
+        Episode(whole[i % 8, :-1], whole[i % 8, -1], actions, rewards, False, False, i, 0.0)
+        for i in range(count)
+    ]
+    meta = DatasetMeta(
+        task=TASK,
+        scene_hash=env.scene_hash,
+        mujoco_version=version("mujoco"),
+        controller=env.controller,
+        control_freq=env.control_freq,
+        action_dim=env.action_dim,
+        state_dim=env.state_dim,
+        horizon=EPISODE - 1,
+        collector="random actions",
+        seed=0,
+    )
+    return Dataset(meta, episodes)
+
+
+def images_per_second(env, dataset, copy):
+    """Rate over a whole dataset, from a device at rest to a device at rest."""
+    for _ in range(2):  # the first loads the kernels, the second records them
+        for _ in rendered(env, Dataset(dataset.meta, dataset.episodes[:1]), LOOKS, copy):
+            pass
+    synchronise(env.device)
+    start = time.perf_counter()
+    for _ in rendered(env, dataset, LOOKS, copy):
+        pass
+    synchronise(env.device)
+    return round(dataset.num_frames * len(CAMERAS) / (time.perf_counter() - start), 1)
+
+
+def synchronise(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def cpu_engine(dataset):
+    """The CPU engine's rate with every core; None where Warp has no compiler for the CPU."""
+    try:
+        env = make(4 * len(os.sched_getaffinity(0)), "batch", "cpu")
+    except RuntimeError as error:
+        print(f"the CPU engine cannot run here: {str(error).splitlines()[0]}")
+        return None
+    return images_per_second(env, dataset, 0)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="under 50 s; writes no result")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--worlds", type=int, help="of the Warp engine; the CPU engine has four per core")
+    args = parser.parse_args()
+    on_gpu = args.device.startswith("cuda")
+    worlds = args.worlds or ((256 if args.quick else 1024) if on_gpu else 2)
+    frames = worlds * (8 if args.quick else 64)
+    dataset = record(frames, "warp" if on_gpu else "batch", args.device)
+    peer = cpu_engine(Dataset(dataset.meta, dataset.episodes[: 8 if args.quick else 64]))
+    env = make(worlds, "warp", args.device)
+    ours, dressed = (images_per_second(env, dataset, copy) for copy in (0, 1))
+    report(
+        "replay_gpu",
+        ours=ours,
+        peer=peer,
+        ratio=round(ours / peer, 2) if peer else None,
+        unit=f"images per second of {SIZE}x{SIZE} pixels, {TASK}",
+        packages=("mujoco", "mujoco-warp", "warp-lang", "torch"),
+        quick=args.quick or not on_gpu,
+        device=torch.cuda.get_device_name() if on_gpu else "Warp's CPU device",
+        worlds=worlds,
+        frames=dataset.num_frames,
+        under_looks_of_their_own=dressed,
+    )
+
+
+if __name__ == "__main__":
+    main()
