@@ -236,13 +236,9 @@ class SimEnv(VectorEnv):
         """See `VectorEnv`."""
         if seeds is None:
             seeds, strengths = torch.zeros_like(self.seeds), AS_IT_IS
-        self.wear(self._appearances.draw(strengths, seeds))
-
-    def wear(self, look: Appearance) -> None:
-        """As `set_appearance`, with a look made by hand."""
-        self._look = look
+        self._look = self._appearances.draw(strengths, seeds)
         for renderer in self._renderers.values():
-            renderer.dress(look)
+            renderer.dress(self._look)
 
     # ---- states
 
