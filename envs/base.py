@@ -72,7 +72,10 @@ class VectorEnv(ABC):
 
     @abstractmethod
     def set_state(self, state: Tensor) -> None:
-        """Puts the first m worlds into given states, float64 (m, s) with m at most n, to be looked at."""
+        """Puts the first m worlds into given states, float64 (m, s) with m at most n, to be looked at.
+
+        Without physics: reset them, or load a `state_dict`, before the next step.
+        """
 
     @abstractmethod
     def render(self, cameras: tuple[str, ...], size: int) -> Tensor:

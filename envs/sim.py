@@ -261,7 +261,7 @@ class SimEnv(VectorEnv):
             )
         self.engine.qpos[:m] = state[:, 1 : 1 + nq].to(self.engine.qpos)
         self.engine.qvel[:m] = state[:, 1 + nq :].to(self.engine.qvel)
-        self.engine.refresh()
+        self.engine.pose()
 
     def _live(self) -> dict[str, Tensor]:
         e = self.engine

@@ -47,6 +47,10 @@ class Engine(ABC):
         """Recomputes derived fields after `qpos` or `qvel` were written."""
 
     @abstractmethod
+    def pose(self) -> None:
+        """Recomputes poses alone after `qpos` was written: all that a picture needs, but no step."""
+
+    @abstractmethod
     def pose_arrays(self) -> dict[str, Tensor]:
         """What the renderer needs: geom_xpos, geom_xmat, cam_xpos, cam_xmat, as (n, count, 3[, 3])."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from caliper.envs.controller import OperationalSpace
 from caliper.envs.engines.base import Engine
 
-STAGE_VEL = int(mujoco.mjtStage.mjSTAGE_VEL)
+STAGE_POS, STAGE_VEL = int(mujoco.mjtStage.mjSTAGE_POS), int(mujoco.mjtStage.mjSTAGE_VEL)
 _DTYPES = {
     **{k: wp.float64 for k in ("qpos", "qvel", "ctrl", "M", "qfrc_bias", "qacc_warmstart")},
     **{k: wp.vec3d for k in ("site_xpos", "xpos", "subtree_com", "geom_xpos", "cam_xpos")},
@@ -57,6 +57,10 @@ class BatchEngine(Engine):
     def refresh(self) -> None:
         """See `Engine`."""
         self._batch.forward(stage=STAGE_VEL)
+
+    def pose(self) -> None:
+        """See `Engine`."""
+        self._batch.forward(stage=STAGE_POS)
 
     def pose_arrays(self) -> dict[str, Tensor]:
         """See `Engine`."""

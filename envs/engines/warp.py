@@ -47,6 +47,7 @@ class WarpEngine(Engine):
         self._overflow = wp.to_torch(data.overflow)
         self._advance: dict[int, WarpGraph] = {}
         self._refresh = WarpGraph(partial(mjw.step1, self.mjw_model, data), self.wp_device)
+        self._pose = WarpGraph(partial(mjw.fwd_kinematics, self.mjw_model, data), self.wp_device)
         arrays = {k: getattr(data, k) for k in _FIELDS}
         with scope(self.wp_device):
             self.controller = OperationalSpace(model, arrays, control_freq, self.wp_device)
@@ -67,6 +68,10 @@ class WarpEngine(Engine):
     def refresh(self) -> None:
         """See `Engine`."""
         self._refresh()
+
+    def pose(self) -> None:
+        """See `Engine`."""
+        self._pose()
 
     def pose_arrays(self) -> dict[str, Tensor]:
         """See `Engine`."""
