@@ -32,12 +32,12 @@ else
     online.warmup_steps=2 online.capacity=100 evaluation.num_envs=2 evaluation.episodes=2 evaluation.final_episodes=2
     video.episodes=1 video.size=64)
 fi
-part doctor 20 "$PYTHON" -m caliper doctor
+part doctor 40 "$PYTHON" -m caliper doctor
 part tests 100 "$PYTHON" -m pytest -q -p no:cacheprovider "${tests[@]}"
 part sim_gpu 110 "$PYTHON" benchmarks/sim_gpu.py "${bench[@]}"
 part replay_gpu 50 "$PYTHON" benchmarks/replay_gpu.py "${bench[@]}"
 part learner_gpu 80 "$PYTHON" benchmarks/learner_gpu.py "${bench[@]}"
-part run 170 "$PYTHON" -m caliper train preset=pick_place_can_gpu run_dir="$OUT/run" log.wandb=disabled "${run[@]}"
+part run 150 "$PYTHON" -m caliper train preset=pick_place_can_gpu run_dir="$OUT/run" log.wandb=disabled "${run[@]}"
 cp benchmarks/results/*_gpu.json "$OUT/" 2>/dev/null
 cp "$OUT"/run/{report.html,metrics.csv} "$OUT"/run/plots/learning_curve.png "$OUT"/run/videos/rollouts.mp4 "$OUT/" 2>/dev/null
 echo "== all in $SECONDS s; failed: ${failed[*]:-none}; results in $OUT"
