@@ -61,6 +61,11 @@ class WarpGraph:
         with scope(self._device):
             wp.capture_launch(self._graph, stream=stream(self._device))
 
+    @property
+    def recorded(self) -> bool:
+        """Whether a call replays, in which Python has no part."""
+        return self._graph is not None
+
     def _record(self) -> Any:
         if not self._device.is_cuda:
             recording = wp.ScopedCapture(self._device)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from caliper.envs.appearance import Appearance, own_colours
 from caliper.envs.engines.base import Engine
-from caliper.envs.graphs import TorchGraph, scope
+from caliper.envs.graphs import TorchGraph, WarpGraph, scope
 from caliper.envs.scenes import VISUAL_GROUP
 from caliper.types import CaliperError
 
@@ -70,6 +70,7 @@ class _Chunk:
         packed = wp.to_torch(self.context.rgb_data.view(wp.int32)).view(torch.uint8)
         self.image = packed.view(n, len(cameras), size, size, 4)  # n v h w (b g r a)
 
+        self.replay = WarpGraph(self._launch, device)
         self.away = torch.tensor([0.0, 0.0, AWAY], device=wp.device_to_torch(device))
         self.down = torch.eye(3, device=self.away.device)
 
@@ -93,9 +94,15 @@ class _Chunk:
         self.turn.copy_(look.turn[self.worlds])
 
     def trace(self) -> None:
-        with scope(self.device):
-            mjw.refit_bvh(self.model, self.data, self.context)
-            mjw.render(self.model, self.data, self.context)
+        if self.device.is_cuda:  # a part of the renderer's recording
+            with scope(self.device):
+                self._launch()
+        else:
+            self.replay()
+
+    def _launch(self) -> None:
+        mjw.refit_bvh(self.model, self.data, self.context)
+        mjw.render(self.model, self.data, self.context)
 
     def unpack(self, out: Tensor, wanted: Tensor) -> None:
         rgb = self.image[..., :3].flip(-1).permute(0, 1, 4, 2, 3)  # n v c h w
@@ -161,9 +168,10 @@ class Renderer:
         poses = self._engine.pose_arrays()
         for chunk in chunks:
             chunk.load(poses, self._wanted)
-        # Only Warp runs in the pool: a torch operation there would give each thread an OpenMP team,
-        # and with more such threads than cores the learner would sleep at every barrier from then on.
-        if self._pool is None:
+        # Only replays run in the pool. Warp's launches from Python are not safe in threads: now and then a
+        # chunk lost most of its geoms. And a torch operation there would give each thread an OpenMP team;
+        # with more such threads than cores the learner would sleep at every barrier from then on.
+        if self._pool is None or not all(chunk.replay.recorded for chunk in chunks):
             for chunk in chunks:
                 chunk.trace()
         else:

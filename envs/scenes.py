@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,12 +49,17 @@ def load_robosuite() -> Any:
     """
     root = logging.getLogger("robosuite_logs")
     root.addFilter(lambda record: record.levelno >= logging.ERROR)
+    opengl = os.environ.get("MUJOCO_GL")
     try:
         import robosuite.models as models
     except ImportError as error:
         raise CaliperError(
             f"robosuite cannot be imported ({error}); install it with: pip install --no-deps robosuite==1.5.2"
         ) from error
+    # It asks for EGL there. Where there is none, no process started from this one could import mujoco.
+    os.environ.pop("MUJOCO_GL", None)
+    if opengl is not None:
+        os.environ["MUJOCO_GL"] = opengl
     return models
 
 
