@@ -8,14 +8,44 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def arguments(description):
+def parser(description):
     """The command line all benchmarks share: `--quick`."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="under 50 s; writes no result")
-    return parser.parse_args()
+    shared = argparse.ArgumentParser(description=description)
+    shared.add_argument("--quick", action="store_true", help="under 50 s; writes no result")
+    return shared
+
+
+def arguments(description):
+    """What the shared command line says."""
+    return parser(description).parse_args()
+
+
+def gpu_parser(description):
+    """The command line of the benchmarks of a GPU: also `--device`, a GPU if there is one."""
+    shared = parser(description)
+    shared.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return shared
+
+
+def synchronise(device):
+    """Waits until a device is at rest."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def on_every_core(make, measure):
+    """`measure` of the CPU engine with every core; None where Warp has no compiler for the CPU."""
+    try:
+        env = make(4 * len(os.sched_getaffinity(0)), "batch", "cpu")
+    except RuntimeError as error:
+        print(f"the CPU engine cannot run here: {str(error).splitlines()[0]}")
+        return None
+    return measure(env)
 
 
 def hardware():

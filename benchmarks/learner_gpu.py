@@ -13,12 +13,11 @@ Without a GPU the sizes are tiny, nothing is captured, and no result is written.
     python benchmarks/learner_gpu.py --quick    # under 50 s, writes nothing
 """
 
-import argparse
 import statistics
 import time
 
 import torch
-from _common import report  # type: ignore[import-not-found]  # beside this script
+from _common import gpu_parser, report, synchronise  # type: ignore[import-not-found]  # beside this script
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -34,9 +33,7 @@ CASES = [(encoder, precision) for encoder in ("conv", "impala") for precision in
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="under 50 s; writes no result")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser = gpu_parser(__doc__.splitlines()[0])
     parser.add_argument("--learners", nargs="+", default=["eager", "graph"], help="on a GPU; also: compile")
     parser.add_argument("--peak-float32", type=float, default=67.0, help="TFLOP/s")
     parser.add_argument("--peak-bfloat16", type=float, default=990.0, help="TFLOP/s")
@@ -63,21 +60,16 @@ def make_learner(name, encoder, precision, sampler, batch, spec, device):
     return LEARNERS[name](agent, sampler, batch, torch.Generator(device).manual_seed(0))
 
 
-def wait(device):
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def rates(learners, updates, rounds, device):
     """Updates per second of each learner, by the median round."""
     seconds = {name: [] for name in learners}
     for _ in range(rounds):
         for name, learner in learners.items():
-            wait(device)
+            synchronise(device)
             start = time.perf_counter()
             for _ in range(updates):
                 learner.update()
-            wait(device)
+            synchronise(device)
             seconds[name].append((time.perf_counter() - start) / updates)
     return {name: 1 / statistics.median(taken) for name, taken in seconds.items()}
 

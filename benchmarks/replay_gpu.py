@@ -9,13 +9,11 @@ GPU there are two worlds on Warp's CPU device, and no result is written.
     python benchmarks/replay_gpu.py --quick    # 256 worlds, few states, writes nothing
 """
 
-import argparse
-import os
 import time
 from importlib.metadata import version
 
 import torch
-from _common import report  # type: ignore[import-not-found]  # beside this script
+from _common import gpu_parser, on_every_core, report, synchronise  # type: ignore[import-not-found]  # beside this script
 
 from caliper.data.dataset import Dataset, DatasetMeta, Episode
 from caliper.data.replay import Looks, rendered
@@ -74,32 +72,16 @@ def images_per_second(env, dataset, copy):
     return round(dataset.num_frames * len(CAMERAS) / (time.perf_counter() - start), 1)
 
 
-def synchronise(device):
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def cpu_engine(dataset):
-    """The CPU engine's rate with every core; None where Warp has no compiler for the CPU."""
-    try:
-        env = make(4 * len(os.sched_getaffinity(0)), "batch", "cpu")
-    except RuntimeError as error:
-        print(f"the CPU engine cannot run here: {str(error).splitlines()[0]}")
-        return None
-    return images_per_second(env, dataset, 0)
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="under 50 s; writes no result")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser = gpu_parser(__doc__.splitlines()[0])
     parser.add_argument("--worlds", type=int, help="of the Warp engine; the CPU engine has four per core")
     args = parser.parse_args()
     on_gpu = args.device.startswith("cuda")
     worlds = args.worlds or ((256 if args.quick else 1024) if on_gpu else 2)
     frames = worlds * (8 if args.quick else 64)
     dataset = record(frames, "warp" if on_gpu else "batch", args.device)
-    peer = cpu_engine(Dataset(dataset.meta, dataset.episodes[: 8 if args.quick else 64]))
+    some = Dataset(dataset.meta, dataset.episodes[: 8 if args.quick else 64])
+    peer = on_every_core(make, lambda env: images_per_second(env, some, 0))
     env = make(worlds, "warp", args.device)
     ours, dressed = (images_per_second(env, dataset, copy) for copy in (0, 1))
     report(

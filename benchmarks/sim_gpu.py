@@ -9,14 +9,12 @@ Without a GPU there are four worlds on Warp's CPU device, and no result is writt
     python benchmarks/sim_gpu.py --quick    # 256 worlds, few steps, writes nothing
 """
 
-import argparse
 import ctypes
-import os
 import time
 
 import torch
 import warp as wp
-from _common import report  # type: ignore[import-not-found]  # beside this script
+from _common import gpu_parser, on_every_core, report, synchronise  # type: ignore[import-not-found]  # beside this script
 
 from caliper.envs.graphs import WarpGraph
 from caliper.envs.sim import SimEnv
@@ -38,11 +36,6 @@ def milliseconds(work, repeats, device):
         work()
     synchronise(device)
     return 1e3 * (time.perf_counter() - start) / repeats
-
-
-def synchronise(device):
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def nodes(graph):
@@ -82,23 +75,13 @@ def measure(n, device, repeats):
     return row
 
 
-def cpu_engine(repeats):
-    """Steps per second of the CPU engine with every core; None where Warp has no compiler for the CPU."""
-    n = 4 * len(os.sched_getaffinity(0))
-    try:
-        env = make(n, "batch", "cpu")
-    except RuntimeError as error:
-        print(f"the CPU engine cannot run here: {str(error).splitlines()[0]}")
-        return None
-    action = 2 * torch.rand(n, env.action_dim) - 1
-    return round(1e3 * n / milliseconds(lambda: env.step(action), repeats, "cpu"), 1)
+def steps_per_second(env, repeats):
+    action = 2 * torch.rand(env.num_envs, env.action_dim) - 1
+    return round(1e3 * env.num_envs / milliseconds(lambda: env.step(action), repeats, "cpu"), 1)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="under 50 s; writes no result")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args()
+    args = gpu_parser(__doc__.splitlines()[0]).parse_args()
     worlds = [256] if args.quick else [256, 1024, 4096]
     if args.device == "cpu":
         worlds = [4]
@@ -106,7 +89,7 @@ def main():
     for n in worlds:
         rows[n] = measure(n, args.device, repeats)
         print(f"{n} worlds: {rows[n]}", flush=True)
-    peer = cpu_engine(repeats)
+    peer = on_every_core(make, lambda env: steps_per_second(env, repeats))
     ours = max(row["steps per second"] for row in rows.values())
     device = torch.cuda.get_device_name() if args.device == "cuda" else "Warp's CPU device"
     report(

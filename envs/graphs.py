@@ -96,6 +96,9 @@ class TorchGraph:
 
     def __call__(self) -> tuple[Tensor, ...]:
         """Queues the work and the copies."""
+        return tuple(output.clone() for output in self._work())
+
+    def _work(self) -> tuple[Tensor, ...]:
         if self._device.type != "cuda":
             return self._function()
         device = wp.device_from_torch(self._device)
@@ -111,4 +114,4 @@ class TorchGraph:
                     self._outputs = self._function()
             self._kernels = recording.graph  # keeps the loaded modules
         self._graph.replay()
-        return tuple(output.clone() for output in self._outputs)
+        return self._outputs

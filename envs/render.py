@@ -178,4 +178,4 @@ class Renderer:
             list(self._pool.map(_Chunk.trace, chunks))
         for chunk in chunks:
             chunk.unpack(self._out, self._wanted)
-        return (self._out.clone(),)
+        return (self._out,)

@@ -179,22 +179,22 @@ class SimEnv(VectorEnv):
         self._action[:, : self.action_dim - 1] = action[:, :-1]
         self._action[:, 6] = action[:, -1]
         self.engine.advance(self._substeps)
-        success, truncated, done, reward, self.final_state, proprio = self._judge()
+        success, truncated, reward, self.final_state, proprio = self._judge()
         final_obs = obs = Obs(self._pixels(), proprio)
         # A CPU looks before it works; a GPU would have to be waited for, and does the work of a reset masked.
-        if self.device.type != "cpu" or bool(done.any()):
+        if self.device.type != "cpu" or bool(self._done.any()):
             self._begin()
             self.engine.refresh()
-            obs = Obs(self._pixels(done), self._proprio())
+            obs = Obs(self._pixels(self._done), self._proprio())
         return Step(obs, reward, success, truncated, final_obs, success)
 
     def _outcome(self) -> tuple[Tensor, ...]:
-        """What the last control step led to: success, time-out, either, reward, state, proprioception."""
+        """What the last control step led to: success, time-out, reward, state, proprioception."""
         self.steps += 1
         success = self.task.success(self.object_pos, self.grip_pos)
         truncated = (self.steps >= self.horizon) & ~success
         self._done.copy_(success | truncated)
-        return success, truncated, self._done.clone(), success.float(), self.get_state(), self._proprio()
+        return success, truncated, success.float(), self.get_state(), self._proprio()
 
     def check(self) -> None:
         """See `VectorEnv`."""

@@ -75,7 +75,7 @@ def evaluate(
     decided = torch.empty(0)
 
     def started(_: list[int]) -> None:
-        plan.drop(torch.ones_like(plan.at, dtype=torch.bool))
+        plan.clear()
 
     def act(obs: Obs) -> Tensor:
         nonlocal decided

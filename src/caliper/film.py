@@ -42,7 +42,7 @@ def film(agent: Agent, config: RunConfig, folder: Path, name: str = "rollouts") 
         return plan.next(agent.act(obs, deterministic=True))
 
     def started(_: list[int]) -> None:
-        plan.drop(torch.ones_like(plan.at, dtype=torch.bool))
+        plan.clear()
 
     runs = list(run_episodes(env, eval_seeds(config, video.episodes), act, record, "film", started))
     clips = [np.asarray(torch.stack(run.records)) for run in runs]

@@ -35,6 +35,10 @@ class Plan:
         self.at = self.at + 1
         return action
 
+    def clear(self) -> None:
+        """Forgets every chunk: new episodes have begun in all worlds."""
+        self.at.fill_(self.chunk.shape[1])
+
     def drop(self, ended: Tensor) -> None:
         """Forgets the rest of the chunk where `ended` (n,)."""
         self.at = torch.where(ended, self.chunk.shape[1], self.at)
