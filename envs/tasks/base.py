@@ -38,11 +38,13 @@ class Task(ABC):
     Attributes:
         name: as on the command line.
         object_body: body to manipulate.
+        observed: further bodies whose poses a state observation holds, after the object's.
         plan: the scripted expert's numbers.
     """
 
     name: str
     object_body: str
+    observed: tuple[str, ...] = ()
     plan: Plan
 
     @abstractmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ class TaskConfig:
     """The task and how it is seen and controlled."""
 
     name: str = MISSING
+    obs: str = "pixels"  # pixels (and the robot's own state) | state (poses of robot and objects)
     controller: str = "osc_pose"  # osc_pose (7-D actions) | osc_position (4-D)
     control_freq: int = 20  # control steps per second
     horizon: int = 200  # control steps per episode
@@ -131,6 +132,7 @@ class RunConfig:
     threads: int | None = None  # CPU threads; null: one per core
     batch_size: int = 256
     learner: str = "eager"  # eager | compile (torch.compile) | graph (each update one CUDA graph; GPU alone)
+    method: str | None = None  # what the agent and its driver's settings are called; null: as the agent
     agent: dict[str, Any] = MISSING
     encoder: dict[str, Any] = MISSING
     task: TaskConfig = field(default_factory=TaskConfig)
@@ -142,7 +144,8 @@ class RunConfig:
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     video: VideoConfig = field(default_factory=VideoConfig)
     log: LogConfig = field(default_factory=LogConfig)
-    levers: list[str] = field(default_factory=list)  # what a preset uses beyond the published algorithm
+    # What a preset uses beyond the published algorithm: a sentence by the key it is about; null drops one.
+    levers: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def discount(self) -> float:
@@ -185,7 +188,7 @@ def compose(overrides: list[str]) -> RunConfig:
     ConfigStore.instance().store(name="run_schema", node=RunConfig)  # what configs/train.yaml extends
     try:
         with initialize_config_module("caliper.configs", version_base="1.3"):
-            return _typed(hydra_compose("train", overrides=overrides))
+            return _fitted(_typed(hydra_compose("train", overrides=overrides)), overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise CaliperError(_sentence(error)) from error
 
@@ -220,7 +223,7 @@ def collect_command(config: RunConfig) -> str:
         f"{group}.{key}={json.dumps(value, separators=(',', ':')) if isinstance(value, list) else value}"
         for group in ("task", "data")
         for key, value in asdict(config)[group].items()
-        if value != usual[group][key] and key not in ("copies", "appearance")  # made at replay
+        if value != usual[group][key] and key not in ("obs", "copies", "appearance")  # made at replay
     ]
     return shlex.join(["caliper", "collect", task, *words])
 
@@ -228,6 +231,23 @@ def collect_command(config: RunConfig) -> str:
 def to_yaml(config: RunConfig) -> str:
     """The resolved configuration as YAML."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _fitted(config: RunConfig, overrides: list[str]) -> RunConfig:
+    """Without what a preset sets for other agents than the chosen one, and says of them.
+
+    What the command line sets stays, so that a key which the agent lacks is refused there.
+    """
+    from caliper.agents import AGENTS
+
+    keys = {name: {field.name for field in fields(make)} for name, (_, make) in AGENTS.items()}
+    if (name := config.agent.get("name")) not in keys:
+        return config
+    wanted = {word.partition("=")[0].lstrip("+").removeprefix("agent.") for word in overrides}
+    foreign = set().union(*keys.values()) - keys[name]
+    config.agent = {k: v for k, v in config.agent.items() if k not in foreign or k in wanted}
+    config.levers = {k: v for k, v in config.levers.items() if v and k not in foreign}
+    return config
 
 
 def _typed(cfg: Any) -> RunConfig:
