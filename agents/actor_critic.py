@@ -66,7 +66,7 @@ class ActorCritic(CriticAgent):
 
     def groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
         """See `Agent.groups`."""
-        actor = list(self.actor.parameters())
+        actor = [p for p in self.actor.parameters() if p.requires_grad]
         own = {"actor": (actor, self.config.actor_lr), "clone": (actor, self.config.clone_lr)}
         return own | super().groups()
 
