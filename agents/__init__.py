@@ -12,7 +12,10 @@ from caliper.agents.base import Agent, AgentConfig, Noise
 from caliper.agents.bc import BC, BCConfig
 from caliper.agents.calql import CalQL
 from caliper.agents.cql import CQL, CQLConfig
+from caliper.agents.qtopt import QTOpt, QTOptConfig
+from caliper.agents.rlpd import RLPD, RLPDConfig
 from caliper.agents.sac import SAC, SACConfig
+from caliper.agents.wsrl import WSRL, WSRLConfig
 from caliper.encoders import build_encoder
 from caliper.types import CaliperError, ObsSpec
 
@@ -21,6 +24,9 @@ AGENTS: dict[str, tuple[type[Agent], type[AgentConfig]]] = {
     "sac": (SAC, SACConfig),
     "cql": (CQL, CQLConfig),
     "calql": (CalQL, CQLConfig),
+    "rlpd": (RLPD, RLPDConfig),
+    "wsrl": (WSRL, WSRLConfig),
+    "qtopt": (QTOpt, QTOptConfig),
 }
 
 

@@ -14,6 +14,9 @@ CONFIGS = {
     "sac": {"name": "sac", **TINY},
     "cql": {"name": "cql", **TINY, **SAMPLES},
     "calql": {"name": "calql", **TINY, **SAMPLES},
+    "rlpd": {"name": "rlpd", **TINY, "n_critics": 4},
+    "wsrl": {"name": "wsrl", **TINY, **SAMPLES, "n_critics": 4},
+    "qtopt": {"name": "qtopt", **TINY, "cem_samples": 16, "cem_elites": 4},
 }
 
 
