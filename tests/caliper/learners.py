@@ -121,8 +121,9 @@ class OneByOne(TapedLearner):
 
 def course(learner):
     """Cloning, updates, the switch, and episodes that come in, wrap and evict; yields all metrics."""
-    for _ in range(WARM_UPS + 2):
-        yield learner.clone()
+    if learner.agent.has_actor:
+        for _ in range(WARM_UPS + 2):
+            yield learner.clone()
     for _ in range(14):
         yield learner.update()
     learner.agent.go_online()
