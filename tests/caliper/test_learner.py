@@ -133,6 +133,7 @@ def test_a_compiled_update_is_one_program_with_the_same_numbers():
     assert torch.equal(eager.agent.generator.get_state(), compiled.agent.generator.get_state())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh")
 def test_compiled_updates_with_and_without_the_actor_alternate():
     eager, compiled = (make(kind, "rlpd", spec=STATE, actor_every=2) for kind in (EagerLearner, Whole))
