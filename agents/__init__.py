@@ -14,8 +14,11 @@ from caliper.agents.bc import BC, BCConfig
 from caliper.agents.calql import CalQL
 from caliper.agents.cql import CQL, CQLConfig
 from caliper.agents.iql import IQL, IQLConfig
+from caliper.agents.qtopt import QTOpt, QTOptConfig
+from caliper.agents.rlpd import RLPD, RLPDConfig
 from caliper.agents.sac import SAC, SACConfig
 from caliper.agents.td3bc import TD3BC, TD3BCConfig
+from caliper.agents.wsrl import WSRL, WSRLConfig
 from caliper.encoders import build_encoder
 from caliper.types import CaliperError, ObsSpec
 
@@ -27,6 +30,9 @@ AGENTS: dict[str, tuple[type[Agent], type[AgentConfig]]] = {
     "iql": (IQL, IQLConfig),
     "awac": (AWAC, AWACConfig),
     "td3bc": (TD3BC, TD3BCConfig),
+    "rlpd": (RLPD, RLPDConfig),
+    "wsrl": (WSRL, WSRLConfig),
+    "qtopt": (QTOpt, QTOptConfig),
 }
 
 

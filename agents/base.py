@@ -27,6 +27,7 @@ class Noise:
         eps_cur: standard normal (b, k, a), actions at s of the conservative term.
         eps_next: standard normal (b, k, a), actions at s' of the conservative term.
         rand: uniform in [-1, 1] (b, k, a), random actions of the conservative term.
+        subset: int64 (m,), members of the target ensemble of which the target takes the minimum.
         shift: int64 (b, 2) in [-pad, pad], image shift of s.
         shift_next: the same for s'.
     """
@@ -36,6 +37,7 @@ class Noise:
     eps_cur: Tensor | None = None
     eps_next: Tensor | None = None
     rand: Tensor | None = None
+    subset: Tensor | None = None
     shift: Tensor | None = None
     shift_next: Tensor | None = None
 
@@ -64,12 +66,14 @@ class Agent(nn.Module):
         config: the agent's keys.
         action_dim: entries of a chunk of actions, `config.chunk` times those of one.
         has_critic: whether `q_values` exists.
+        has_actor: whether there is something to `clone`.
         optimizers: Adam by name of the parameter group.
         generator: source of every random number of the agent, on its device.
         online: whether `go_online` was called.
     """
 
     has_critic = False
+    has_actor = True
 
     def __init__(
         self,
@@ -158,8 +162,8 @@ class Agent(nn.Module):
         """Moves what follows the trained networks once these have stepped."""
 
     def clone(self, batch: Batch) -> Info:
-        """One step of behaviour cloning of the actor alone."""
-        raise NotImplementedError
+        """One step of behaviour cloning of the actor alone; raises CaliperError where there is none."""
+        raise CaliperError(f"{type(self).__name__} has no actor to clone; set offline.clone_updates=0")
 
     def policy(self, obs: Obs) -> Policy:
         """The policy's distribution at b observations."""

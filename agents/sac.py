@@ -94,11 +94,15 @@ class SAC(ActorCritic):
         """Hook: what the target takes, (b, k), of the target critics' values (e, b, k)."""
         return q.amin(0)
 
+    def n_targets(self) -> int:
+        """Hook: how many actions at s' the target takes the best of now."""
+        return self.config.n_target_actions
+
     @torch.no_grad()
     def target(self, x: Encoded, noise: Noise) -> Tensor:
         """The Bellman target (b,): minimum over the target ensemble, then maximum over sampled actions."""
         b = len(x.batch)
-        action, log_pi = x.pi_next.sample(self.normal(noise.eps_target, b, self.config.n_target_actions))
+        action, log_pi = x.pi_next.sample(self.normal(noise.eps_target, b, self.n_targets()))
         q = self.target_critic(x.target_features, action)  # (e, b, k)
         value, best = self.target_value(q, noise).max(-1)  # (b,)
         if self.config.backup_entropy:
@@ -139,7 +143,7 @@ class SAC(ActorCritic):
 
     def draw(self, batch: Batch, noise: Noise) -> Noise:
         """See `Agent.draw`."""
-        b, k = len(batch), self.config.n_target_actions
+        b, k = len(batch), self.n_targets()
         return replace(
             super().draw(batch, noise),
             eps_pi=self.normal(noise.eps_pi, b, 1) if self.acting else None,

@@ -69,6 +69,11 @@ def check(config: RunConfig) -> None:
     _check_learner(config)
     if (agent := config.agent.get("name")) in AGENTS:
         _check_types("agent", config.agent, get_type_hints(AGENTS[agent][1]))
+        if config.offline.clone_updates and not AGENTS[agent][0].has_actor:
+            raise CaliperError(
+                f"offline.clone_updates={config.offline.clone_updates}, but the agent {agent} has no actor "
+                "to clone; set offline.clone_updates=0"
+            )
     if (encoder := config.encoder.get("name")) in ENCODERS:
         make = ENCODERS[encoder]
         make = make.func if isinstance(make, partial) else make

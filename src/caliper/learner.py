@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -94,12 +95,21 @@ class CompiledLearner(EagerLearner):
         return gradients, {name: value.detach() for name, value in info.items()}
 
 
+@dataclass
+class _Graph:
+    """One phase's captured update, or the count of the updates made before its capture."""
+
+    warm: int = 0
+    replay: Callable[[], Info] | None = None
+
+
 class GraphLearner(EagerLearner):
     """The whole update, from the draw of the batch to the targets' step, as one captured CUDA graph.
 
     What changes from update to update the graph reads on the device: sizes of the buffers, states of the
     generators, weights, moments, the fading weight of cloning. Where other operations are needed (see
-    `Agent.phase`), or the batch is split otherwise, it is captured again, after `WARM_UPS` updates made one
+    `Agent.phase`), another is captured and the first is kept, for phases may alternate; where the batch is
+    split otherwise, and at the switch, all are dropped. Before each capture `WARM_UPS` updates are made one
     operation after the other. These draw the same numbers: it does not matter when a graph is captured, and
     a resumed run, which captures anew, goes on as an unbroken one would, but for the GPU's order of sums.
     """
@@ -108,9 +118,8 @@ class GraphLearner(EagerLearner):
         self, agent: Agent, sampler: MixedSampler, batch_size: int, generator: torch.Generator
     ) -> None:
         super().__init__(agent, sampler, batch_size, generator)
-        self._key: tuple[Any, ...] | None = None  # what the graph holds for
-        self._warm = 0
-        self._replay: Callable[[], Info] | None = None
+        self._key: tuple[Any, ...] | None = None  # what all the graphs hold for
+        self._graphs: dict[tuple[bool, ...], _Graph] = {}  # by the agent's phase
         self._stream: torch.cuda.Stream | None = None
         for optimizer in agent.optimizers.values():
             # Loaded moments are new tensors, of which a graph knows nothing.
@@ -126,23 +135,25 @@ class GraphLearner(EagerLearner):
         return self._run("clone", self.agent.clone)
 
     def forget(self) -> None:
-        """Drops the graph; the next updates make another."""
-        self._key = self._replay = None
+        """Drops all graphs; the next updates make others."""
+        self._graphs.clear()
 
     def _run(self, name: str, learn: Callable[[Batch], Info]) -> Info:
-        key = (name, *self.agent.phase(), *self.sampler.split(self.batch_size))
+        key = (name, self.agent.online, *self.sampler.split(self.batch_size))
         if key != self._key:
-            self._key, self._warm, self._replay = key, 0, None
+            self._key = key
+            self.forget()
+        graph = self._graphs.setdefault(self.agent.phase(), _Graph())
 
         def work() -> Info:
             return learn(self.sampler.sample(self.batch_size, self.generator, captured=True))
 
-        if self._replay is None:
-            if self._warm < WARM_UPS:
-                self._warm += 1
+        if graph.replay is None:
+            if graph.warm < WARM_UPS:
+                graph.warm += 1
                 return self._aside(work)
-            self._replay = self._capture(work)
-        return self._replay()
+            graph.replay = self._capture(work)
+        return graph.replay()
 
     def _aside(self, work: Callable[[], Info]) -> Info:
         """Does the work on the stream on which it will be captured."""

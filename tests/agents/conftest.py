@@ -19,6 +19,9 @@ CONFIGS = {
     "iql": {"name": "iql", **TINY},
     "awac": {"name": "awac", **TINY},
     "td3bc": {"name": "td3bc", **TINY},
+    "rlpd": {"name": "rlpd", **TINY, "n_critics": 4},
+    "wsrl": {"name": "wsrl", **TINY, **SAMPLES, "n_critics": 4},
+    "qtopt": {"name": "qtopt", **TINY, "cem_samples": 16, "cem_elites": 4},
 }
 
 

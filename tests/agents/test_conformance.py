@@ -29,9 +29,10 @@ from tests.agents.conftest import (
 STATE = ObsSpec((), 0, 5)
 CASES = [(name, encoder) for name in AGENTS for encoder in ("conv_tiny", "state")]
 CRITICS = [name for name, (agent, _) in AGENTS.items() if agent.has_critic]
-ACTORS = [name for name in AGENTS if hasattr(make(name), "actor")]
+ACTORS = [name for name, (agent, _) in AGENTS.items() if agent.has_actor]
 ENCODED = {
     "bc": 1,
+    "qtopt": 2,
     "iql": 5,
 }  # images per update; others: the actor's at s and s', the critic's, its target's
 
@@ -63,6 +64,9 @@ METRICS = {
     "iql": CLONING | TD | WEIGHTED | metrics("value/loss v"),
     "awac": CLONING | TD | WEIGHTED,
     "td3bc": CLONING | TD | metrics("actor/weight"),
+    "rlpd": SAC_METRICS,
+    "wsrl": CQL_METRICS,
+    "qtopt": TD - {"critic/q_pi"} | {"cem/std"},
 }
 
 
@@ -116,7 +120,7 @@ def test_saved_state_gives_the_same_next_update(name):
     first, second = make(name, seed=0), make(name, seed=1)
     for i in range(2):
         first.update(random_batch(seed=i))
-        if name in ACTORS:
+        if first.has_actor:
             first.clone(random_batch(seed=i))
     first.go_online()
     second.load_state_dict(copy.deepcopy(first.state_dict()))

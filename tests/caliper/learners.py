@@ -115,15 +115,15 @@ class TapedLearner(GraphLearner):
 class OneByOne(TapedLearner):
     """Makes the same updates and captures none."""
 
-    def _aside(self, work):
-        self._warm = 0
-        return work()
+    def _capture(self, work):
+        return work
 
 
 def course(learner):
     """Cloning, updates, the switch, and episodes that come in, wrap and evict; yields all metrics."""
-    for _ in range(WARM_UPS + 2):
-        yield learner.clone()
+    if learner.agent.has_actor:
+        for _ in range(WARM_UPS + 2):
+            yield learner.clone()
     for _ in range(14):
         yield learner.update()
     learner.agent.go_online()

@@ -61,6 +61,7 @@ def refused(capsys, *words):
         (["train", "task.name=foo"], "choose one of: lift"),
         (["train", "task.controller=foo"], "choose one of: osc_pose, osc_position"),
         (["train", "task.control_freq=7"], "task.control_freq=7 does not divide the physics' 500 Hz"),
+        (["train", "agent=qtopt", "offline.clone_updates=3"], "the agent qtopt has no actor to clone; set"),
         (["train", "learner=fast"], "learner=fast is unknown; choose one of: eager, compile, graph"),
         (["train", "learner=graph"], "learner=graph needs a GPU, but sim.device=cpu; use learner=eager, or"),
         (["train", "task.cameras=[front]"], "task.cameras: there is no camera 'front'; choose from: "),

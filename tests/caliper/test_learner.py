@@ -30,7 +30,8 @@ from tests.caliper.learners import (
 
 @pytest.mark.parametrize(
     ("name", "keys", "captures"),
-    # cloning, then: until actor_start (6 updates), after, online without data, online with data
+    # cloning, then: until actor_start (6 updates), after, online without data, online with data; two each,
+    # with and without the actor, where these alternate and there are more than 6 updates
     [
         ("calql", LEVERS, 5),
         ("calql", {}, 4),
@@ -39,6 +40,9 @@ from tests.caliper.learners import (
         ("iql", {"critic_from_clone": True}, 4),
         ("awac", {}, 4),
         ("td3bc", {"actor_every": 1}, 4),
+        ("rlpd", {"actor_every": 2}, 5),
+        ("wsrl", {"actor_every": 2}, 4),
+        ("qtopt", {}, 3),
     ],
 )
 def test_a_replayed_update_follows_all_that_changes(name, keys, captures):
@@ -55,6 +59,16 @@ def test_replays_draw_new_numbers():
     losses = [learner.update()["critic/loss"].item() for _ in range(WARM_UPS + 4)]
     assert learner.captures == 1
     assert len(set(losses)) == len(losses)
+
+
+def test_graphs_of_phases_that_alternate_are_kept_until_the_switch():
+    learner = make(TapedLearner, "rlpd", actor_every=2)
+    for _ in range(2 * WARM_UPS + 6):
+        learner.update()
+    assert (learner.captures, len(learner._graphs)) == (2, 2)
+    learner.agent.go_online()
+    learner.update()
+    assert len(learner._graphs) == 1  # none of the old ones can be used again
 
 
 def test_a_loaded_checkpoint_is_captured_anew():
@@ -125,6 +139,26 @@ def test_a_compiled_update_is_one_program_with_the_same_numbers(name):
             assert_same(eager.update(), compiled.update())
     assert_same(weights(eager), weights(compiled))
     assert torch.equal(eager.agent.generator.get_state(), compiled.agent.generator.get_state())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh")
+def test_compiled_updates_with_and_without_the_actor_alternate():
+    eager, compiled = (make(kind, "rlpd", spec=STATE, actor_every=2) for kind in (EagerLearner, Whole))
+    for i in range(6):
+        with torch.compiler.set_stance("fail_on_recompile" if i > 1 else "default"):
+            assert_same(eager.update(), compiled.update())
+    assert_same(weights(eager), weights(compiled))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("name", ["rlpd", "wsrl", "qtopt"])
+def test_other_agents_compiled_through_all_phases(name):
+    keys = {} if name == "qtopt" else {"actor_every": 2}
+    first, second = (make(kind, name, spec=STATE, **keys) for kind in (EagerLearner, Whole))
+    for a, b in zip(course(first), course(second), strict=True):
+        assert_same(a, b)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """On a GPU: the captured update against the same updates made one operation after the other."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -18,9 +19,8 @@ def on_gpu(learner, updates, **keys):
 
 
 class NeverCaptured(GraphLearner):
-    def _aside(self, work):
-        self._warm = 0
-        return super()._aside(work)
+    def _capture(self, work):
+        return partial(self._aside, work)
 
 
 def assert_close(first, second):
@@ -30,11 +30,23 @@ def assert_close(first, second):
         assert second[name].item() == pytest.approx(first[name].item(), rel=1e-3, abs=1e-3), name
 
 
-@pytest.mark.parametrize("keys", [{}, LEVERS, {"encoder": "impala"}, {"precision": "bfloat16"}])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        LEVERS,
+        {"encoder": "impala"},
+        {"precision": "bfloat16"},
+        {"name": "rlpd", "actor_every": 2},  # two graphs, used in turn
+        {"name": "wsrl"},
+        {"name": "qtopt"},
+    ],
+)
 def test_a_graph_agrees_with_the_updates_one_by_one(keys):
     captured, learner = on_gpu(GraphLearner, 10, **keys)
     plain, other = on_gpu(NeverCaptured, 10, **keys)
-    assert learner._replay is not None and other._replay is None
+    assert all(graph.replay for graph in learner._graphs.values())
+    assert len(learner._graphs) == keys.get("actor_every", 1 + ("actor_start" in keys))
     if "precision" not in keys:  # bfloat16 keeps three digits of each product
         for a, b in zip(plain, captured, strict=True):
             assert_close(a, b)
@@ -43,9 +55,11 @@ def test_a_graph_agrees_with_the_updates_one_by_one(keys):
     assert torch.equal(learner.generator.get_state(), other.generator.get_state())
 
 
-def test_a_graph_draws_new_numbers_and_follows_the_buffers():
-    still = {"actor_lr": 0.0, "critic_lr": 0.0, "temperature_lr": 0.0, "tau": 0.0}
-    infos, learner = on_gpu(GraphLearner, WARM_UPS + 4, **still)
+@pytest.mark.parametrize("name", ["calql", "rlpd", "qtopt"])
+def test_a_graph_draws_new_numbers_and_follows_the_buffers(name):
+    rates = ("actor_lr", "critic_lr", "temperature_lr", "tau")
+    still = {key: 0.0 for key in rates if name != "qtopt" or key != "temperature_lr"}
+    infos, learner = on_gpu(GraphLearner, WARM_UPS + 4, name=name, **still)
     assert len({info["critic/loss"].item() for info in infos}) == len(infos)
     for info in course(learner):
         assert all(torch.isfinite(value).all() for value in info.values())  # a row that left would be NaN

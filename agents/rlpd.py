@@ -1,0 +1,87 @@
+"""RLPD (Ball et al. 2023, arXiv:2302.02948): SAC with prior data in its batches, and no pre-training on it.
+
+    y        = r + gamma (1 - d) min_{e in M} Qbar_e(s', a'),    M: m of the E critics, drawn at each update
+    L_pi     = mean (alpha log pi(a~|s) - mean_e Q_e(s, a~))
+
+with LayerNorm in E = 10 critics, m = 2 (the paper on pixels: 1), and H = -|A| / 2. The random subset is that
+of REDQ (Chen et al. 2021, arXiv:2101.05982). Half of each batch is prior data (`online.mixing`). After each
+step the critics are updated `online.utd` times (the paper: 20 from states, 1 from pixels), and at every
+`actor_every`-th update the actor and the temperature too. The paper's actor on pixels reads the critic's
+convolutions; this one has its own encoder, as all agents here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from caliper.agents.base import Noise
+from caliper.agents.nets import MakeEncoder
+from caliper.agents.sac import SAC, SACConfig
+from caliper.types import Batch, CaliperError
+
+
+class SubsetTarget(SAC):
+    """SAC with many critics, of which each update's target asks a few."""
+
+    config: SubsetConfig
+
+    def build(self, make_encoder: MakeEncoder) -> None:
+        """See `Agent.build`."""
+        m, e = self.config.n_subset, self.config.n_critics
+        if not 1 <= m <= e:
+            raise CaliperError(f"agent.n_subset={m} makes no sense; it must be 1 to agent.n_critics={e}")
+        super().build(make_encoder)
+
+    def subset(self, given: Tensor | None) -> Tensor:
+        """Members of the ensemble (m,), without repetition: the given ones, or a new draw."""
+        if given is not None:
+            return given
+        rank = torch.rand(self.config.n_critics, generator=self.generator, device=self.device)
+        return rank.topk(self.config.n_subset).indices
+
+    def target_value(self, q: Tensor, noise: Noise) -> Tensor:
+        """See `SAC.target_value`: the minimum over the subset."""
+        return q.index_select(0, self.subset(noise.subset)).amin(0)
+
+    def draw(self, batch: Batch, noise: Noise) -> Noise:
+        """See `Agent.draw`."""
+        noise = super().draw(batch, noise)
+        return replace(noise, subset=self.subset(noise.subset))
+
+
+class RLPD(SubsetTarget):
+    """Reinforcement learning with prior data."""
+
+    config: RLPDConfig
+
+    def build(self, make_encoder: MakeEncoder) -> None:
+        """See `Agent.build`."""
+        super().build(make_encoder)
+        if self.config.target_entropy is None:
+            self.target_entropy = -self.action_dim / 2
+
+    def policy_value(self, q: Tensor) -> Tensor:
+        """See `SAC.policy_value`: the mean over the ensemble."""
+        return q.mean(0)
+
+
+@dataclass(kw_only=True)
+class SubsetConfig(SACConfig):
+    """Keys of SAC with many critics."""
+
+    n_critics: int = 10  # E, members of the Q ensemble
+    layer_norm: bool = True  # LayerNorm before each ReLU of the critics
+    n_subset: int = 2  # m, critics drawn at each update, of whose target values the minimum counts
+
+
+@dataclass(kw_only=True)
+class RLPDConfig(SubsetConfig):
+    """Keys of RLPD; the defaults are the paper's."""
+
+    actor_lr: float = 3e-4  # Adam
+    temperature_lr: float = 3e-4  # Adam
+    init_temperature: float = 0.1  # first alpha; 0 without autotune = no entropy term
+    target_entropy: float | None = None  # H; null = minus half the number of action entries

@@ -1,0 +1,46 @@
+"""WSRL (Zhou et al. 2024, arXiv:2412.07762): Cal-QL before the switch, SAC with many critics after it.
+
+    before   Cal-QL with the target of `caliper.agents.rlpd`: y from the minimum over m of E critics
+    after    the same without the conservative term, a single-action backup, the actor at every 4th update
+
+Offline data is not kept for fine-tuning (`online.mixing=0`): it starts with warm-up steps of the policy as it
+is (`online.warmup_steps`; the paper: 5,000), then makes 4 updates a step (`online.utd`). The actor climbs the
+minimum over all critics, as in the official code.
+
+Otherwise than in that code the conservative term takes all critics, not a random two; the members of a subset
+differ; losses are summed over the ensemble, not averaged; and the actor has no LayerNorm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from caliper.agents.calql import CalQL
+from caliper.agents.cql import CQLConfig
+from caliper.agents.rlpd import SubsetConfig, SubsetTarget
+
+
+class WSRL(CalQL, SubsetTarget):
+    """Warm-start reinforcement learning."""
+
+    config: WSRLConfig
+
+    def begin(self) -> None:
+        """See `Agent.begin`; before the switch every update trains the actor."""
+        super().begin()
+        self.acting = self.acting or not self.online
+
+    def n_targets(self) -> int:
+        """See `SAC.n_targets`."""
+        return self.config.n_target_actions_online if self.online else super().n_targets()
+
+
+@dataclass(kw_only=True)
+class WSRLConfig(CQLConfig, SubsetConfig):
+    """Keys of WSRL; the defaults are the official code's."""
+
+    n_critics: int = 10  # E, members of the Q ensemble
+    layer_norm: bool = True  # LayerNorm before each ReLU of the critics
+    actor_every: int = 4  # after the switch: updates of the critics per update of the actor
+    n_target_actions_online: int = 1  # after the switch (the official code: 1, on AntMaze 10)
+    conservative_weight_online: float | None = 0.0  # W after the switch; null = the same
