@@ -144,8 +144,8 @@ class RunConfig:
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     video: VideoConfig = field(default_factory=VideoConfig)
     log: LogConfig = field(default_factory=LogConfig)
-    # What a preset uses beyond the published algorithm: a sentence by the key it is about; null drops one.
-    levers: dict[str, str | None] = field(default_factory=dict)
+    # What a preset uses beyond the published algorithm: a sentence by the key that it is about.
+    levers: dict[str, str] = field(default_factory=dict)
 
     @property
     def discount(self) -> float:
@@ -234,7 +234,7 @@ def to_yaml(config: RunConfig) -> str:
 
 
 def _fitted(config: RunConfig, overrides: list[str]) -> RunConfig:
-    """Without what a preset sets for other agents than the chosen one, and says of them.
+    """Without what a preset sets for other agents than the chosen one, and without levers that are not used.
 
     What the command line sets stays, so that a key which the agent lacks is refused there.
     """
@@ -246,7 +246,10 @@ def _fitted(config: RunConfig, overrides: list[str]) -> RunConfig:
     wanted = {word.partition("=")[0].lstrip("+").removeprefix("agent.") for word in overrides}
     foreign = set().union(*keys.values()) - keys[name]
     config.agent = {k: v for k, v in config.agent.items() if k not in foreign or k in wanted}
-    config.levers = {k: v for k, v in config.levers.items() if v and k not in foreign}
+    published = {field.name: field.default for field in fields(AGENTS[name][1])}
+    published |= {"batch_size": RunConfig.batch_size, "clone_updates": OfflineConfig.clone_updates}
+    now = config.agent | {"batch_size": config.batch_size, "clone_updates": config.offline.clone_updates}
+    config.levers = {k: v for k, v in config.levers.items() if k in now and now[k] != published[k]}
     return config
 
 

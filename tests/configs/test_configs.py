@@ -114,6 +114,9 @@ def test_a_method_goes_with_every_preset(method):
             part = getattr(config, group)
             for key, value in own.get(group, {}).items():
                 assert (part[key] if isinstance(part, dict) else getattr(part, key)) == value
+        published = compose([f"agent={config.agent['name']}"]).agent
+        for key in config.levers.keys() & published.keys():  # only what goes beyond is said
+            assert config.agent[key] != published[key]
 
 
 def test_what_a_preset_sets_for_other_agents_is_dropped_and_what_the_user_sets_is_not():
