@@ -16,6 +16,7 @@ from caliper.config import RunConfig
 from caliper.encoders import ENCODERS
 from caliper.envs.controller import action_dim
 from caliper.envs.engines import SIMS
+from caliper.envs.gymnasium_env import dimensions
 from caliper.envs.sim import task_scene
 from caliper.learner import LEARNERS
 from caliper.types import CaliperError
@@ -108,11 +109,14 @@ def check_task(config: RunConfig) -> None:
     for key in ("light", "colour"):
         if (value := getattr(config.data.appearance, key)) >= 1:
             raise CaliperError(f"data.appearance.{key}={value} would turn it off; it must stay below 1")
-    action_dim(config.task.controller)
     if config.task.obs not in OBS:
         raise CaliperError(f"task.obs={config.task.obs} is unknown; choose one of: {', '.join(OBS)}")
     _check_device(config)
-    _check_cameras(config)
+    if config.task.env_id is None:
+        action_dim(config.task.controller)
+        _check_cameras(config)
+    else:
+        _check_gymnasium(config)
     _check_mixture(config.data.mixture)
     _check_seeds(config)
 
@@ -156,6 +160,15 @@ def _check_cameras(config: RunConfig) -> None:
             f"task.control_freq={config.task.control_freq} does not divide the physics' "
             f"{1 / model.opt.timestep:.0f} Hz; try 20 or 10"
         )
+
+
+def _check_gymnasium(config: RunConfig) -> None:
+    task = config.task
+    if config.data.copies > 1:
+        raise CaliperError(
+            f"data.copies={config.data.copies} is for pictures, and {task.env_id} has none; leave it at 1"
+        )
+    dimensions(task.env_id or "", task.kwargs)
 
 
 def _check_mixture(mixture: Sequence[Sequence[float]]) -> None:

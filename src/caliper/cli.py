@@ -157,11 +157,14 @@ def _inspect(words: list[str]) -> None:
     from caliper.data.robomimic import read_dataset
     from caliper.envs.controller import ACTION_DIMS
     from caliper.envs.tasks import TASKS
-    from caliper.inspect import describe
+    from caliper.inspect import describe, describe_minari
     from caliper.worlds import installed_meta
 
     if len(words) != 1:
         raise CaliperError("name one dataset file: caliper inspect FILE")
+    if Path(words[0]).is_dir():
+        print(describe_minari(words[0]))
+        return
     meta = read_dataset(words[0]).meta
     known = meta.task in TASKS and meta.controller in ACTION_DIMS
     print(describe(words[0], installed_meta(meta) if known else None))

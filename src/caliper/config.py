@@ -26,6 +26,11 @@ class TaskConfig:
     horizon: int = 200  # control steps per episode
     cameras: list[str] = field(default_factory=lambda: ["agentview", "robot0_eye_in_hand"])
     size: int = 64  # side of the policy's images, pixels
+    # The benchmarks of gymnasium-robotics; for Caliper's own scenes the keys below stay as they are.
+    env_id: str | None = None  # an environment of Gymnasium, which replaces all of the above but the horizon
+    kwargs: dict[str, Any] = field(default_factory=dict)  # of its constructor
+    dense: bool = False  # raw reward: its own; false: 1 where it says success, else 0
+    successes_only: bool = False  # drop recorded episodes without success, and what follows the last success
 
 
 @dataclass
@@ -50,7 +55,7 @@ class AppearanceConfig:
 class DataConfig:
     """The dataset, and how it is collected if it is not there."""
 
-    path: str | None = None  # HDF5; null: a name of its own under datasets/
+    path: str | None = None  # HDF5, or the folder of a Minari dataset; null: a name under datasets/
     episodes: int = 200
     horizon: int | None = None  # control steps of a recorded episode; null: task.horizon
     # Each episode draws one of these rows (weight, action noise, metres off the grasp point): mixed quality.

@@ -29,6 +29,8 @@ class Result:
         success_once, success_at_end: share of episodes that ever succeeded, and that were solved in their
             last state; episodes end with success, so the two differ only where a task goes on after it.
         interval: 95 % Wilson interval of `success_once`.
+        score: mean over the episodes of the largest raw reward of a step: `success_once` where rewards are
+            sparse; in Franka Kitchen, how many of the tasks were complete at once.
     """
 
     phase: str
@@ -41,6 +43,7 @@ class Result:
     episode_success: list[bool]
     lengths: list[int]
     seeds: list[int]
+    score: float
 
 
 def evaluate(
@@ -107,6 +110,7 @@ def evaluate(
         episode_success=success,
         lengths=[len(e) for e in episodes],
         seeds=seeds,
+        score=float(np.mean([max(e.rewards) for e in episodes])),
     )
     return result, _calibration(episodes, reward) if agent.has_critic else {}
 
@@ -116,8 +120,8 @@ def _calibration(episodes: list[Trajectory], reward: RewardConfig) -> dict[str, 
     parts: dict[str, list[np.ndarray]] = {name: [] for name in (*names, "mc_return", "time_to_go", "episode")}
     for number, episode in enumerate(episodes):
         t = len(episode)
-        raw, terminal = torch.zeros(t), torch.zeros(t)
-        raw[-1] = terminal[-1] = float(episode.success)
+        raw, terminal = torch.tensor(episode.rewards), torch.zeros(t)
+        terminal[-1] = float(episode.success)
         for name, column in zip(names, torch.stack(episode.records).float().unbind(1), strict=True):
             parts[name].append(column.numpy())
         parts["mc_return"].append(reward.returns(reward.apply(raw), terminal).numpy())

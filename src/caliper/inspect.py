@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from caliper.data.dataset import Dataset, DatasetMeta, Episode
+from caliper.data.minari import read_minari
 from caliper.data.returns import RewardConfig
 from caliper.data.robomimic import read_dataset
 
@@ -50,6 +51,30 @@ def describe(path: str | Path, expected: DatasetMeta | None) -> str:
         ),
         *_by_noise(episodes),
         ("fits", _verdict(dataset, expected)),
+    ]
+    return "\n".join([str(path), *(f"  {name:<16}{value}" for name, value in rows)])
+
+
+def describe_minari(path: str | Path) -> str:
+    """Describes the folder of a Minari dataset in lines of text, with rewards as they were recorded.
+
+    Raises:
+        CaliperError: the folder holds no such dataset, or a damaged one.
+    """
+    found = read_minari(path, dense=True)
+    first, rewards = found.episodes[0], np.concatenate([e.rewards for e in found.episodes])
+    rows = [
+        ("environment", found.env_id or "not named in metadata.json"),
+        ("observations", f"{first.obs.shape[1]} numbers"),
+        ("actions", f"{first.actions.shape[1]} numbers"),
+        (
+            "episodes",
+            f"{len(found.episodes)}, of which {sum(e.terminals[-1] for e in found.episodes)} terminate",
+        ),
+        ("transitions", f"{found.num_transitions} ({found.num_frames} frames)"),
+        ("length", _spread([len(e.actions) for e in found.episodes])),
+        ("reward", _spread(rewards.tolist()) + " (of a step, raw)"),
+        ("return", _spread([float(e.rewards.sum()) for e in found.episodes]) + " (undiscounted, raw)"),
     ]
     return "\n".join([str(path), *(f"  {name:<16}{value}" for name, value in rows)])
 

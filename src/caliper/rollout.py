@@ -63,12 +63,14 @@ class Trajectory:
         success: whether it ended in success.
         final_state: float64 (s,), where its last action led.
         records: what `record` returned for each of its steps.
+        rewards: the raw reward of each of its steps.
     """
 
     seed: int
     success: bool = False
     final_state: Tensor = field(default_factory=lambda: torch.empty(0))
     records: list[Tensor] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -111,10 +113,11 @@ def run_episodes(
                 rows = record(obs, action).cpu()
                 step = env.step(action)
                 done = (step.terminated | step.truncated).tolist()
-                success = step.success.tolist()
+                success, reward = step.success.tolist(), step.reward.tolist()
                 env.check()
                 for i in running:
                     trajectories[i].records.append(rows[i])
+                    trajectories[i].rewards.append(reward[i])
                     if done[i]:
                         trajectories[i].success = success[i]
                         trajectories[i].final_state = env.final_state[i].cpu()

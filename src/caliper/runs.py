@@ -22,7 +22,16 @@ from caliper.log import read_metrics
 from caliper.stats import dip, regret
 from caliper.types import CaliperError
 
-PACKAGES = ("caliper-rl", "torch", "mujoco", "mujoco-warp", "warp-lang", "robosuite", "numpy")
+PACKAGES = (
+    "caliper-rl",
+    "torch",
+    "mujoco",
+    "mujoco-warp",
+    "warp-lang",
+    "robosuite",
+    "gymnasium-robotics",
+    "numpy",
+)
 
 
 @dataclass(frozen=True, slots=True)

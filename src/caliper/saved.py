@@ -14,7 +14,7 @@ from caliper.evaluate import evaluate
 from caliper.files import replacing
 from caliper.film import film
 from caliper.types import CaliperError
-from caliper.worlds import eval_seeds, make_agent, make_env, reward_config, set_threads
+from caliper.worlds import eval_seeds, make_agent, make_worlds, reward_config, set_threads
 
 
 def load_agent(folder: Path, config: RunConfig) -> tuple[Agent, dict[str, int]]:
@@ -43,7 +43,7 @@ def evaluate_run(folder: Path, config: RunConfig) -> Path:
     cfg = config.evaluation
     result, _ = evaluate(
         agent,
-        make_env(config, min(cfg.num_envs, cfg.episodes)),
+        make_worlds(config, min(cfg.num_envs, cfg.episodes)),
         eval_seeds(config, cfg.episodes),
         reward_config(config),
         "online" if counters["online"] else "offline",

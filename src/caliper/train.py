@@ -15,6 +15,7 @@ from caliper.collect import collect
 from caliper.config import RunConfig, collect_command, to_yaml
 from caliper.data.buffer import ReplayBuffer
 from caliper.data.dataset import Dataset
+from caliper.data.minari import Recordings, read_minari
 from caliper.data.mixing import MixedSampler
 from caliper.data.open_episodes import OpenEpisodes
 from caliper.data.replay import replay
@@ -31,9 +32,11 @@ from caliper.runs import provenance
 from caliper.stop import Stop
 from caliper.types import CaliperError
 from caliper.worlds import (
+    action_length,
     dataset_meta,
     make_agent,
-    make_env,
+    make_worlds,
+    obs_spec,
     replay_looks,
     reward_config,
     run_folder,
@@ -80,7 +83,7 @@ def _run(config: RunConfig, folder: Path, checkpoint: Checkpoint | None) -> Path
     print(f"run folder: {folder}", flush=True)
     set_threads(config)
     dataset = find_data(config)
-    env, eval_env = make_env(config, config.online.num_envs), make_env(config, config.evaluation.num_envs)
+    env, eval_env = (make_worlds(config, n) for n in (config.online.num_envs, config.evaluation.num_envs))
     offline = load_data(config, dataset, eval_env)
     spec, actions, device = env.spec, env.action_dim, env.device
     agent = make_agent(config, device)
@@ -109,19 +112,23 @@ def _run(config: RunConfig, folder: Path, checkpoint: Checkpoint | None) -> Path
         else:
             phases.restore(*checkpoint)
         phases.run()
-    if config.video.episodes:
+    if config.video.episodes and config.task.env_id:
+        print(f"video: none, {config.task.env_id} cannot be filmed: Gymnasium's renderers need OpenGL")
+    elif config.video.episodes:
         print(f"video: {film(agent, config, folder)}")
     print(f"report: {write_report(folder)}")
     print(f"run folder: {folder}", flush=True)
     return folder
 
 
-def find_data(config: RunConfig) -> Dataset:
+def find_data(config: RunConfig) -> Dataset | Recordings:
     """The run's dataset; collects it first if its file is absent, saying with which command.
 
     Raises:
         CaliperError: `data.path` names no file, or the file is damaged or does not fit the task.
     """
+    if config.task.env_id is not None:
+        return _find_recordings(config)
     path = Path(config.dataset_path())
     if not path.exists():
         if config.data.path is not None:
@@ -133,8 +140,20 @@ def find_data(config: RunConfig) -> Dataset:
     return dataset
 
 
-def load_data(config: RunConfig, dataset: Dataset, env: VectorEnv) -> ReplayBuffer:
-    """The dataset as pixels in a buffer of its own size; `env` draws the states and is left in the last."""
+def _find_recordings(config: RunConfig) -> Recordings:
+    """The observations that a run in a Gymnasium environment learns from."""
+    task, path = config.task, config.data.path
+    if path is None:
+        raise CaliperError(
+            f"task={task.name} has no expert to collect from; name a Minari dataset's folder: data.path=..."
+        )
+    recordings = read_minari(path, task.dense, task.successes_only)
+    recordings.check(task.env_id or "", obs_spec(config).proprio, action_length(config))
+    return recordings
+
+
+def load_data(config: RunConfig, dataset: Dataset | Recordings, env: VectorEnv) -> ReplayBuffer:
+    """The dataset in a buffer of its own size; `env` draws recorded states and is left in the last."""
     looks = replay_looks(config)
     frames = dataset.num_frames * looks.copies
     size = ReplayBuffer.estimate(frames, env.spec, env.action_dim, config.chunk) / 2**20
@@ -145,7 +164,10 @@ def load_data(config: RunConfig, dataset: Dataset, env: VectorEnv) -> ReplayBuff
         flush=True,
     )
     buffer = ReplayBuffer(frames, env.spec, env.action_dim, reward_config(config), env.device, config.chunk)
-    replay(env, dataset, buffer, watched(), looks)
+    if isinstance(dataset, Recordings):
+        dataset.fill(buffer)
+    else:
+        replay(env, dataset, buffer, watched(), looks)
     return buffer
 
 

@@ -61,7 +61,8 @@ class Step:
 
     Attributes:
         obs: the observation to act on next; of the new episode where one has just ended.
-        reward: float32 (n,), sparse: 1 on the step that first meets the task's success, else 0.
+        reward: float32 (n,), raw; sparse: 1 on the step that first meets the task's success, else 0. Only
+            some environments of Gymnasium have another.
         terminated: bool (n,), the episode ended in success (a true terminal state: no bootstrap).
         truncated: bool (n,), the episode ran into the horizon (bootstrap from `final_obs`).
         final_obs: the observation the action led to, before any reset. Equals `obs` where nothing ended.

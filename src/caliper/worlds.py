@@ -15,10 +15,12 @@ from caliper.data.dataset import SCHEMA_VERSION, DatasetMeta
 from caliper.data.replay import Looks
 from caliper.data.returns import RewardConfig
 from caliper.envs.appearance import Strengths
+from caliper.envs.base import VectorEnv
 from caliper.envs.controller import action_dim
+from caliper.envs.gymnasium_env import GymnasiumEnv, dimensions
 from caliper.envs.sim import SimEnv, proprio_dim, task_scene
 from caliper.envs.tasks import make_task
-from caliper.types import ObsSpec
+from caliper.types import CaliperError, ObsSpec
 
 # Three ranges of episode seeds that never meet: evaluation counts from the first, collection from the second,
 # and the worlds of the online phase from 2**40 on (`SimEnv`).
@@ -28,8 +30,17 @@ COLLECT_STRIDE = 1 << 20  # between the first seeds of two datasets
 
 
 def make_env(config: RunConfig, num_envs: int, pixels: bool = True, horizon: int | None = None) -> SimEnv:
-    """The run's task in `num_envs` worlds, by default with its horizon; without pixels nothing is drawn."""
+    """The run's task in `num_envs` worlds, by default with its horizon; without pixels nothing is drawn.
+
+    Raises:
+        CaliperError: the task is an environment of Gymnasium.
+    """
     task = config.task
+    if task.env_id is not None:
+        raise CaliperError(
+            f"task={task.name} is {task.env_id} of Gymnasium, which has neither a scripted expert nor "
+            "pictures here: it can be trained and evaluated, not collected or filmed"
+        )
     return SimEnv(
         task.name,
         num_envs,
@@ -51,10 +62,29 @@ def cameras(config: RunConfig) -> tuple[str, ...]:
     return tuple(config.task.cameras) if config.task.obs == "pixels" else ()
 
 
+def make_worlds(config: RunConfig, num_envs: int) -> VectorEnv:
+    """The run's worlds, of Caliper's own task or of a Gymnasium environment."""
+    task = config.task
+    if task.env_id is None:
+        return make_env(config, num_envs)
+    return GymnasiumEnv(
+        task.env_id, num_envs, task.kwargs, task.dense, task.horizon, config.sim.device, config.seed
+    )
+
+
 def obs_spec(config: RunConfig) -> ObsSpec:
-    """What the run's policy sees, without making a world."""
+    """What the run's policy sees, without making its worlds."""
+    if config.task.env_id is not None:
+        return ObsSpec((), 1, dimensions(config.task.env_id, config.task.kwargs)[0])
     proprio = proprio_dim(make_task(config.task.name), config.task.obs == "state")
     return ObsSpec(cameras(config), config.task.size, proprio)
+
+
+def action_length(config: RunConfig) -> int:
+    """Entries of an action, without making a world."""
+    if config.task.env_id is not None:
+        return dimensions(config.task.env_id, config.task.kwargs)[1]
+    return action_dim(config.task.controller)
 
 
 def make_agent(config: RunConfig, device: torch.device | str) -> Agent:
@@ -63,7 +93,7 @@ def make_agent(config: RunConfig, device: torch.device | str) -> Agent:
     Raises:
         CaliperError: an unknown agent, encoder or key, or images that the encoder cannot take.
     """
-    actions = action_dim(config.task.controller)
+    actions = action_length(config)
     return build_agent(config.agent, config.encoder, obs_spec(config), actions, device, config.seed)
 
 

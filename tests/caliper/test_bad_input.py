@@ -32,10 +32,13 @@ def refused(capsys, *words):
     ("words", "sentence"),
     [
         (["trian"], "no verb 'trian'; choose one of: train, sweep, resume, evaluate"),
-        (["train", "task=foo"], "no task 'foo'; choose one of: lift, pick_place_can, pick_place_tray"),
+        (
+            ["train", "task=foo"],
+            "no task 'foo'; choose one of: adroit_door, adroit_pen, adroit_relocate, antmaze",
+        ),
         (["train", "agent=foo"], f"no agent 'foo'; choose one of: {', '.join(sorted(AGENTS))}"),
         (["train", "encoder=foo"], "no encoder 'foo'; choose one of: conv, conv_tiny, d4pg"),
-        (["train", "preset=foo"], "no preset 'foo'; choose one of: default"),
+        (["train", "preset=foo"], "no preset 'foo'; choose one of: adroit, antmaze, default"),
         (["train", "sim=foo"], "no sim 'foo'; choose one of: batch, warp"),
         (["train", "onlin.utd=1"], "no key 'onlin'; the keys there are: run_dir, seed"),
         (["train", "online.upd=1"], "no key 'online.upd'; the keys there are: env_steps"),

@@ -11,7 +11,8 @@ from caliper.agents.probe import PROBED, probe
 from caliper.data.returns import RewardConfig
 from caliper.envs.experts import Expert
 from caliper.envs.sim import SimEnv
-from caliper.evaluate import evaluate, write_evaluation
+from caliper.evaluate import _calibration, evaluate, write_evaluation
+from caliper.rollout import Trajectory
 from caliper.saved import evaluate_run, load_agent
 from caliper.stats import wilson
 from caliper.worlds import eval_seeds, make_env
@@ -103,6 +104,15 @@ def test_results_and_returns_belong_together(played, tmp_path):
     assert record["lengths"] == result.lengths and record["phase"] == "online"
     with np.load(folder / "calibration.npz") as file:
         assert all(np.array_equal(file[name], arrays[name]) for name in arrays)
+
+
+def test_returns_are_of_the_rewards_that_came():
+    """Franka Kitchen's counts: 1, 2, 4 in an episode that ends solved; 1, 1 in one that is cut."""
+    row = torch.zeros(1 + len(PROBED))
+    solved = Trajectory(0, True, records=[row] * 3, rewards=[1.0, 2.0, 4.0])
+    cut = Trajectory(1, False, records=[row] * 2, rewards=[1.0, 1.0])
+    arrays = _calibration([solved, cut], RewardConfig(1, -4, False, 0.5))
+    assert arrays["mc_return"].tolist() == [-4, -2, 0, -4.5, -3]
 
 
 def test_the_agent_is_left_as_it_was():

@@ -3,10 +3,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from caliper.cli import main
 from caliper.data.dataset import DatasetMeta, Episode
 from caliper.data.robomimic import DatasetWriter
 from caliper.inspect import describe
 from caliper.types import CaliperError
+from tests.data import minari_files
 
 META = DatasetMeta(
     task="lift",
@@ -76,3 +78,19 @@ def test_a_damaged_file_is_an_error(tmp_path):
     (tmp_path / "x.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n")
     with pytest.raises(CaliperError, match="damaged"):
         describe(tmp_path / "x.hdf5", None)
+
+
+def test_a_minari_folder_is_described(tmp_path, capsys):
+    folder = minari_files.write(
+        tmp_path / "d",
+        minari_files.episode([0, 1, 2]),
+        minari_files.episode([4], terminations=[0]),
+        env_id="FrankaKitchen-v1",
+    )
+    main(["inspect", str(folder)])
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()[1:]]
+    said = {name: value for name, value in lines}
+    assert said["environment"] == "FrankaKitchen-v1"
+    assert said["episodes"] == "2, of which 1 terminate"
+    assert said["transitions"] == "4 (6 frames)"
+    assert said["reward"] == "0 .. 4, median 1.5, mean 1.75 (of a step, raw)"
