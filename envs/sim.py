@@ -16,19 +16,17 @@ from caliper.envs.base import VectorEnv
 from caliper.envs.controller import action_dim
 from caliper.envs.engines import make_engine
 from caliper.envs.graphs import TorchGraph
+from caliper.envs.proprio import bodies_part, proprio_dim, robot_part
 from caliper.envs.random import normal, uniform
 from caliper.envs.render import Renderer
 from caliper.envs.scenes import Scene, build
-from caliper.envs.tasks import Task, make_task
+from caliper.envs.tasks import make_task
 from caliper.types import CaliperError, Obs, ObsSpec, Step
 
 # robosuite's rest posture of the Panda, radians, and its Gaussian noise at reset.
 POSTURE = (0.0, math.pi / 16, 0.0, -math.pi / 2 - math.pi / 3, 0.0, math.pi - 0.2, math.pi / 4)
 POSTURE_NOISE = 0.02
 FINGERS = (0.020833, -0.020833)  # robosuite's start opening, metres
-# Proprioception is centred on the workspace and scaled to order one: an encoder sees no arbitrary offset.
-GRIP_CENTRE, GRIP_SCALE, FINGER_SCALE = (-0.05, 0.0, 0.95), 0.15, 0.02
-PROPRIO, POSE = 11, 12  # entries of the robot's part of an observation, and of each body's
 EPISODE_STRIDE = 1 << 20  # between the seeds of a world's consecutive episodes
 _ANTIALIAS_FROM = 128  # pixels; larger pictures are for people
 
@@ -116,7 +114,6 @@ class SimEnv(VectorEnv):
         self._done = torch.zeros_like(worlds, dtype=torch.bool)
         real = partial(torch.tensor, dtype=torch.float64, device=self.device)
         self._start, self._open, self._qpos0 = real(POSTURE), real(FINGERS), real(scene.model.qpos0)
-        self._grip_centre = torch.tensor(GRIP_CENTRE, device=self.device)
         self._judge = TorchGraph(self._outcome, self.device)
         self._begin = TorchGraph(self._begin_where_done, self.device)
         self.reset()
@@ -214,17 +211,12 @@ class SimEnv(VectorEnv):
         return Obs(self._pixels(), self._proprio())
 
     def _proprio(self) -> Tensor:
-        grip = (self.grip_pos - self._grip_centre) / GRIP_SCALE
-        columns = self.grip_mat[:, :, :2].transpose(1, 2).reshape(-1, 6)
-        fingers = self.engine.qpos[:, self._fingers] / FINGER_SCALE
-        parts = [grip, columns, fingers]
-        if len(self._posed):
-            # Out of the engine's memory first: indexing would make a copy of everything else.
-            pos, mat = (x.index_select(1, self._posed) for x in (self.engine.xpos, self.engine.xmat))
-            where = (pos - self._grip_centre) / GRIP_SCALE  # n bodies 3
-            turned = mat.view(self.num_envs, -1, 3, 3)[..., :2].transpose(2, 3).flatten(2)  # n bodies 6
-            parts.append(torch.cat([where, where - grip[:, None], turned], dim=2).flatten(1))
-        return torch.cat(parts, dim=1).float()
+        e = self.engine
+        own = robot_part(self.grip_pos, self.grip_mat, e.qpos[:, self._fingers])
+        if not len(self._posed):
+            return own
+        pos, mat = (x.index_select(1, self._posed) for x in (e.xpos, e.xmat))
+        return torch.cat([own, bodies_part(pos, mat, self.grip_pos)], dim=1)
 
     def _pixels(self, changed: Tensor | None = None) -> Tensor:
         """The policy's pictures now; drawn anew only where `changed` since the last."""
@@ -293,11 +285,6 @@ class SimEnv(VectorEnv):
         for name, live in (("seeds", self.seeds), ("steps", self.steps), ("next_seed", self._next_seed)):
             live.copy_(state[name])
         self.engine.refresh()
-
-
-def proprio_dim(task: Task, privileged: bool) -> int:
-    """Length of `Obs.proprio` of a task, see `SimEnv`."""
-    return PROPRIO + (POSE * (1 + len(task.observed)) if privileged else 0)
 
 
 def _put(live: Tensor, value: Tensor, mask: Tensor) -> None:

@@ -254,7 +254,7 @@ def _fitted(config: RunConfig, overrides: list[str]) -> RunConfig:
     published = {field.name: field.default for field in fields(AGENTS[name][1])}
     published |= {"batch_size": RunConfig.batch_size, "clone_updates": OfflineConfig.clone_updates}
     now = config.agent | {"batch_size": config.batch_size, "clone_updates": config.offline.clone_updates}
-    config.levers = {k: v for k, v in config.levers.items() if k in now and now[k] != published[k]}
+    config.levers = {k: v for k, v in config.levers.items() if k in now and now[k] != published.get(k)}
     return config
 
 

@@ -18,7 +18,8 @@ from caliper.envs.appearance import Strengths
 from caliper.envs.base import VectorEnv
 from caliper.envs.controller import action_dim
 from caliper.envs.gymnasium_env import GymnasiumEnv, dimensions
-from caliper.envs.sim import SimEnv, proprio_dim, task_scene
+from caliper.envs.proprio import proprio_dim
+from caliper.envs.sim import SimEnv, task_scene
 from caliper.envs.tasks import make_task
 from caliper.types import CaliperError, ObsSpec
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from caliper.envs.sim import GRIP_CENTRE, GRIP_SCALE, POSE, PROPRIO, SimEnv, proprio_dim
+from caliper.envs.proprio import GRIP_CENTRE, GRIP_SCALE, POSE, PROPRIO, proprio_dim
+from caliper.envs.sim import SimEnv
 from caliper.envs.tasks import TASKS
 from tests.envs.conftest import random_actions
 
