@@ -138,6 +138,7 @@ def _run(jobs: list[Job], at_once: int, verb: str, sum_up: Callable[[], str]) ->
     waiting = [job for job in jobs if not finished(job.folder)]
     running: dict[Job, subprocess.Popen[bytes]] = {}
     failed: list[Job] = []
+    ended: list[Job] = []
     with bar(len(jobs), verb, "run", len(jobs) - len(waiting)) as shown:
         try:
             while waiting or running:
@@ -149,11 +150,12 @@ def _run(jobs: list[Job], at_once: int, verb: str, sum_up: Callable[[], str]) ->
                         shown.update()
                     else:
                         running[job] = _start(job)
+                if ended:  # while the next runs are under way
+                    sum_up()
                 ended = [job for job, process in running.items() if process.poll() is not None]
                 for job in ended:
                     if running.pop(job).returncode:
                         failed.append(job)
-                    sum_up()
                     shown.update()
                 time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
