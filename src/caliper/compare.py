@@ -159,8 +159,7 @@ def _table(settings: Sequence[Setting]) -> str:
         "Dip": lambda s: number(s.estimates["dip"]),
         "Worst late": lambda s: percent(Estimate(s.worst_late)),
         "Area": lambda s: number(s.estimates["area"]),
-        "Minutes": lambda s: plain(s.minutes()),
-        "CPU minutes": lambda s: plain(s.minutes("cpu_minutes")),
+        "Minutes": lambda s: f"{plain(s.minutes())} (CPU\u00a0{plain(s.minutes('cpu_minutes'))})",
     }
     head = "".join(f"<th scope=col>{name}</th>" for name in columns)
     body = "".join(
@@ -177,8 +176,9 @@ def _table(settings: Sequence[Setting]) -> str:
         "of the online curve. The same numbers are in comparison.csv."
     )
     return (
-        f"<div class=scroll tabindex=0><table class=numbers><tr><td></td>{head}</tr>{body}</table></div>"
-        f"<p class=sub>{caption}</p>"
+        "<figure><div class=scroll tabindex=0>"
+        f"<table class=numbers><tr><td></td>{head}</tr>{body}</table></div>"
+        f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
@@ -199,19 +199,14 @@ def _videos(folder: Path, settings: Sequence[Setting]) -> str:
 
 
 def _levers(settings: Sequence[Setting]) -> str:
-    """What all use, once; then what each uses besides."""
+    """Each lever once, with the settings that use it."""
     used = {s.name: s.runs[0].levers for s in settings if s.runs}
-    if not used:
-        return ""
-    common = [
-        lever for lever in next(iter(used.values())) if all(lever in levers for levers in used.values())
-    ]
-    text = f"<p>All settings:</p>{bullets(common)}" if common else ""
-    for name, levers in used.items():
-        own = bullets(lever for lever in levers if lever not in common)
-        nothing = "" if common else "<p>Nothing: the algorithm as published.</p>"
-        text += f"<p>{escape(name)}:</p>{own or nothing}" if own or nothing else ""
-    return text
+    lines = []
+    for lever in dict.fromkeys(lever for levers in used.values() for lever in levers):
+        users = [name for name, levers in used.items() if lever in levers]
+        lines.append(f"{lever} ({'all settings' if len(users) == len(used) else ', '.join(users)})")
+    none = [name for name, levers in used.items() if not levers]
+    return bullets(lines) + (f"<p>Nothing: {escape(', '.join(none))}.</p>" if none else "")
 
 
 def _links(folder: Path, runs: Iterable[tuple[str, Path]], found: Sequence[Run]) -> str:

@@ -33,7 +33,7 @@ def success(settings: Settings) -> Figure | None:
     """Success of each setting, offline and then over environment steps: interquartile mean and interval."""
     if not any(setting.runs for setting in settings):
         return None
-    fig = Figure(figsize=(9, 3.9 + 0.22 * math.ceil(len(settings) / 2)), layout="constrained")
+    fig = Figure(figsize=(9, 3.9 + 0.2 * math.ceil(len(settings) / 2)), layout="constrained")
     panels = fig.subplots(1, 2, sharey=True, width_ratios=[1.0, 1.6])
     for phase, ax in zip(PHASES, panels, strict=True):
         for i, setting in enumerate(settings):
@@ -50,7 +50,12 @@ def success(settings: Settings) -> Figure | None:
     entries = {
         label: line for ax in panels for line, label in zip(*ax.get_legend_handles_labels(), strict=True)
     }
-    fig.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=2)
+    fig.legend(
+        entries.values(),
+        entries.keys(),
+        loc="outside lower center",
+        ncols=2 if len(settings) <= len(COLOURS) else 3,
+    )
     return fig
 
 

@@ -47,6 +47,7 @@ th, td { text-align: left; vertical-align: top; padding: .4rem 2rem .4rem 0;
   border-bottom: 1px solid var(--line); }
 th[scope=row] { font-weight: 400; color: var(--soft); white-space: nowrap; }
 .facts td { overflow-wrap: anywhere; }
+.numbers { font-size: .92rem; }
 .numbers th, .numbers td { padding-right: .8rem; }
 summary { cursor: pointer; margin-top: 1rem; color: var(--blue); }
 pre { background: var(--tint); padding: 1rem; overflow-x: auto; font-size: .8rem; border-radius: .5rem; }

@@ -9,52 +9,61 @@ from caliper.page import interval
 from caliper.settings import Estimate, Setting
 
 ABSENT = "n/a"
+FEW = 5  # seeds; below, an interval says little
 
 
 def verdict(settings: Sequence[Setting]) -> str:
     """Who ends highest and how sure that is, who dips and who regrets least, in words."""
-    ranked = sorted(_measured(settings, "online"), key=lambda s: -s.estimates["online"].value)
+    ranked = _ranked(settings, "online", highest=True)
     if not ranked:
         return "No run is finished yet, so there are no numbers; the curves show how far they have got."
     top = ranked[0].estimates["online"]
-    first = [s for s in ranked if s.estimates["online"].value == top.value]
-    ends = "ends" if len(first) == 1 else "end"
-    text = [f"{_names(first)} {ends} {'highest, ' if len(ranked) > 1 else ''}at {percent(top)} success."]
+    first, others = _leaders(ranked, "online")
+    text = [
+        f"{_names(first)} {'ends' if len(first) == 1 else 'end'} {'highest, ' if others else ''}"
+        f"at {percent(top)} success."
+    ]
     seeds = min(len(s.finished) for s in ranked)
-    others = ranked[len(first) :]
     near = [s for s in others if not s.estimates["online"].high < top.low]
-    if others and seeds == 1:
+    if len(ranked) > 1 and seeds == 1:
         text.append("With a single seed of some setting, no difference is more than a hint.")
     elif near:
-        text.append(f"The interval of {_names(near)} overlaps: these seeds do not tell them apart.")
+        text.append(f"These seeds do not tell it apart from {_names(near)}: the intervals overlap.")
     elif others:
-        text.append("Its interval lies above those of all others." if len(first) == 1 else "")
-    if 1 < seeds < 5:
+        text.append("All others' intervals lie below.")
+    if 1 < seeds < FEW:
         text.append(f"With {seeds} seeds an interval is little more than their range.")
-    dips = _measured(settings, "dip")
-    falling = sorted(
-        (s for s in dips if s.estimates["dip"].value > 0), key=lambda s: -s.estimates["dip"].value
-    )
-    if falling:
-        deepest = falling[0].estimates["dip"]
-        text.append(
-            f"After the switch {falling[0].name} falls furthest below its offline score, by "
-            f"{_points(deepest)}."
-        )
+    dips = _ranked(settings, "dip", highest=True)
+    if dips and (deepest := dips[0].estimates["dip"]).value > 0:
+        fell = _leaders(dips, "dip")[0]
+        falls = "falls" if len(fell) == 1 else "fall"
+        text.append(f"After the switch {_names(fell)} {falls} furthest below the offline score,")
+        text.append(f"by {_points(deepest)}.")
     elif dips:
         text.append("None falls below its offline score early in fine-tuning.")
-    calm = sorted(_measured(settings, "regret"), key=lambda s: s.estimates["regret"].value)
+    calm = _ranked(settings, "regret", highest=False)
     if len(calm) > 1:
-        text.append(f"{calm[0].name} has the least regret, {calm[0].estimates['regret'].value:.2f}.")
+        least = _leaders(calm, "regret")[0]
+        has = "has" if len(least) == 1 else "have"
+        text.append(f"{_names(least)} {has} the least regret, {calm[0].estimates['regret'].value:.2f}.")
     ours = [s for s in ranked if _agent(s) == "calql"]
     if ours and not set(first) & set(ours):
         place = 1 + sum(s.estimates["online"].value > ours[0].estimates["online"].value for s in ranked)
         text.append(f"Cal-QL is not the best here: {ours[0].name} comes {place}. of {len(ranked)}.")
-    return " ".join(filter(None, text))
+    return " ".join(text)
 
 
-def _measured(settings: Sequence[Setting], column: str) -> list[Setting]:
-    return [s for s in settings if not math.isnan(s.estimates[column].value)]
+def _ranked(settings: Sequence[Setting], column: str, highest: bool) -> list[Setting]:
+    """The settings that have the number, the best first."""
+    known = [s for s in settings if not math.isnan(s.estimates[column].value)]
+    return sorted(known, key=lambda s: s.estimates[column].value, reverse=highest)
+
+
+def _leaders(ranked: Sequence[Setting], column: str) -> tuple[list[Setting], list[Setting]]:
+    """Those that share the first place, and the others."""
+    best = ranked[0].estimates[column].value
+    first = [s for s in ranked if math.isclose(s.estimates[column].value, best)]
+    return first, [s for s in ranked if s not in first]
 
 
 def _agent(setting: Setting) -> str:
