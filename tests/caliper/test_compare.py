@@ -27,7 +27,7 @@ STEPS = 600
 # Won of 10: at the end of the offline phase, and online at 100, 200, ... environment steps.
 CALQL = {
     0: (6, [5, 7, 8, 8, 9, 2]),
-    1: (4, [6, 7, 8, 8, 9, 8]),
+    1: (4, [6, 9, 3, 10, 10, 8]),
     2: (6, [6, 6, 6, 6, 6, 6]),
     3: (8, [5, 9, 9, 9, 9, 10]),
 }
@@ -72,7 +72,7 @@ def runs(tmp_path):
 @dataclass
 class Written:
     folder: Path
-    runs: list
+    runs: list[tuple[str, Path]]
     printed: str
 
 
@@ -280,11 +280,12 @@ def test_a_browser_shows_all_of_it(written, tmp_path):
                 "[...document.querySelectorAll('video')].map(v => [v.readyState, v.duration, v.videoWidth])"
             )
             assert videos == [[pytest.approx(4, abs=2), pytest.approx(0.6, abs=0.1), 64]] * 2
-            assert browser.ask("document.documentElement.scrollWidth <= innerWidth")
+            # against the number: a phone's innerWidth grows with what overflows
+            assert browser.ask("document.documentElement.scrollWidth") <= width
             # what is wider than the page scrolls in a frame of its own
             outside = (
                 "[...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll, pre')"
-                " && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"
+                f" && e.getBoundingClientRect().right > {width + 1}).map(e => e.outerHTML.slice(0, 80))"
             )
             assert browser.ask(outside) == []
         assert browser.problems == []
