@@ -167,7 +167,7 @@ def _report(words: list[str]) -> None:
     runs = runs_of(Path(words[0])) if words else []
     folder, rest = (Path(words[0]), words[1:]) if runs else _folder(words)
     if rest:
-        raise CaliperError(f"a report takes the folder alone, without '{rest[0]}'")
+        raise CaliperError(f"a report takes the run folder alone, without '{rest[0]}'")
     print(write_comparison(folder, runs) if runs else write_report(folder))
 
 

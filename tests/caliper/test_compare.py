@@ -259,7 +259,7 @@ def test_report_writes_it_again(runs, tmp_path, capsys):
     assert "agent=calql" in page.text and "1 of 7 runs are not finished" in page.text
     with pytest.raises(SystemExit):
         main(["report", str(tmp_path), "more"])
-    assert "takes the folder alone, without 'more'" in capsys.readouterr().err
+    assert "takes the run folder alone, without 'more'" in capsys.readouterr().err
 
 
 def test_many_settings_have_styles_of_their_own(written):
