@@ -15,15 +15,17 @@ from caliper.types import CaliperError
 
 if TYPE_CHECKING:
     from caliper.config import RunConfig
+    from caliper.sweep import Summary
 
 # Verb: what it does, and an example.
 HELP = {
     "train": ("collect if needed, pre-train offline, fine-tune online, report", "task=lift agent=calql"),
     "sweep": ("several runs, a few at a time, in one table", "preset=pick_place_tray_demo seed=0,1,2"),
+    "compare": ("several runs as sweep, in one page", "preset=pick_place_tray_demo agent=calql,cql seed=0,1"),
     "resume": ("continue an interrupted run", "RUN"),
     "evaluate": ("measure a run's policy", "RUN evaluation.episodes=100"),
     "render": ("film a run's policy", "RUN video.episodes=9 video.camera=agentview"),
-    "report": ("write a run's report.html again", "RUN"),
+    "report": ("write the report.html of a run, a sweep or a comparison again", "RUN"),
     "collect": ("record the scripted expert", "task=pick_place_can data.episodes=1000"),
     "replay": ("render a dataset's states into a copy with pictures", "FILE --cameras agentview --size 84"),
     "inspect": ("tell what a dataset holds and whether it fits", "FILE"),
@@ -74,7 +76,7 @@ def _usage() -> str:
 def _verb_usage(verb: str) -> str:
     what, words = HELP[verb]
     choices = "".join(f"  {group + '=':9} {' '.join(_choices(group))}\n" for group in GROUPS)
-    more = f"\n{KEYS}\n{choices}" if verb in ("train", "sweep", "collect", "doctor") else ""
+    more = f"\n{KEYS}\n{choices}" if verb in ("train", "sweep", "compare", "collect", "doctor") else ""
     return f"caliper {verb}: {what}\n\n  caliper {verb} {words}\n{more}"
 
 
@@ -96,9 +98,21 @@ def _train(words: list[str]) -> None:
 
 
 def _sweep(words: list[str]) -> None:
+    from caliper.summary import write_summary
+
+    _runs("sweep", words, write_summary)
+
+
+def _compare(words: list[str]) -> None:
+    from caliper.compare import write_comparison
+
+    _runs("compare", words, write_comparison)
+
+
+def _runs(verb: str, words: list[str], write: Summary) -> None:
     from caliper.sweep import sweep
 
-    own = {"sweep.dir": "runs/sweep", "sweep.jobs": "2"}
+    own = {f"{verb}.dir": f"runs/{verb}", f"{verb}.jobs": "2"}
     rest = []
     for word in words:
         key, _, value = word.partition("=")
@@ -106,9 +120,10 @@ def _sweep(words: list[str]) -> None:
             own[key] = value
         else:
             rest.append(word)
-    if not own["sweep.jobs"].isdigit():
-        raise CaliperError(f"sweep.jobs={own['sweep.jobs']} must be a number of runs side by side")
-    sweep(rest, Path(own["sweep.dir"]), int(own["sweep.jobs"]))
+    folder, jobs = own.values()
+    if not jobs.isdigit():
+        raise CaliperError(f"{verb}.jobs={jobs} must be a number of runs side by side")
+    sweep(rest, Path(folder), int(jobs), verb, write)
 
 
 def _collect(words: list[str]) -> None:
@@ -145,12 +160,15 @@ def _render(words: list[str]) -> None:
 
 
 def _report(words: list[str]) -> None:
+    from caliper.compare import write_comparison
     from caliper.report import write_report
+    from caliper.summary import runs_of
 
-    folder, rest = _folder(words)
+    runs = runs_of(Path(words[0])) if words else []
+    folder, rest = (Path(words[0]), words[1:]) if runs else _folder(words)
     if rest:
         raise CaliperError(f"a report takes the run folder alone, without '{rest[0]}'")
-    print(write_report(folder))
+    print(write_comparison(folder, runs) if runs else write_report(folder))
 
 
 def _inspect(words: list[str]) -> None:
@@ -212,6 +230,7 @@ def _run(words: list[str]) -> tuple[Path, RunConfig]:
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
     "sweep": _sweep,
+    "compare": _compare,
     "resume": _resume,
     "evaluate": _evaluate,
     "render": _render,

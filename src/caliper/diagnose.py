@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -51,12 +54,7 @@ def reliability(run: Run) -> Figure | None:
     fig = Figure(figsize=(4.4 * len(shown) + 0.2, 3.4), layout="constrained")
     panels = fig.subplots(1, len(shown), sharex=True, sharey=True, squeeze=False)[0]
     for ax, e in zip(panels, shown, strict=True):
-        left = e.calibration["time_to_go"]
-        edges = np.unique(np.linspace(left.min(), left.max() + 1, BINS + 1).astype(int))
-        index = np.digitize(left, edges) - 1
-        used = np.unique(index)
-        x = [left[index == i].mean() for i in used]
-        q, g = (np.array([e.calibration[n][index == i].mean() for i in used]) for n in ("q", "mc_return"))
+        x, q, g = by_time_to_go(e.calibration)
         ax.fill_between(
             x, q, g, where=q >= g, interpolate=True, color=ORANGE, alpha=0.2, lw=0, label="Q too high"
         )
@@ -70,6 +68,18 @@ def reliability(run: Run) -> Figure | None:
     panels[0].invert_xaxis()  # shared; time runs to the right
     panels[0].set_ylabel("value")
     return fig
+
+
+def by_time_to_go(steps: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Steps left, Q and return, each averaged over the steps of one of at most 20 bins of the steps left."""
+    left = steps["time_to_go"]
+    edges = np.unique(np.linspace(left.min(), left.max() + 1, BINS + 1).astype(int))
+    index = np.digitize(left, edges) - 1
+    used = np.unique(index)
+    x, q, g = (
+        np.array([steps[name][index == i].mean() for i in used]) for name in ("time_to_go", "q", "mc_return")
+    )
+    return x, q, g
 
 
 def values(run: Run) -> Figure | None:

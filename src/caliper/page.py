@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
+from collections.abc import Iterable, Mapping
 from html import escape
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from caliper.files import replacing
 
 CSS = """
 :root { color-scheme: light;
@@ -39,6 +47,8 @@ th, td { text-align: left; vertical-align: top; padding: .4rem 2rem .4rem 0;
   border-bottom: 1px solid var(--line); }
 th[scope=row] { font-weight: 400; color: var(--soft); white-space: nowrap; }
 .facts td { overflow-wrap: anywhere; }
+.numbers { font-size: .92rem; }
+.numbers th, .numbers td { padding-right: .8rem; }
 summary { cursor: pointer; margin-top: 1rem; color: var(--blue); }
 pre { background: var(--tint); padding: 1rem; overflow-x: auto; font-size: .8rem; border-radius: .5rem; }
 @media (max-width: 40rem) {
@@ -67,3 +77,56 @@ def page(title: str, header: str, body: str) -> str:
 </body>
 </html>
 """
+
+
+def section(title: str, *parts: str) -> str:
+    """A titled part of a page; nothing where its parts, HTML, are empty."""
+    body = "".join(parts)
+    return f"<section><h2>{escape(title)}</h2>{body}</section>\n" if body else ""
+
+
+def picture(fig: Figure | None, path: Path, alt: str, caption: str) -> str:
+    """A figure with its caption, embedded and saved as PNG; nothing without one. `alt`, `caption`: text."""
+    if fig is None:
+        return ""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=160)
+    with replacing(path) as partial:
+        partial.write_bytes(buffer.getvalue())
+    image = f'<img alt="{escape(alt)}" src="{embed("image/png", buffer.getvalue())}">'
+    below = f"<figcaption>{escape(caption)}</figcaption>"
+    return f"<figure><div class=scroll tabindex=0>{image}</div>{below}</figure>"
+
+
+def clip(path: Path, name: str) -> str:
+    """An embedded .mp4 under a name."""
+    source, name = embed("video/mp4", path.read_bytes()), escape(name)
+    video = f'<video controls loop muted playsinline aria-label="{name}" src="{source}"></video>'
+    return f"<figure>{video}<figcaption>{name}</figcaption></figure>"
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A list of text lines; nothing where there are none."""
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f"<ul>{items}</ul>" if items else ""
+
+
+def facts(pairs: Mapping[str, str]) -> str:
+    """A table of names and what they are, text; empty ones are left out."""
+    rows = "".join(f"<tr><th scope=row>{k}</th><td>{escape(v)}</td></tr>" for k, v in pairs.items() if v)
+    return f"<div class=scroll tabindex=0><table class=facts>{rows}</table></div>"
+
+
+def interval(low: float, high: float) -> str:
+    """An interval of shares, in per cent, that does not break across lines."""
+    return f"[{low:.0%},\u00a0{high:.0%}]"
+
+
+def count(number: int) -> str:
+    """1 000 000 with its thousands apart."""
+    return f"{number:,}".replace(",", " ")
+
+
+def embed(kind: str, content: bytes) -> str:
+    """A file as a data URL."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

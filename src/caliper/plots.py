@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -18,6 +18,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from caliper.runs import Run
+
+Data = TypeVar("Data")
 
 # Okabe and Ito's colours, told apart with any colour vision.
 BLUE, ORANGE, GREEN, RED, GREY, INK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8F98", "#22262B"
@@ -44,10 +46,10 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def draw(figure: Callable[[Run], Figure | None], run: Run) -> Figure | None:
+def draw(figure: Callable[[Data], Figure | None], data: Data) -> Figure | None:
     """Draws a figure in the shared style. Needs no display: a bare Figure is drawn by Agg, without pyplot."""
     with mpl.rc_context(STYLE):
-        return figure(run)
+        return figure(data)
 
 
 def learning_curve(run: Run) -> Figure | None:

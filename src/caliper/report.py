@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from omegaconf import OmegaConf
 from caliper.causes import causes
 from caliper.diagnose import calibration, reliability, values
 from caliper.files import replacing
-from caliper.page import page
+from caliper.page import bullets, clip, count, facts, interval, page, picture, section
 from caliper.plots import draw, learning_curve, losses
 from caliper.runs import Evaluation, Run, read_run
 from caliper.stats import sign_test, wilson
@@ -89,25 +87,20 @@ def write_report(run_folder: Path | str) -> Path:
     """
     run = read_run(run_folder)
     sections = [
-        _section("Learning curve", _plot(run, CURVE)),
-        _section("Before and after fine-tuning", _comparison(run)),
-        _section("Videos", _videos(run)),
-        _section("Is the critic calibrated?", *(_plot(run, plot) for plot in CRITIC)),
-        _section("If it fails, why?", _plot(run, CAUSES)),
-        _section("Losses", _plot(run, LOSSES)),
-        _section("What this preset uses beyond the published algorithm", _levers(run)),
-        _section("Where these numbers come from", _provenance(run)),
+        section("Learning curve", _plot(run, CURVE)),
+        section("Before and after fine-tuning", _comparison(run)),
+        section("Videos", _videos(run)),
+        section("Is the critic calibrated?", *(_plot(run, plot) for plot in CRITIC)),
+        section("If it fails, why?", _plot(run, CAUSES)),
+        section("Losses", _plot(run, LOSSES)),
+        section("What this preset uses beyond the published algorithm", _levers(run)),
+        section("Where these numbers come from", _provenance(run)),
     ]
     title = " · ".join(_names(run)) or run.folder.resolve().name
     out = run.folder / "report.html"
     with replacing(out) as partial:
         partial.write_text(page(title, _header(run), "".join(sections)), encoding="utf-8")
     return out
-
-
-def _section(title: str, *parts: str) -> str:
-    body = "".join(parts)
-    return f"<section><h2>{escape(title)}</h2>{body}</section>\n" if body else ""
 
 
 def _header(run: Run) -> str:
@@ -139,7 +132,7 @@ def _verdict(run: Run) -> str:
     change = online.success_once - offline.success_once
     verb = "rose" if change > 0 else "fell" if change < 0 else "stayed level"
     text = f"Success {verb}: {_rate(offline)} after the offline phase, {_rate(online)} after "
-    text += f"{_count(online.env_steps)} environment steps of fine-tuning."
+    text += f"{count(online.env_steps)} environment steps of fine-tuning."
     before, after = (dict(zip(e.seeds, e.episode_success, strict=False)) for e in (offline, online))
     shared = before.keys() & after.keys()
     if shared:
@@ -157,7 +150,7 @@ def _cards(run: Run) -> Iterable[tuple[str, str, str]]:
     for phase in ("offline", "online"):
         last = run.last(phase)
         if last is not None:
-            yield f"{phase.capitalize()} success", f"{last.success_once:.0%}", _interval(last.interval)
+            yield f"{phase.capitalize()} success", f"{last.success_once:.0%}", interval(*last.interval)
     if not math.isnan(run.regret):
         yield "Regret", f"{run.regret:.2f}", "0 is best"
     if not math.isnan(run.dip):
@@ -174,14 +167,14 @@ def _comparison(run: Run) -> str:
     minutes = _minutes(run)
 
     def at_end(e: Evaluation) -> str:
-        return f"{e.success_at_end:.0%} {_interval(wilson(round(e.success_at_end * e.episodes), e.episodes))}"
+        return f"{e.success_at_end:.0%} {interval(*wilson(round(e.success_at_end * e.episodes), e.episodes))}"
 
     rows: dict[str, Callable[[Evaluation], str]] = {
-        "Success at least once": lambda e: f"{e.success_once:.0%} {_interval(e.interval)}",
+        "Success at least once": lambda e: f"{e.success_once:.0%} {interval(*e.interval)}",
         "Success at the end": at_end,
-        "Evaluation episodes": lambda e: _count(e.episodes),
-        "Environment steps": lambda e: _count(e.env_steps),
-        "Gradient updates": lambda e: _count(e.updates),
+        "Evaluation episodes": lambda e: count(e.episodes),
+        "Environment steps": lambda e: count(e.env_steps),
+        "Gradient updates": lambda e: count(e.updates),
         "Minutes in the phase": lambda e: f"{minutes[e.phase]:.1f}" if e.phase in minutes else "",
     }
     head = "".join(f"<th scope=col>{escape(e.phase.capitalize())}</th>" for e in phases)
@@ -195,29 +188,14 @@ def _comparison(run: Run) -> str:
 
 
 def _plot(run: Run, plot: Plot) -> str:
-    fig = draw(plot.figure, run)
-    if fig is None:
-        return ""
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=160)
-    with replacing(run.folder / "plots" / f"{plot.name}.png") as partial:
-        partial.write_bytes(buffer.getvalue())
     alt = _verdict(run) if plot is CURVE else plot.figure.__doc__ or plot.name
-    image = f'<img alt="{escape(alt)}" src="{_embed("image/png", buffer.getvalue())}">'
-    caption = f"<figcaption>{escape(plot.caption)}</figcaption>"
-    return f"<figure><div class=scroll tabindex=0>{image}</div>{caption}</figure>"
+    path = run.folder / "plots" / f"{plot.name}.png"
+    return picture(draw(plot.figure, run), path, alt, plot.caption)
 
 
 def _videos(run: Run) -> str:
     failed_first = sorted(run.videos, key=lambda path: ("fail" not in path.stem.lower(), path.stem))
-    items = []
-    for path in failed_first:
-        name = escape(path.stem.replace("_", " ").capitalize())
-        source = _embed("video/mp4", path.read_bytes())
-        items.append(
-            f'<figure><video controls loop muted playsinline aria-label="{name}" src="{source}"></video>'
-            f"<figcaption>{name}</figcaption></figure>"
-        )
+    items = [clip(path, path.stem.replace("_", " ").capitalize()) for path in failed_first]
     note = "<p>Episodes framed in green succeeded, those in orange failed. Failures come first.</p>"
     return f"{note}<div class=videos>{''.join(items)}</div>" if items else ""
 
@@ -225,14 +203,13 @@ def _videos(run: Run) -> str:
 def _levers(run: Run) -> str:
     if "levers" not in run.config:
         return ""
-    items = "".join(f"<li>{escape(str(lever))}</li>" for lever in (run.config["levers"] or {}).values())
-    return f"<ul>{items}</ul>" if items else "<p>Nothing: the algorithm as published.</p>"
+    return bullets(run.levers) or "<p>Nothing: the algorithm as published.</p>"
 
 
 def _provenance(run: Run) -> str:
     git = run.git
     versions = git.get("versions")
-    facts = {
+    told = {
         "Commit": f"{git['commit']}{' with local changes' if git.get('dirty') else ''}"
         if git.get("commit")
         else "",
@@ -241,12 +218,11 @@ def _provenance(run: Run) -> str:
         "Started": str(git.get("started") or ""),
         "Run folder": run.folder.resolve().name,
     }
-    rows = "".join(f"<tr><th scope=row>{k}</th><td>{escape(v)}</td></tr>" for k, v in facts.items() if v)
     config = escape(OmegaConf.to_yaml(OmegaConf.create(dict(run.config)))) if run.config else ""
     details = (
         f"<details><summary>Configuration</summary><pre tabindex=0>{config}</pre></details>" if config else ""
     )
-    return f"<div class=scroll tabindex=0><table class=facts>{rows}</table></div>{details}"
+    return facts(told) + details
 
 
 def _names(run: Run) -> list[str]:
@@ -273,16 +249,4 @@ def _minutes(run: Run) -> dict[str, float]:
 
 
 def _rate(e: Evaluation) -> str:
-    return f"{e.success_once:.0%} of {e.episodes} episodes {_interval(e.interval)}"
-
-
-def _interval(interval: tuple[float, float]) -> str:
-    return f"[{interval[0]:.0%},\u00a0{interval[1]:.0%}]"
-
-
-def _count(number: int) -> str:
-    return f"{number:,}".replace(",", " ")
-
-
-def _embed(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return f"{e.success_once:.0%} of {e.episodes} episodes {interval(*e.interval)}"

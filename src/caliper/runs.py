@@ -80,6 +80,19 @@ class Run:
         return (self.phase(name) or (None,))[-1]
 
     @property
+    def complete(self) -> bool:
+        """Whether it was evaluated after its last environment step; one without a configuration is not."""
+        last, online = self.last("online"), self.config.get("online")
+        return last is not None and online is not None and last.env_steps >= int(online["env_steps"])
+
+    @property
+    def levers(self) -> tuple[str, ...]:
+        """What it uses beyond the published algorithm, in sentences; a lever set to null is off."""
+        given = self.config.get("levers") or ()
+        named = given.items() if isinstance(given, Mapping) else ((None, sentence) for sentence in given)
+        return tuple(f"{key}: {words}" if key else str(words) for key, words in named if words)
+
+    @property
     def switch(self) -> int | None:
         """Gradient updates at the switch to the online phase, if the run got there."""
         if "updates" in self.metrics and (self.metrics["phase"] == "online").any():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -87,6 +87,20 @@ def area_under_curve(x: ArrayLike, y: ArrayLike) -> float:
     if len(x) < 2 or x[-1] == x[0]:
         return float(y.mean()) if len(y) else float("nan")
     return float(np.trapezoid(y, x) / (x[-1] - x[0]))
+
+
+def align(lines: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Curves of several seeds on the x that all of them cover, with straight lines between their points.
+
+    Args:
+        lines: (t, 2) each, x and y, x ascending; at least one, none of them empty.
+
+    Returns:
+        x (t,), every x of any line where all lines have begun and none has ended, and y (seeds, t).
+    """
+    x = np.unique(np.concatenate([line[:, 0] for line in lines]))
+    x = x[(x >= max(line[0, 0] for line in lines)) & (x <= min(line[-1, 0] for line in lines))]
+    return x, np.array([np.interp(x, line[:, 0], line[:, 1]) for line in lines])
 
 
 def regret(env_steps: ArrayLike, success: ArrayLike) -> float:

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import math
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -20,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from caliper.files import replacing
 from caliper.plots import BLUE, GREEN, GREY, INK, ORANGE, RED, STYLE, thousands
 from caliper.runs import Run, read_run
-from caliper.stats import area_under_curve
+from caliper.stats import align, area_under_curve
 from caliper.types import CaliperError
 
 LATE = 5  # evaluations at the end of a run, of which the worst tells how stable it is
@@ -48,6 +50,23 @@ def write_summary(folder: Path, runs: Sequence[tuple[str, Path]]) -> str:
     Returns:
         The table of settings as text.
     """
+    found = write_runs(folder, runs)
+    rows = [{"setting": setting, **numbers(run)} for setting, run in found]
+    settings = list(dict.fromkeys(setting for setting, _ in found))
+    means = [_over_seeds(setting, [row for row in rows if row["setting"] == setting]) for setting in settings]
+    write_table(folder / "settings.csv", means)
+    if found:
+        with mpl.rc_context(STYLE), replacing(folder / "curves.png") as partial:
+            curves(found).savefig(partial, dpi=160, format="png")
+    return text_table(means)
+
+
+def write_runs(folder: Path, runs: Sequence[tuple[str, Path]]) -> list[tuple[str, Run]]:
+    """Reads (setting, run folder) pairs, and writes runs.json and runs.csv of those that were evaluated.
+
+    Returns:
+        These settings and runs, in the same order.
+    """
     found: list[tuple[str, Run]] = []
     for setting, path in runs:
         try:
@@ -55,16 +74,41 @@ def write_summary(folder: Path, runs: Sequence[tuple[str, Path]]) -> str:
         except CaliperError:
             continue
     found = [(setting, run) for setting, run in found if run.evaluations]
-    rows = [{"setting": setting, "run": run.folder.name, **numbers(run)} for setting, run in found]
-    settings = list(dict.fromkeys(setting for setting, _ in found))
-    means = [_over_seeds(setting, [row for row in rows if row["setting"] == setting]) for setting in settings]
-    _write(folder / "runs.json", json.dumps([record(run) for _, run in found], indent=1) + "\n")
-    _write(folder / "runs.csv", _csv(rows))
-    _write(folder / "settings.csv", _csv(means))
-    if found:
-        with mpl.rc_context(STYLE), replacing(folder / "curves.png") as partial:
-            curves(found).savefig(partial, dpi=160, format="png")
-    return _text(means)
+    with replacing(folder / "runs.json") as partial:
+        text = json.dumps([record(run) for _, run in found], indent=1) + "\n"
+        partial.write_text(text, encoding="utf-8")
+    rows = [
+        {"setting": setting, "run": os.path.relpath(run.folder, folder), **numbers(run)}
+        for setting, run in found
+    ]
+    write_table(folder / "runs.csv", rows)
+    return found
+
+
+def runs_of(folder: Path) -> list[tuple[str, Path]]:
+    """The runs of a sweep or a comparison: those in its runs.csv, then those that have begun since.
+
+    Returns:
+        (setting, run folder) as `write_summary` takes them; none where there is no runs.csv.
+    """
+    if not (folder / "runs.csv").exists():
+        return []
+    rows = csv.DictReader((folder / "runs.csv").read_text(encoding="utf-8").splitlines())
+    try:
+        settings = {row["run"]: row["setting"] for row in rows}
+    except KeyError as error:
+        raise CaliperError(
+            f"{folder / 'runs.csv'} has no column {error}; give the sweep's command again"
+        ) from error
+    for path in sorted(folder.glob("*/config.yaml")):
+        settings.setdefault(path.parent.name, setting_of(path.parent.name))
+    return [(setting, folder / run) for run, setting in settings.items()]
+
+
+def setting_of(name: str) -> str:
+    """The setting of a sweep's run folder: its name without the seed; "all" where nothing else is swept."""
+    words = re.sub(r"(^|,)seed=[^,]*", "", name).removeprefix(",") if "=" in name else ""
+    return words or "all"
 
 
 def record(run: Run) -> dict[str, Any]:
@@ -133,9 +177,7 @@ def _band(ax: Axes, phase: str, runs: list[Run], colour: str, label: str) -> Non
     ]  # each (t, 2)
     if not lines:
         return
-    x = np.unique(np.concatenate([line[:, 0] for line in lines]))
-    x = x[(x >= max(line[0, 0] for line in lines)) & (x <= min(line[-1, 0] for line in lines))]
-    y = np.array([np.interp(x, line[:, 0], line[:, 1]) for line in lines])  # (seeds, t)
+    x, y = align(lines)
     ax.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.15, lw=0)
     ax.plot(x, y.mean(0), "-", color=colour, label=label)
 
@@ -158,17 +200,20 @@ def _last(run: Run, column: str) -> float:
     return float(values[column][-1]) if column in values and len(values[column]) else math.nan
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
+def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes rows of the same keys as CSV, numbers with four digits; an empty file without rows."""
     buffer = io.StringIO()
     if rows:
         writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         for row in rows:
             writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()})
-    return buffer.getvalue()
+    with replacing(path) as partial:
+        partial.write_text(buffer.getvalue(), encoding="utf-8")
 
 
-def _text(rows: list[dict[str, Any]]) -> str:
+def text_table(rows: list[dict[str, Any]]) -> str:
+    """Rows of the same keys as aligned text, for a terminal."""
     if not rows:
         return "nothing to sum up yet"
     cells = [list(rows[0])]
@@ -177,8 +222,3 @@ def _text(rows: list[dict[str, Any]]) -> str:
     return "\n".join(
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells
     )
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`caliper sweep`: runs over seeds and settings, a few at a time, resumable, with one table and figure."""
+"""`caliper sweep` and `compare`: runs over seeds and settings, a few at a time, resumable, summed up."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from caliper.check import check
-from caliper.config import compose, load
+from caliper.config import compose
 from caliper.files import locked
 from caliper.progress import bar
 from caliper.runs import read_run
 from caliper.stop import InterruptedRunError
-from caliper.summary import write_summary
+from caliper.summary import setting_of, write_summary
 from caliper.train import find_data
 from caliper.types import CaliperError
 
 POLL_SECONDS = 0.5
+# Sums up runs, (setting, run folder) each, in a folder; returns what is printed at the end.
+Summary = Callable[[Path, Sequence[tuple[str, Path]]], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,13 @@ class Job:
         return self.folder.with_name(self.folder.name + ".log")
 
 
-def sweep(words: Sequence[str], folder: Path, at_once: int) -> Path:
+def sweep(
+    words: Sequence[str],
+    folder: Path,
+    at_once: int,
+    verb: str = "sweep",
+    write: Summary = write_summary,
+) -> Path:
     """Runs every combination of the swept values, each in a process of its own, and sums them up.
 
     What is finished is skipped and what was interrupted is resumed, so that the same command goes on after
@@ -56,6 +64,8 @@ def sweep(words: Sequence[str], folder: Path, at_once: int) -> Path:
         words: as for `caliper train`; a value may be a list of choices in Hydra's grammar, such as seed=0,1.
         folder: holds one run folder and one log for each combination, and the summary.
         at_once: runs side by side; each gets its share of the cores unless the words name `threads`.
+        verb: the command, as its messages and its own keys name it.
+        write: makes the summary, of runs finished or not.
 
     Returns:
         The folder.
@@ -65,18 +75,22 @@ def sweep(words: Sequence[str], folder: Path, at_once: int) -> Path:
         InterruptedRunError: Ctrl-C; the runs have saved a checkpoint each.
     """
     if at_once < 1:
-        raise CaliperError(f"sweep.jobs={at_once} makes no sense; it must be at least 1")
-    jobs = expand(words, folder, at_once)
+        raise CaliperError(f"{verb}.jobs={at_once} makes no sense; it must be at least 1")
+    jobs = expand(words, folder, at_once, verb)
     configs = [compose(list(job.words)) for job in jobs]
     for config in configs:
         check(config)
     folder.mkdir(parents=True, exist_ok=True)
     for config in {config.dataset_path(): config for config in configs}.values():
         find_data(config)  # here and not in two runs at the same time
-    print(f"sweep folder: {folder}: {len(jobs)} runs, {at_once} at a time", flush=True)
-    failed = _run(jobs, folder, at_once)
-    print(write_summary(folder, [(job.setting, job.folder) for job in jobs]))
-    print(f"sweep folder: {folder}", flush=True)
+    print(f"{verb} folder: {folder}: {len(jobs)} runs, {at_once} at a time", flush=True)
+
+    def sum_up() -> str:
+        return write(folder, [(job.setting, job.folder) for job in jobs])
+
+    failed = _run(jobs, at_once, verb, sum_up)
+    print(sum_up())
+    print(f"{verb} folder: {folder}", flush=True)
     if failed:
         raise CaliperError(
             f"{len(failed)} of {len(jobs)} runs failed; read {failed[0].log}, mend it, and give the same "
@@ -85,7 +99,7 @@ def sweep(words: Sequence[str], folder: Path, at_once: int) -> Path:
     return folder
 
 
-def expand(words: Sequence[str], folder: Path, at_once: int) -> list[Job]:
+def expand(words: Sequence[str], folder: Path, at_once: int, verb: str = "sweep") -> list[Job]:
     """Every combination of the swept values; the last word varies fastest.
 
     Raises:
@@ -97,9 +111,9 @@ def expand(words: Sequence[str], folder: Path, at_once: int) -> list[Job]:
     try:
         parsed = OverridesParser.create().parse_overrides(list(words))
     except HydraException as error:
-        raise CaliperError(f"{str(error).splitlines()[0]}; write a sweep as seed=0,1,2") from error
+        raise CaliperError(f"{str(error).splitlines()[0]}; write a {verb} as seed=0,1,2") from error
     if any(override.key_or_group == "run_dir" for override in parsed):
-        raise CaliperError("a sweep names its run folders itself; leave run_dir out, or set sweep.dir")
+        raise CaliperError(f"a {verb} names its run folders itself; leave run_dir out, or set {verb}.dir")
     common = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
     if not any(o.key_or_group == "threads" for o in parsed):
         common.append(f"threads={max(1, len(os.sched_getaffinity(0)) // at_once)}")
@@ -108,26 +122,24 @@ def expand(words: Sequence[str], folder: Path, at_once: int) -> list[Job]:
     jobs = []
     for combination in itertools.product(*choices):
         name = ",".join(combination).replace("/", "_") or "run"
-        setting = ",".join(word for word in combination if not word.startswith("seed=")) or "all"
         run = folder / name
-        jobs.append(Job(setting, run, (*common, *combination, f"run_dir='{run}'")))
+        jobs.append(Job(setting_of(name), run, (*common, *combination, f"run_dir='{run}'")))
     return jobs
 
 
 def finished(folder: Path) -> bool:
     """Whether a run has come to its end: evaluated after its last environment step, and reported."""
-    if not (folder / "report.html").exists() or not (folder / "config.yaml").exists():
-        return False
-    last = read_run(folder).last("online")
-    return last is not None and last.env_steps >= load(folder / "config.yaml", []).online.env_steps
+    written = all((folder / name).exists() for name in ("config.yaml", "report.html"))
+    return written and read_run(folder).complete
 
 
-def _run(jobs: list[Job], folder: Path, at_once: int) -> list[Job]:
+def _run(jobs: list[Job], at_once: int, verb: str, sum_up: Callable[[], str]) -> list[Job]:
     """Sees all jobs through; returns those that failed."""
     waiting = [job for job in jobs if not finished(job.folder)]
     running: dict[Job, subprocess.Popen[bytes]] = {}
     failed: list[Job] = []
-    with bar(len(jobs), "sweep", "run", len(jobs) - len(waiting)) as shown:
+    ended: list[Job] = []
+    with bar(len(jobs), verb, "run", len(jobs) - len(waiting)) as shown:
         try:
             while waiting or running:
                 # Runs that an earlier sweep has left behind, itself killed, are waited for.
@@ -138,11 +150,12 @@ def _run(jobs: list[Job], folder: Path, at_once: int) -> list[Job]:
                         shown.update()
                     else:
                         running[job] = _start(job)
+                if ended:  # while the next runs are under way
+                    sum_up()
                 ended = [job for job, process in running.items() if process.poll() is not None]
                 for job in ended:
                     if running.pop(job).returncode:
                         failed.append(job)
-                    write_summary(folder, [(j.setting, j.folder) for j in jobs])
                     shown.update()
                 time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from caliper.stats import (
+    align,
     area_under_curve,
     dip,
     interquartile_mean,
@@ -83,3 +84,11 @@ def test_area_under_curve_is_a_mean_height():
     assert math.isnan(area_under_curve([], []))
     with pytest.raises(ValueError, match="same length"):
         area_under_curve([1, 2], [1])
+
+
+def test_curves_are_aligned_where_all_of_them_are():
+    lines = [np.array([[0, 0.0], [10, 1.0], [20, 0.0]]), np.array([[5, 2.0], [25, 4.0]])]
+    x, y = align(lines)
+    assert x.tolist() == [5, 10, 20]
+    np.testing.assert_allclose(y, [[0.5, 1.0, 0.0], [2.0, 2.5, 3.5]])
+    assert len(align([lines[0], np.array([[30, 1.0]])])[0]) == 0

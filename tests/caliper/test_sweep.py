@@ -1,4 +1,4 @@
-"""`caliper sweep`: what it runs, that it goes on after a kill, and that its table says what the runs say."""
+"""`caliper sweep` and `compare`: what they run, that they go on after a kill; tables say what runs say."""
 
 import contextlib
 import csv
@@ -15,7 +15,7 @@ import pytest
 from caliper.cli import main
 from caliper.files import locked
 from caliper.runs import read_run
-from caliper.summary import numbers, write_summary
+from caliper.summary import numbers, runs_of, setting_of, write_summary
 from caliper.sweep import expand, finished
 from caliper.types import CaliperError
 
@@ -37,26 +37,41 @@ def test_every_combination_gets_a_folder_and_its_share_of_the_cores(tmp_path, mo
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["seed=0,1", "run_dir=x"], "leave run_dir out"),
-        (["seed=[0,"], "write a sweep as"),
+        (["seed=0,1", "run_dir=x"], "leave run_dir out, or set VERB.dir"),
+        (["seed=[0,"], "write a VERB as"),
         (["seed=0,1", "agent=calq"], "there is no agent 'calq'"),
-        (["sweep.jobs=many"], "sweep.jobs=many"),
-        (["sweep.jobs=0"], "sweep.jobs=0"),
+        (["VERB.jobs=many"], "VERB.jobs=many"),
+        (["VERB.jobs=0"], "VERB.jobs=0"),
     ],
 )
-def test_mistakes_stop_it_before_any_run(words, sentence, tmp_path, capsys):
+@pytest.mark.parametrize("verb", ["sweep", "compare"])
+def test_mistakes_stop_it_before_any_run(verb, words, sentence, tmp_path, capsys):
+    words, sentence = ([text.replace("VERB", verb) for text in texts] for texts in (words, [sentence]))
     with pytest.raises(SystemExit) as stopped:
-        main(["sweep", f"sweep.dir={tmp_path / 'sweep'}", *words])
-    assert stopped.value.code == 2 and sentence in capsys.readouterr().err
+        main([verb, f"{verb}.dir={tmp_path / 'sweep'}", *words])
+    assert stopped.value.code == 2 and sentence[0] in capsys.readouterr().err
     assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("agent=cql,seed=0", "agent=cql"),
+        ("seed=10", "all"),
+        ("run", "all"),
+        ("seed=1,task.cameras=[a,b],data.seed=2", "task.cameras=[a,b],data.seed=2"),
+    ],
+)
+def test_a_folder_names_its_setting(name, setting):
+    assert setting_of(name) == setting
 
 
 def table(folder):
     return list(csv.DictReader((folder / "settings.csv").read_text().splitlines()))
 
 
-def command(words, folder, *more):
-    return [sys.executable, "-m", "caliper", "sweep", *words, f"sweep.dir={folder}", "sweep.jobs=2", *more]
+def command(words, folder, verb="sweep"):
+    return [sys.executable, "-m", "caliper", verb, *words, f"{verb}.dir={folder}", f"{verb}.jobs=2"]
 
 
 def running(word):
@@ -70,10 +85,14 @@ def running(word):
     return pid
 
 
-def test_it_goes_on_after_a_kill(words, tmp_path):
+@pytest.mark.parametrize(
+    ("verb", "summary"),
+    [pytest.param("sweep", "settings.csv", marks=pytest.mark.slow), ("compare", "comparison.csv")],
+)
+def test_it_goes_on_after_a_kill(verb, summary, words, tmp_path):
     """Both the harness and one of its runs are killed in the middle; the other run finishes by itself."""
     folder = tmp_path / "sweep"
-    line = command(words("seed=0,1"), folder)
+    line = command(words("seed=0,1"), folder, verb)
     harness = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     victim = folder / "seed=1"
     deadline = time.monotonic() + 120
@@ -91,8 +110,9 @@ def test_it_goes_on_after_a_kill(words, tmp_path):
     assert "resume" not in (folder / "seed=0.log").read_text()
     records = json.loads((folder / "runs.json").read_text())
     assert [r["seed"] for r in records] == [0, 1] and all(r["env_steps"] == 28 for r in records)
-    (row,) = table(folder)
+    (row,) = csv.DictReader((folder / summary).read_text().splitlines())
     assert row["setting"] == "all" and row["seeds"] == "2"
+    assert (folder / "report.html").exists() == (verb == "compare")
     # what is finished is left alone
     before = (victim / "report.html").stat().st_mtime_ns
     subprocess.run(line, check=True, capture_output=True, timeout=100)
@@ -154,3 +174,9 @@ def test_the_table_says_what_the_curves_say(tmp_path):
     assert float(row["worst_late"]) == pytest.approx(0.3) and float(row["dip"]) == pytest.approx(0.1)
     assert text.splitlines()[0].split()[:4] == ["setting", "seeds", "offline", "online"]
     assert (tmp_path / "curves.png").stat().st_size > 5000
+    config(tmp_path / "seed=7")  # has begun since
+    assert runs_of(tmp_path) == [*runs, ("all", tmp_path / "seed=7")]
+    assert runs_of(tmp_path / "seed=0") == []
+    (tmp_path / "runs.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(CaliperError, match="has no column 'run'"):
+        runs_of(tmp_path)
