@@ -7,7 +7,7 @@ from caliper.agents import AGENTS
 from tests.agents.conftest import equal, keys_of, make, random_batch, random_obs, snapshot, update_all
 
 CRITICS = [name for name, (agent, _) in AGENTS.items() if agent.has_critic]
-OPTIONS = [
+OPTIONS: list[dict[str, float | bool | str]] = [
     {"n_critics": 5},
     {"layer_norm": True},
     {"encoder_per_critic": True},

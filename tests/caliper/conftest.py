@@ -40,7 +40,15 @@ WORDS = [
 ]
 CRITIC = ["agent.critic_hidden=[16]", "agent.n_critics=2"]
 SAMPLES = ["agent.n_actions=2", "agent.n_target_actions=2"]
-AGENTS = {"bc": [], "sac": CRITIC, "cql": CRITIC + SAMPLES, "calql": CRITIC + SAMPLES}
+AGENTS = {
+    "bc": [],
+    "sac": CRITIC,
+    "cql": CRITIC + SAMPLES,
+    "calql": CRITIC + SAMPLES,
+    "iql": CRITIC,
+    "awac": CRITIC,
+    "td3bc": CRITIC,
+}
 
 
 @pytest.fixture(scope="session")
