@@ -138,12 +138,12 @@ def test_td3_target_noise_is_bounded_and_so_is_the_action(mean, noise, action):
 
 
 def test_td3_brings_the_first_critic_to_size_alpha():
-    # s = (2, -1), pi = 0.5: Q_1 = s + a = (2.5, -0.5): mean 1, mean size 1.5, lambda = 2.5 / 1.5
-    # |pi - a|^2 with a = (1, 0): 0.25, 0.25. L = -2.5 / 1.5 * 1 + 0.25 = -1.41667
+    # s = (2, 1, -1), pi = 0.5: Q_1 = s + a = (2.5, 1.5, -0.5): mean 3.5 / 3, mean size 1.5, lambda 2.5 / 1.5
+    # |pi - a|^2 with a = (1, 0.5, 0): 0.25, 0, 0.25. L = -2.5 / 1.5 * 3.5 / 3 + 0.5 / 3 = -1.77778
     agent = linear("td3bc")
     with torch.no_grad():
         agent.actor.layers[0].bias.fill_(math.atanh(0.5))
-    batch = Batch.cat([linear_batch(2.0, 1.0), linear_batch(-1.0, 0.0)])
+    batch = Batch.cat([linear_batch(s, a) for s, a in ((2.0, 1.0), (1.0, 0.5), (-1.0, 0.0))])
     losses = []
     for scale in (1.0, 10.0):  # of no consequence; nor has the second critic any
         with torch.no_grad():
@@ -155,9 +155,9 @@ def test_td3_brings_the_first_critic_to_size_alpha():
         # lambda passes no gradient, the mean of pi - a is 0, the tanh's slope 1 - 0.25: -lambda * 0.75
         gradient = torch.autograd.grad(loss, agent.actor.layers[0].bias)[0].item()
         assert gradient == pytest.approx(-2.5 / 1.5 * 0.75)
-    assert losses == pytest.approx([-2.5 / 1.5 + 0.25] * 2)
+    assert losses == pytest.approx([-1.777778] * 2)
     assert info["actor/weight"].item() == pytest.approx(0.25 / 1.5)
-    assert info["actor/clone_loss"].item() == pytest.approx(0.25)
+    assert info["actor/clone_loss"].item() == pytest.approx(0.5 / 3)
 
 
 def test_the_cloning_term_is_a_mean_over_the_actions_entries():

@@ -48,6 +48,9 @@ AGENTS = {
     "rlpd": CRITIC,
     "wsrl": CRITIC + SAMPLES,
     "qtopt": [*CRITIC, "offline.clone_updates=0"],
+    "iql": CRITIC,
+    "awac": CRITIC,
+    "td3bc": CRITIC,
 }
 
 
