@@ -87,10 +87,8 @@ class Run:
 
     @property
     def levers(self) -> tuple[str, ...]:
-        """What it uses beyond the published algorithm, in sentences; a lever set to null is off."""
-        given = self.config.get("levers") or ()
-        named = given.items() if isinstance(given, Mapping) else ((None, sentence) for sentence in given)
-        return tuple(f"{key}: {words}" if key else str(words) for key, words in named if words)
+        """What it uses beyond the published algorithm, in sentences."""
+        return tuple(f"{key}: {words}" for key, words in (self.config.get("levers") or {}).items())
 
     @property
     def switch(self) -> int | None:

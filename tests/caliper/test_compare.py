@@ -53,7 +53,7 @@ def fill(folder):
     for agent, seeds in SETTINGS.items():
         for seed, curve in seeds.items():
             planned.append((f"agent={agent}", folder / f"agent={agent},seed={seed}"))
-            make(planned[-1][1], agent, seed, *curve, levers=["all clone", f"{agent} <only>"])
+            make(planned[-1][1], agent, seed, *curve, levers={"a": "all clone", "b": f"{agent} <only>"})
     frames = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), dtype=np.uint8)
     for agent in ("calql", "cql"):
         for name in ("other", "rollouts"):

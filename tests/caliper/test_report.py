@@ -136,12 +136,6 @@ def test_a_whole_run(whole):
     assert write_report(whole).stat().st_mtime_ns >= before  # writing again is fine
 
 
-def test_levers_by_key_and_those_turned_off(tmp_path):
-    config(tmp_path, levers={"agent.a": "is high", "agent.b": None})
-    text = Page(write_report(tmp_path).read_text()).text
-    assert "agent.a: is high" in text and "agent.b" not in text.split("Configuration")[0]
-
-
 def test_the_numbers_of_a_run(whole):
     run = read_run(whole)
     assert run.problems == ()
