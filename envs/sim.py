@@ -59,6 +59,7 @@ class SimEnv(VectorEnv):
         device: str = "cpu",
         seed: int = 0,
         threads: int | None = None,
+        start: str | None = None,
     ) -> None:
         """Builds the worlds and starts an episode in each.
 
@@ -74,11 +75,12 @@ class SimEnv(VectorEnv):
             device: 'cpu' or 'cuda'.
             seed: worlds' own series of episodes start from it.
             threads: CPU threads for physics and pictures; None uses the cores this process may use.
+            start: how episodes start, one of the task's `starts`; None is the usual way.
 
         Raises:
             CaliperError: an unknown name, or a frequency that does not divide the physics' rate.
         """
-        self.task = make_task(task)
+        self.task = make_task(task, start)
         scene = task_scene(task)
         substeps = 1 / scene.model.opt.timestep / control_freq
         if abs(substeps - round(substeps)) > 1e-6:
@@ -100,6 +102,8 @@ class SimEnv(VectorEnv):
         index = self.engine.controller.index
         self._site, self._arm = index.grip_site, torch.as_tensor(index.qpos, device=self.device)
         self._fingers = torch.as_tensor(index.finger_qpos, device=self.device)
+        joints = [int(scene.model.joint(name).qposadr[0]) for name in self.task.joints]
+        self._joints = torch.tensor(joints, dtype=torch.int64, device=self.device)
         control = self.engine.controller
         self._action, self._posture = wp.to_torch(control.action), wp.to_torch(control.posture)
         self._closing = wp.to_torch(control.closing)
@@ -158,6 +162,8 @@ class SimEnv(VectorEnv):
         qpos[:, self._arm] = start
         qpos[:, self._fingers] = self._open
         qpos[:, self._qpos_adr : self._qpos_adr + 7] = self.task.place(uniform(self.seeds, 4, stream=2))
+        if self.task.joints:
+            qpos[:, self._joints] = self.task.place_joints(uniform(self.seeds, 4, stream=4))
         _put(engine.qpos, qpos, mask)
         _put(self._posture, start, mask)
         for live in (engine.qvel, engine.ctrl, engine.warmstart, self._closing):
