@@ -116,7 +116,8 @@ class SAC(Agent):
         entropy_term = (self.log_alpha.detach().exp() * log_pi).mean()
         clone = clone_loss(x.pi, x.batch.action, self.config.clone_loss)  # (b,)
         if self.config.clone_better_only and not self.cloning:
-            clone = clone * (x.batch.mc_return > q.detach()[:, 0])
+            returns = x.batch.mc_return
+            clone = clone * ((returns > q.detach()[:, 0]) | returns.isinf())  # unknown is not worse
         clone = clone.mean()
         if self.cloning:
             loss = entropy_term + clone
@@ -137,7 +138,10 @@ class SAC(Agent):
             value = value - self.log_alpha.exp() * log_pi.gather(1, best[:, None])[:, 0]
         discount = self.config.discount**self.config.chunk  # of as many control steps as an action covers
         y: Tensor = x.batch.reward + discount * (1.0 - x.batch.terminal) * value
-        return torch.lerp(y, x.batch.mc_return, self.config.mc_weight) if self.config.mc_weight else y
+        if not self.config.mc_weight:
+            return y
+        returns = torch.where(x.batch.mc_return.isinf(), y, x.batch.mc_return)  # unknown changes nothing
+        return torch.lerp(y, returns, self.config.mc_weight)
 
     def td_loss(self, q: Tensor, target: Tensor) -> tuple[Tensor, Info]:
         """Squared Bellman error, mean over the batch, summed over the ensemble; q (e, b), target (b,)."""

@@ -17,6 +17,8 @@ from caliper.encoders import ENCODERS
 from caliper.envs.controller import action_dim
 from caliper.envs.engines import SIMS
 from caliper.envs.sim import task_scene
+from caliper.envs.tasks import TASKS
+from caliper.envs.tasks.base import choose
 from caliper.learner import LEARNERS
 from caliper.types import CaliperError
 from caliper.worlds import COLLECT_SEEDS, COLLECT_STRIDE, make_agent, reward_config
@@ -28,9 +30,9 @@ AT_LEAST = {
         "evaluation.num_envs video.size log.every"
     ),
     0: (
-        "seed data.seed data.appearance.shift data.appearance.turn data.appearance.light "
-        "data.appearance.colour offline.clone_updates offline.updates online.env_steps online.utd "
-        "online.warmup_steps evaluation.seed video.episodes log.checkpoint_minutes"
+        "seed data.seed data.prior.episodes data.prior.seed data.appearance.shift data.appearance.turn "
+        "data.appearance.light data.appearance.colour offline.clone_updates offline.updates online.env_steps "
+        "online.utd online.warmup_steps evaluation.seed video.episodes log.checkpoint_minutes"
     ),
 }
 WANDB = ("disabled", "offline", "online")
@@ -86,10 +88,12 @@ def check_task(config: RunConfig) -> None:
         for key in keys.split():
             if not (value := attrgetter(key)(config)) >= least:  # written so that NaN fails too
                 raise CaliperError(f"{key}={value} makes no sense; it must be at least {least}")
-    if config.recorded_horizon < 1:
-        raise CaliperError(
-            f"data.horizon={config.data.horizon} makes no sense; give at least 1, or null for the task's"
-        )
+    for key, recorded in (("data", config), ("data.prior", config.prior)):
+        if recorded is not None and recorded.recorded_horizon < 1:
+            raise CaliperError(
+                f"{key}.horizon={recorded.data.horizon} makes no sense; give at least 1, or null for the "
+                "task's"
+            )
     if config.threads is not None and config.threads < 1:
         raise CaliperError(
             f"threads={config.threads} makes no sense; give at least 1, or null for one per core"
@@ -100,7 +104,10 @@ def check_task(config: RunConfig) -> None:
     action_dim(config.task.controller)
     _check_device(config)
     _check_cameras(config)
-    _check_mixture(config.data.mixture)
+    _check_mixture("data.mixture", config.data.mixture)
+    if config.data.prior.mixture is not None:
+        _check_mixture("data.prior.mixture", config.data.prior.mixture)
+    _check_ways(config)
     _check_seeds(config)
 
 
@@ -145,13 +152,26 @@ def _check_cameras(config: RunConfig) -> None:
         )
 
 
-def _check_mixture(mixture: Sequence[Sequence[float]]) -> None:
+def _check_mixture(key: str, mixture: Sequence[Sequence[float]]) -> None:
     rows_fit = all(len(row) == 3 and min(row) >= 0 for row in mixture)
     if not (rows_fit and sum(row[0] for row in mixture) > 0):
         raise CaliperError(
-            f"data.mixture={mixture} must be rows of [weight, action noise, metres off the grasp point], "
+            f"{key}={mixture} must be rows of [weight, action noise, metres off the grasp point], "
             "none negative and not all weights zero, such as [[1.0,0.3,0.0]]"
         )
+
+
+def _check_ways(config: RunConfig) -> None:
+    """Holds starts and stages to those of the task."""
+    task, data, prior = TASKS[config.task.name], config.data, config.data.prior
+    starts = {"task.start": config.task.start, "data.start": data.start, "data.prior.start": prior.start}
+    stages = {"data.stage": data.stage, "data.prior.stage": prior.stage}
+    for what, ways, known in (("start", starts, task.starts), ("stage", stages, task.stages)):
+        for key, value in ways.items():
+            if value is not None and value not in known:
+                raise CaliperError(
+                    f"{key}={value}: task '{task.name}' has no such {what}; {choose(what, known)}"
+                )
 
 
 def _check_seeds(config: RunConfig) -> None:
@@ -161,6 +181,8 @@ def _check_seeds(config: RunConfig) -> None:
         "data.episodes": (config.data.episodes, COLLECT_STRIDE),
         "data.copies": (config.data.copies, 1 << 12),
         "data.seed": (config.data.seed, COLLECT_STRIDE // 2),
+        "data.prior.episodes": (config.data.prior.episodes, COLLECT_STRIDE),
+        "data.prior.seed": (config.data.prior.seed, COLLECT_STRIDE // 2),
         "evaluation.seed": (config.evaluation.seed + longest, COLLECT_SEEDS),
         "seed": (config.seed, 1 << 20),
     }

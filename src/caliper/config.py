@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class TaskConfig:
     horizon: int = 200  # control steps per episode
     cameras: list[str] = field(default_factory=lambda: ["agentview", "robot0_eye_in_hand"])
     size: int = 64  # side of the policy's images, pixels
+    start: str | None = None  # how episodes start, if there are several ways; null: the task's usual one
 
 
 @dataclass
@@ -46,12 +47,27 @@ class AppearanceConfig:
 
 
 @dataclass
+class PriorConfig:
+    """Further data whose rewards count as zero, as in COG. What is null is as in `data`."""
+
+    path: str | None = None  # HDF5; null: a name of its own under datasets/
+    episodes: int = 0  # to collect if the file is not there; 0 and no path: no prior data
+    start: str | None = None
+    stage: str | None = None
+    horizon: int | None = None
+    mixture: list[list[float]] | None = None
+    seed: int = 1  # other than data.seed, so that no object lies twice in the same place
+
+
+@dataclass
 class DataConfig:
     """The dataset, and how it is collected if it is not there."""
 
     path: str | None = None  # HDF5; null: a name of its own under datasets/
     episodes: int = 200
     horizon: int | None = None  # control steps of a recorded episode; null: task.horizon
+    start: str | None = None  # how recorded episodes start; null: task.start
+    stage: str | None = None  # stage of the task after which the script stops; null: the whole task
     # Each episode draws one of these rows (weight, action noise, metres off the grasp point): mixed quality.
     mixture: list[list[float]] = field(
         default_factory=lambda: [[0.3, 0.1, 0.0], [0.3, 0.5, 0.0], [0.2, 1.0, 0.0], [0.2, 0.3, 0.03]]
@@ -61,6 +77,7 @@ class DataConfig:
     # Each episode enters the offline buffer so often: once as recorded, then under looks of its own.
     copies: int = 1
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
 
 
 @dataclass
@@ -159,10 +176,25 @@ class RunConfig:
         """Control steps after which an episode is cut in a dataset that the run collects."""
         return self.task.horizon if self.data.horizon is None else self.data.horizon
 
+    @property
+    def recorded_start(self) -> str | None:
+        """How episodes start in a dataset that the run collects."""
+        return self.task.start if self.data.start is None else self.data.start
+
+    @property
+    def prior(self) -> RunConfig | None:
+        """The run whose dataset is this run's prior data, if there is any."""
+        if not (self.data.prior.episodes or self.data.prior.path):
+            return None
+        given = {k: v for k, v in asdict(self.data.prior).items() if v is not None or k == "path"}
+        return replace(self, data=replace(self.data, **given, prior=PriorConfig()))
+
     def dataset_path(self) -> str:
         """Where the dataset is, or will be collected to; another mixture makes another file."""
         task, data = self.task, self.data
         words = [task.name, task.controller, f"{task.control_freq}hz", f"{self.recorded_horizon}steps"]
+        words += [f"from_{self.recorded_start}"] * (self.recorded_start is not None)
+        words += [f"until_{data.stage}"] * (data.stage is not None)
         words += [str(data.episodes), f"seed{data.seed}"]
         if data.mixture != DataConfig().mixture:
             words.append(f"mix{zlib.crc32(json.dumps(data.mixture).encode()):08x}")
@@ -220,7 +252,7 @@ def collect_command(config: RunConfig) -> str:
         f"{group}.{key}={json.dumps(value, separators=(',', ':')) if isinstance(value, list) else value}"
         for group in ("task", "data")
         for key, value in asdict(config)[group].items()
-        if value != usual[group][key] and key not in ("copies", "appearance")  # made at replay
+        if value != usual[group][key] and key not in ("copies", "appearance", "prior")  # made at replay
     ]
     return shlex.join(["caliper", "collect", task, *words])
 

@@ -71,8 +71,9 @@ def sweep(words: Sequence[str], folder: Path, at_once: int) -> Path:
     for config in configs:
         check(config)
     folder.mkdir(parents=True, exist_ok=True)
-    for config in {config.dataset_path(): config for config in configs}.values():
-        find_data(config)  # here and not in two runs at the same time
+    recorded = [part for config in configs for part in (config, config.prior) if part is not None]
+    for part in {part.dataset_path(): part for part in recorded}.values():
+        find_data(part)  # here and not in two runs at the same time
     print(f"sweep folder: {folder}: {len(jobs)} runs, {at_once} at a time", flush=True)
     failed = _run(jobs, folder, at_once)
     print(write_summary(folder, [(job.setting, job.folder) for job in jobs]))

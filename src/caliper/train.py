@@ -17,6 +17,7 @@ from caliper.data.buffer import ReplayBuffer
 from caliper.data.dataset import Dataset
 from caliper.data.mixing import MixedSampler
 from caliper.data.open_episodes import OpenEpisodes
+from caliper.data.relabel import relabelled
 from caliper.data.replay import replay
 from caliper.data.robomimic import read_dataset
 from caliper.envs.base import VectorEnv
@@ -80,8 +81,9 @@ def _run(config: RunConfig, folder: Path, checkpoint: Checkpoint | None) -> Path
     print(f"run folder: {folder}", flush=True)
     set_threads(config)
     dataset = find_data(config)
+    prior = None if config.prior is None else find_data(config.prior)
     env, eval_env = make_env(config, config.online.num_envs), make_env(config, config.evaluation.num_envs)
-    offline = load_data(config, dataset, eval_env)
+    offline = load_data(config, dataset, eval_env, prior)
     spec, actions, device = env.spec, env.action_dim, env.device
     agent = make_agent(config, device)
     chunk = agent.config.chunk
@@ -125,7 +127,7 @@ def find_data(config: RunConfig) -> Dataset:
     path = Path(config.dataset_path())
     if not path.exists():
         if config.data.path is not None:
-            raise CaliperError(f"the dataset {path} does not exist; leave data.path out to collect one")
+            raise CaliperError(f"the dataset {path} does not exist; leave its path out to collect one")
         print(f"no dataset at {path}; collecting it, as does: {collect_command(config)}", flush=True)
         collect(config, path)
     dataset = read_dataset(path)
@@ -133,19 +135,28 @@ def find_data(config: RunConfig) -> Dataset:
     return dataset
 
 
-def load_data(config: RunConfig, dataset: Dataset, env: VectorEnv) -> ReplayBuffer:
-    """The dataset as pixels in a buffer of its own size; `env` draws the states and is left in the last."""
+def load_data(
+    config: RunConfig, dataset: Dataset, env: VectorEnv, prior: Dataset | None = None
+) -> ReplayBuffer:
+    """The dataset as pixels in a buffer of its own size; `env` draws the states and is left in the last.
+
+    Prior data goes, relabelled, into the same buffer, whose transitions are all equally likely to be drawn.
+    """
     looks = replay_looks(config)
-    frames = dataset.num_frames * looks.copies
-    size = ReplayBuffer.estimate(frames, env.spec, env.action_dim, config.chunk) / 2**20
-    print(
-        f"dataset: {dataset.path}: {len(dataset.episodes)} episodes, {dataset.num_transitions} transitions, "
-        + (f"{looks.copies} copies, " if looks.copies > 1 else "")
-        + f"{size:.0f} MiB",
-        flush=True,
-    )
+    parts = {"dataset": dataset} | ({} if prior is None else {"prior data": relabelled(prior)})
+    for name, part in parts.items():
+        frames = part.num_frames * looks.copies
+        size = ReplayBuffer.estimate(frames, env.spec, env.action_dim, config.chunk) / 2**20
+        print(
+            f"{name}: {part.path}: {len(part.episodes)} episodes, {part.num_transitions} transitions, "
+            + (f"{looks.copies} copies, " if looks.copies > 1 else "")
+            + f"{size:.0f} MiB",
+            flush=True,
+        )
+    frames = sum(part.num_frames for part in parts.values()) * looks.copies
     buffer = ReplayBuffer(frames, env.spec, env.action_dim, reward_config(config), env.device, config.chunk)
-    replay(env, dataset, buffer, watched(), looks)
+    for part in parts.values():
+        replay(env, part, buffer, watched(), looks)
     return buffer
 
 
