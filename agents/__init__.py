@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 
+from caliper.agents.awac import AWAC, AWACConfig
 from caliper.agents.base import Agent, AgentConfig, Noise
 from caliper.agents.bc import BC, BCConfig
 from caliper.agents.calql import CalQL
 from caliper.agents.cql import CQL, CQLConfig
+from caliper.agents.iql import IQL, IQLConfig
 from caliper.agents.sac import SAC, SACConfig
+from caliper.agents.td3bc import TD3BC, TD3BCConfig
 from caliper.encoders import build_encoder
 from caliper.types import CaliperError, ObsSpec
 
@@ -21,6 +24,9 @@ AGENTS: dict[str, tuple[type[Agent], type[AgentConfig]]] = {
     "sac": (SAC, SACConfig),
     "cql": (CQL, CQLConfig),
     "calql": (CalQL, CQLConfig),
+    "iql": (IQL, IQLConfig),
+    "awac": (AWAC, AWACConfig),
+    "td3bc": (TD3BC, TD3BCConfig),
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from caliper.agents.nets import MakeEncoder, TanhGaussian
+from caliper.agents.nets import MakeEncoder, Policy
 from caliper.encoders import Encoder, random_shift
 from caliper.types import Batch, CaliperError, Obs
 
@@ -161,7 +161,7 @@ class Agent(nn.Module):
         """One step of behaviour cloning of the actor alone."""
         raise NotImplementedError
 
-    def policy(self, obs: Obs) -> TanhGaussian:
+    def policy(self, obs: Obs) -> Policy:
         """The policy's distribution at b observations."""
         raise NotImplementedError
 
@@ -254,7 +254,7 @@ class Agent(nn.Module):
         self.online = state["online"]
 
 
-def clone_loss(pi: TanhGaussian, action: Tensor, kind: str) -> Tensor:
+def clone_loss(pi: Policy, action: Tensor, kind: str) -> Tensor:
     """Behaviour-cloning loss per transition, summed over the action's entries.
 
     `mse` is |tanh(mean) - a|^2; `nll` is -log pi(a|s) with a clipped to +-0.99999 as in the official

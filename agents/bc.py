@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from caliper.agents.base import Agent, AgentConfig, Info, Noise, clone_loss
-from caliper.agents.nets import Actor, MakeEncoder, TanhGaussian
+from caliper.agents.nets import Actor, MakeEncoder, Policy
 from caliper.types import Batch, Obs
 
 
@@ -27,7 +27,7 @@ class BC(Agent):
         """See `Agent.groups`."""
         return {"actor": (list(self.actor.parameters()), self.config.clone_lr)}
 
-    def actor_loss(self, pi: TanhGaussian, action: Tensor) -> tuple[Tensor, Info]:
+    def actor_loss(self, pi: Policy, action: Tensor) -> tuple[Tensor, Info]:
         """The cloning loss on recorded actions (b, a)."""
         loss = clone_loss(pi, action, self.config.clone_loss).mean()
         return loss, {"actor/loss": loss, "actor/clone_loss": loss}
@@ -43,9 +43,9 @@ class BC(Agent):
         """See `Agent.clone`."""
         return self.update(batch)
 
-    def policy(self, obs: Obs) -> TanhGaussian:
+    def policy(self, obs: Obs) -> Policy:
         """See `Agent.policy`."""
-        pi: TanhGaussian = self.actor(obs)
+        pi: Policy = self.actor(obs)
         return pi
 
 

@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from caliper.agents.actor_critic import Encoded
 from caliper.agents.base import Info, Noise
 from caliper.agents.nets import MakeEncoder
-from caliper.agents.sac import SAC, Encoded, SACConfig
+from caliper.agents.sac import SAC, SACConfig
 from caliper.types import Batch
 
 
@@ -87,10 +88,7 @@ class CQL(SAC):
 
     def weighted(self, gap: Tensor) -> tuple[Tensor, Info]:
         """Weighs and sums the gaps (e,) of the ensemble; the Lagrange form also moves the multiplier."""
-        cfg = self.config
-        weight = cfg.conservative_weight
-        if self.online and cfg.conservative_weight_online is not None:
-            weight = cfg.conservative_weight_online
+        cfg, weight = self.config, self.conservative_weight()
         if not cfg.lagrange:
             return weight * gap.sum(), {}
         multiplier = self.log_lagrange.exp().clamp(0.0, 1e6)
@@ -100,8 +98,17 @@ class CQL(SAC):
         # The first term moves the critics only, the second, of value zero, the multiplier only.
         return multiplier.detach() * excess.sum() + (multiplier_loss - multiplier_loss.detach()), info
 
+    def conservative_weight(self) -> float:
+        """W now; 0 is plain SAC, and costs no more than that."""
+        cfg = self.config
+        if self.online and cfg.conservative_weight_online is not None:
+            return cfg.conservative_weight_online
+        return cfg.conservative_weight
+
     def critic_loss(self, x: Encoded, target: Tensor, noise: Noise) -> tuple[Tensor, Info]:
         """The Bellman error plus the conservative term, from one pass through the heads at 1 + 3k actions."""
+        if not self.conservative_weight():
+            return super().critic_loss(x, target, noise)
         batch, k = x.batch, self.config.n_actions
         with torch.no_grad():
             current, log_current = x.pi.sample(self.normal(noise.eps_cur, len(batch), k))
@@ -118,9 +125,11 @@ class CQL(SAC):
 
     def draw(self, batch: Batch, noise: Noise) -> Noise:
         """See `Agent.draw`."""
-        b, k = len(batch), self.config.n_actions
+        b, k, noise = len(batch), self.config.n_actions, super().draw(batch, noise)
+        if not self.conservative_weight():
+            return noise
         return replace(
-            super().draw(batch, noise),
+            noise,
             eps_cur=self.normal(noise.eps_cur, b, k),
             eps_next=self.normal(noise.eps_next, b, k),
             rand=self.uniform(noise.rand, b, k),

@@ -1,4 +1,4 @@
-"""Networks of all agents: tanh-Gaussian policy and ensemble of Q functions, each with its own encoder."""
+"""Networks of all agents: policies and ensemble of Q functions, each with its own encoder."""
 
 from __future__ import annotations
 
@@ -60,6 +60,43 @@ class TanhGaussian:
         return TanhGaussian(self.mean.detach(), self.log_std.detach())
 
 
+@dataclass(frozen=True, slots=True)
+class Gaussian:
+    """A diagonal Gaussian in the action space itself, its mean in (-1, 1); samples are clipped to the box.
+
+    Its density is finite at the box's faces, where scripted experts stay: a tanh-Gaussian's is not.
+
+    Attributes:
+        mean: float32 (b, a).
+        log_std: float32 (b, a).
+    """
+
+    mean: Tensor
+    log_std: Tensor
+
+    def sample(self, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions (b, k, a) for standard normal noise (b, k, a), and log-densities (b, k) before the clip."""
+        log_std = self.log_std[:, None]
+        action = self.mean[:, None] + log_std.exp() * eps
+        return action.clamp(-1.0, 1.0), (-0.5 * eps.square() - log_std - HALF_LOG_2PI).sum(-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Log-density (b,) of actions (b, a)."""
+        eps = (action - self.mean) * torch.exp(-self.log_std)
+        return (-0.5 * eps.square() - self.log_std - HALF_LOG_2PI).sum(-1)
+
+    def mode(self) -> Tensor:
+        """The greedy action (b, a)."""
+        return self.mean
+
+    def detach(self) -> Gaussian:
+        """The same distribution without gradients."""
+        return Gaussian(self.mean.detach(), self.log_std.detach())
+
+
+Policy = TanhGaussian | Gaussian
+
+
 def log_slope(u: Tensor) -> Tensor:
     """Sum over actions of log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), stable for any u."""
     return (2.0 * (LOG_2 - u - F.softplus(-2.0 * u))).sum(-1)
@@ -71,22 +108,62 @@ class Actor(nn.Module):
     def __init__(self, make_encoder: MakeEncoder, action_dim: int, hidden: Sequence[int]) -> None:
         super().__init__()
         self.encoder = make_encoder()
-        sizes = [self.encoder.dim, *hidden, 2 * action_dim]
-        layers = [nn.Linear(i, o) for i, o in pairwise(sizes)]
-        for layer in layers:
-            nn.init.orthogonal_(layer.weight, math.sqrt(2.0) if layer is not layers[-1] else 1e-2)
-            nn.init.zeros_(layer.bias)
-        self.layers = nn.ModuleList(layers)
+        self.layers = perceptron([self.encoder.dim, *hidden, 2 * action_dim])
         self.log_std_scale = nn.Parameter(torch.tensor(1.0))
         self.log_std_offset = nn.Parameter(torch.tensor(-1.0))
 
     def forward(self, obs: Obs) -> TanhGaussian:
         """The policy at b observations."""
-        x = self.encoder(obs)
-        for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
-        mean, raw = self.layers[-1](x).float().chunk(2, -1)
+        mean, raw = through(self.layers, self.encoder(obs)).float().chunk(2, -1)
         return TanhGaussian(mean, torch.clamp(self.log_std_scale * raw + self.log_std_offset, -20.0, 2.0))
+
+
+class GaussianActor(nn.Module):
+    """Encoder and perceptron to a Gaussian with one standard deviation for all states, learned or given."""
+
+    def __init__(
+        self, make_encoder: MakeEncoder, action_dim: int, hidden: Sequence[int], std: float | None = None
+    ) -> None:
+        super().__init__()
+        self.encoder = make_encoder()
+        self.layers = perceptron([self.encoder.dim, *hidden, action_dim])
+        start = torch.full((action_dim,), 0.0 if std is None else math.log(std))
+        self.log_std = nn.Parameter(start, requires_grad=std is None)
+
+    def forward(self, obs: Obs) -> Gaussian:
+        """The policy at b observations."""
+        mean = torch.tanh(through(self.layers, self.encoder(obs)).float())
+        return Gaussian(mean, self.log_std.clamp(-20.0, 2.0).expand_as(mean))
+
+
+class Value(nn.Module):
+    """Encoder and perceptron to a value of the state."""
+
+    def __init__(self, make_encoder: MakeEncoder, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.encoder = make_encoder()
+        self.layers = perceptron([self.encoder.dim, *hidden, 1])
+
+    def forward(self, obs: Obs) -> Tensor:
+        """Values (b,) of b observations."""
+        return through(self.layers, self.encoder(obs)).float()[:, 0]
+
+
+def perceptron(sizes: Sequence[int]) -> nn.ModuleList:
+    """Linear layers with the official code's first weights: orthogonal, and the last one's small."""
+    layers = [nn.Linear(i, o) for i, o in pairwise(sizes)]
+    for layer in layers:
+        nn.init.orthogonal_(layer.weight, math.sqrt(2.0) if layer is not layers[-1] else 1e-2)
+        nn.init.zeros_(layer.bias)
+    return nn.ModuleList(layers)
+
+
+def through(layers: nn.ModuleList, x: Tensor) -> Tensor:
+    """Applies linear layers with ReLUs between."""
+    for layer in list(layers)[:-1]:
+        x = F.relu(layer(x))
+    x = layers[-1](x)
+    return x
 
 
 class QEnsemble(nn.Module):

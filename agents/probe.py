@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from caliper.agents.base import Agent, Info
-from caliper.agents.sac import SAC
+from caliper.agents.critic import CriticAgent
 from caliper.types import Obs
 
 PROBED = ("q_best", "q_random", "q_random_best", "width")
@@ -49,7 +49,7 @@ def critic_features(agent: Agent, obs: Obs) -> Tensor:
     return features if features.dim() == 2 else features[0]
 
 
-def _with_critic(agent: Agent) -> SAC:
-    if not isinstance(agent, SAC):
+def _with_critic(agent: Agent) -> CriticAgent:
+    if not isinstance(agent, CriticAgent):
         raise TypeError(f"{type(agent).__name__} has no critic to probe")
     return agent

@@ -19,7 +19,7 @@ from caliper.envs.graphs import TorchGraph
 from caliper.envs.random import normal, uniform
 from caliper.envs.render import Renderer
 from caliper.envs.scenes import Scene, build
-from caliper.envs.tasks import make_task
+from caliper.envs.tasks import Task, make_task
 from caliper.types import CaliperError, Obs, ObsSpec, Step
 
 # robosuite's rest posture of the Panda, radians, and its Gaussian noise at reset.
@@ -28,7 +28,7 @@ POSTURE_NOISE = 0.02
 FINGERS = (0.020833, -0.020833)  # robosuite's start opening, metres
 # Proprioception is centred on the workspace and scaled to order one: an encoder sees no arbitrary offset.
 GRIP_CENTRE, GRIP_SCALE, FINGER_SCALE = (-0.05, 0.0, 0.95), 0.15, 0.02
-PROPRIO = 11
+PROPRIO, POSE = 11, 12  # entries of the robot's part of an observation, and of each body's
 EPISODE_STRIDE = 1 << 20  # between the seeds of a world's consecutive episodes
 _ANTIALIAS_FROM = 128  # pixels; larger pictures are for people
 
@@ -43,7 +43,9 @@ class SimEnv(VectorEnv):
     """A task on batched MuJoCo.
 
     `Obs.proprio` (n, 11): grip position relative to the workspace's centre over 15 cm (3), the first two
-    columns of the gripper's rotation (6), the fingers' positions over 2 cm (2).
+    columns of the gripper's rotation (6), the fingers' positions over 2 cm (2). A privileged environment
+    adds 12 entries for the object and for whatever else the task observes: position relative to the
+    workspace's centre (3) and to the grip (3), over 15 cm, and the first two columns of the rotation (6).
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class SimEnv(VectorEnv):
         device: str = "cpu",
         seed: int = 0,
         threads: int | None = None,
+        privileged: bool = False,
         start: str | None = None,
     ) -> None:
         """Builds the worlds and starts an episode in each.
@@ -75,6 +78,7 @@ class SimEnv(VectorEnv):
             device: 'cpu' or 'cuda'.
             seed: worlds' own series of episodes start from it.
             threads: CPU threads for physics and pictures; None uses the cores this process may use.
+            privileged: whether observations hold what a camera would have to show.
             start: how episodes start, one of the task's `starts`; None is the usual way.
 
         Raises:
@@ -90,7 +94,7 @@ class SimEnv(VectorEnv):
         self.num_envs, self.device, self.scene_hash = num_envs, torch.device(device), scene.hash
         self.action_dim, self.controller, self.control_freq = action_dim(controller), controller, control_freq
         self.horizon, self.state_dim = horizon, 1 + scene.model.nq + scene.model.nv
-        self.spec = ObsSpec(cameras, size, PROPRIO)
+        self.spec = ObsSpec(cameras, size, proprio_dim(self.task, privileged))
         self._substeps = round(substeps)
         self._threads = threads or len(os.sched_getaffinity(0))
         self.engine = make_engine(sim, scene.model, num_envs, control_freq, self.device, self._threads)
@@ -99,6 +103,8 @@ class SimEnv(VectorEnv):
         self._look: Appearance | None = None
         body = scene.model.body(self.task.object_body)
         self._body, self._qpos_adr = body.id, int(scene.model.jnt_qposadr[body.jntadr[0]])
+        bodies = (self.task.object_body, *self.task.observed) if privileged else ()
+        self._posed = torch.tensor([scene.model.body(b).id for b in bodies], dtype=torch.long, device=device)
         index = self.engine.controller.index
         self._site, self._arm = index.grip_site, torch.as_tensor(index.qpos, device=self.device)
         self._fingers = torch.as_tensor(index.finger_qpos, device=self.device)
@@ -217,7 +223,14 @@ class SimEnv(VectorEnv):
         grip = (self.grip_pos - self._grip_centre) / GRIP_SCALE
         columns = self.grip_mat[:, :, :2].transpose(1, 2).reshape(-1, 6)
         fingers = self.engine.qpos[:, self._fingers] / FINGER_SCALE
-        return torch.cat([grip, columns, fingers], dim=1).float()
+        parts = [grip, columns, fingers]
+        if len(self._posed):
+            # Out of the engine's memory first: indexing would make a copy of everything else.
+            pos, mat = (x.index_select(1, self._posed) for x in (self.engine.xpos, self.engine.xmat))
+            where = (pos - self._grip_centre) / GRIP_SCALE  # n bodies 3
+            turned = mat.view(self.num_envs, -1, 3, 3)[..., :2].transpose(2, 3).flatten(2)  # n bodies 6
+            parts.append(torch.cat([where, where - grip[:, None], turned], dim=2).flatten(1))
+        return torch.cat(parts, dim=1).float()
 
     def _pixels(self, changed: Tensor | None = None) -> Tensor:
         """The policy's pictures now; drawn anew only where `changed` since the last."""
@@ -286,6 +299,11 @@ class SimEnv(VectorEnv):
         for name, live in (("seeds", self.seeds), ("steps", self.steps), ("next_seed", self._next_seed)):
             live.copy_(state[name])
         self.engine.refresh()
+
+
+def proprio_dim(task: Task, privileged: bool) -> int:
+    """Length of `Obs.proprio` of a task, see `SimEnv`."""
+    return PROPRIO + (POSE * (1 + len(task.observed)) if privileged else 0)
 
 
 def _put(live: Tensor, value: Tensor, mask: Tensor) -> None:

@@ -59,6 +59,7 @@ class Task(ABC):
     Attributes:
         name: as on the command line.
         object_body: body to manipulate.
+        observed: further bodies whose poses a state observation holds, after the object's.
         plan: the scripted expert's numbers.
         joints: further joints whose positions `place_joints` draws.
         starts: names of the ways in which episodes can start, the usual one first; none if there is one way.
@@ -68,6 +69,7 @@ class Task(ABC):
 
     name: str
     object_body: str
+    observed: tuple[str, ...] = ()
     plan: Plan
     joints: tuple[str, ...] = ()
     starts: tuple[str, ...] = ()

@@ -29,7 +29,7 @@ class PickCovered(Task):
 
     name = "pick_covered"
     object_body = "cube_main"
-    observed = ("cube_main", "lid")
+    observed = ("lid",)
     joints = ("lid",)
     starts = ("closed", "open")
     stages = ("open",)

@@ -35,6 +35,7 @@ AT_LEAST = {
         "online.utd online.warmup_steps evaluation.seed video.episodes log.checkpoint_minutes"
     ),
 }
+OBS = ("pixels", "state")
 WANDB = ("disabled", "offline", "online")
 
 
@@ -62,6 +63,11 @@ def check(config: RunConfig) -> None:
         )
     if config.log.wandb not in WANDB:
         raise CaliperError(f"log.wandb={config.log.wandb} is not known; choose one of: {', '.join(WANDB)}")
+    if config.task.obs == "state" and config.encoder.get("name") != "state":
+        raise CaliperError(
+            f"task.obs=state leaves no pictures for encoder={config.encoder.get('name')}; say obs=state, "
+            "which chooses both"
+        )
     _check_learner(config)
     if (agent := config.agent.get("name")) in AGENTS:
         _check_types("agent", config.agent, get_type_hints(AGENTS[agent][1]))
@@ -102,6 +108,8 @@ def check_task(config: RunConfig) -> None:
         if (value := getattr(config.data.appearance, key)) >= 1:
             raise CaliperError(f"data.appearance.{key}={value} would turn it off; it must stay below 1")
     action_dim(config.task.controller)
+    if config.task.obs not in OBS:
+        raise CaliperError(f"task.obs={config.task.obs} is unknown; choose one of: {', '.join(OBS)}")
     _check_device(config)
     _check_cameras(config)
     _check_mixture("data.mixture", config.data.mixture)

@@ -30,10 +30,10 @@ HELP = {
     "tasks": ("list tasks, agents, encoders, engines and presets", ""),
     "doctor": ("tell what is missing here; compile a GPU's kernels ahead", "[--precompile sm_90 task=lift]"),
 }
-KEYS = """Every key of a run can follow: groups (task=, agent=, encoder=, sim=, preset=) and values (seed=1,
-online.env_steps=50000, agent.conservative_weight=1). All of them: caliper train --cfg
+KEYS = """Every key of a run can follow: groups (task=, obs=, agent=, method=, encoder=, sim=, preset=) and
+values (seed=1, online.env_steps=50000, agent.conservative_weight=1). All of them: caliper train --cfg
 """
-GROUPS = ("task", "agent", "encoder", "sim", "preset")
+GROUPS = ("task", "obs", "agent", "method", "encoder", "sim", "preset")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import zlib
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from caliper.types import CaliperError
+from caliper.wording import require_pair, sentence
 
 
 @dataclass
@@ -20,6 +21,7 @@ class TaskConfig:
     """The task and how it is seen and controlled."""
 
     name: str = MISSING
+    obs: str = "pixels"  # pixels (and the robot's own state) | state (poses of robot and objects)
     controller: str = "osc_pose"  # osc_pose (7-D actions) | osc_position (4-D)
     control_freq: int = 20  # control steps per second
     horizon: int = 200  # control steps per episode
@@ -148,6 +150,7 @@ class RunConfig:
     threads: int | None = None  # CPU threads; null: one per core
     batch_size: int = 256
     learner: str = "eager"  # eager | compile (torch.compile) | graph (each update one CUDA graph; GPU alone)
+    method: str | None = None  # what the agent and its driver's settings are called; null: as the agent
     agent: dict[str, Any] = MISSING
     encoder: dict[str, Any] = MISSING
     task: TaskConfig = field(default_factory=TaskConfig)
@@ -159,7 +162,8 @@ class RunConfig:
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     video: VideoConfig = field(default_factory=VideoConfig)
     log: LogConfig = field(default_factory=LogConfig)
-    levers: list[str] = field(default_factory=list)  # what a preset uses beyond the published algorithm
+    # What a preset uses beyond the published algorithm: a sentence by the key it is about; null drops one.
+    levers: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def discount(self) -> float:
@@ -213,13 +217,13 @@ def compose(overrides: list[str]) -> RunConfig:
     from omegaconf.errors import OmegaConfBaseException
 
     for word in overrides:
-        _require_pair(word)
+        require_pair(word)
     ConfigStore.instance().store(name="run_schema", node=RunConfig)  # what configs/train.yaml extends
     try:
         with initialize_config_module("caliper.configs", version_base="1.3"):
-            return _typed(hydra_compose("train", overrides=overrides))
+            return _fitted(_typed(hydra_compose("train", overrides=overrides)), overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise CaliperError(_sentence(error)) from error
+        raise CaliperError(sentence(error)) from error
 
 
 def load(path: Path, overrides: list[str]) -> RunConfig:
@@ -232,7 +236,7 @@ def load(path: Path, overrides: list[str]) -> RunConfig:
     from yaml import YAMLError
 
     for word in overrides:
-        _require_pair(word)
+        require_pair(word)
     try:
         saved = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(path))
     except (OSError, YAMLError, OmegaConfBaseException, ValueError) as error:
@@ -241,7 +245,7 @@ def load(path: Path, overrides: list[str]) -> RunConfig:
     try:
         return _typed(OmegaConf.merge(saved, OmegaConf.from_dotlist(overrides)))
     except (OmegaConfBaseException, YAMLError) as error:
-        raise CaliperError(_sentence(error)) from error
+        raise CaliperError(sentence(error)) from error
 
 
 def collect_command(config: RunConfig) -> str:
@@ -252,7 +256,8 @@ def collect_command(config: RunConfig) -> str:
         f"{group}.{key}={json.dumps(value, separators=(',', ':')) if isinstance(value, list) else value}"
         for group in ("task", "data")
         for key, value in asdict(config)[group].items()
-        if value != usual[group][key] and key not in ("copies", "appearance", "prior")  # made at replay
+        if value != usual[group][key]
+        and key not in ("obs", "copies", "appearance", "prior")  # made at replay
     ]
     return shlex.join(["caliper", "collect", task, *words])
 
@@ -262,39 +267,25 @@ def to_yaml(config: RunConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
+def _fitted(config: RunConfig, overrides: list[str]) -> RunConfig:
+    """Without what a preset sets for other agents than the chosen one, and says of them.
+
+    What the command line sets stays, so that a key which the agent lacks is refused there.
+    """
+    from caliper.agents import AGENTS
+
+    keys = {name: {field.name for field in fields(make)} for name, (_, make) in AGENTS.items()}
+    if (name := config.agent.get("name")) not in keys:
+        return config
+    wanted = {word.partition("=")[0].lstrip("+").removeprefix("agent.") for word in overrides}
+    foreign = set().union(*keys.values()) - keys[name]
+    config.agent = {k: v for k, v in config.agent.items() if k not in foreign or k in wanted}
+    config.levers = {k: v for k, v in config.levers.items() if v and k not in foreign}
+    return config
+
+
 def _typed(cfg: Any) -> RunConfig:
     """A checked configuration as plain dataclasses."""
     OmegaConf.resolve(cfg)
     run: RunConfig = OmegaConf.to_object(cfg)  # type: ignore[assignment]  # the schema makes it one
     return run
-
-
-def _require_pair(word: str) -> None:
-    key, equals, _ = word.partition("=")
-    if not equals or not key.replace(".", "").replace("_", "").isalnum():
-        raise CaliperError(
-            f"'{word}' is not understood; after the verb come pairs such as seed=1 or task=lift"
-        )
-
-
-def _sentence(error: Exception) -> str:
-    """Hydra's and OmegaConf's words on a mistake, cut down to what mends it."""
-    if choices := getattr(error, "options", None):
-        group, _, name = str(getattr(error, "missing_cfg_file", "")).rpartition("/")
-        return f"there is no {group} '{name}'; choose one of: {', '.join(choices)}"
-    cause = error.__cause__ or error
-    first = str(error).splitlines()[0]
-    detail = str(cause).splitlines()[0]
-    if "Key '" in detail:
-        parent = getattr(cause, "parent_node", None)
-        names = [str(name) for name in parent or () if name != "hydra"]
-        known = f"; the keys there are: {', '.join(names)}" if names else ""
-        return f"there is no key '{getattr(cause, 'full_key', '?')}'{known}"
-    if first.startswith("Error merging override "):
-        return f"{first.removeprefix('Error merging override ')} does not fit: {detail}"
-    if override := getattr(error, "override", None):
-        return f"'{override}' cannot be read ({first}); put a value with special characters in quotes"
-    if first.startswith("Ambiguous value"):
-        return f"{first}; write a list as [1,2]"
-    key = getattr(error, "full_key", None)
-    return f"{key}: {detail}" if key else first

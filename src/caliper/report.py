@@ -225,8 +225,7 @@ def _videos(run: Run) -> str:
 def _levers(run: Run) -> str:
     if "levers" not in run.config:
         return ""
-    levers = run.config["levers"] or []
-    items = "".join(f"<li>{escape(str(lever))}</li>" for lever in levers)
+    items = "".join(f"<li>{escape(str(lever))}</li>" for lever in (run.config["levers"] or {}).values())
     return f"<ul>{items}</ul>" if items else "<p>Nothing: the algorithm as published.</p>"
 
 

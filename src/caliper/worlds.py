@@ -16,7 +16,8 @@ from caliper.data.replay import Looks
 from caliper.data.returns import RewardConfig
 from caliper.envs.appearance import Strengths
 from caliper.envs.controller import action_dim
-from caliper.envs.sim import PROPRIO, SimEnv, task_scene
+from caliper.envs.sim import SimEnv, proprio_dim, task_scene
+from caliper.envs.tasks import make_task
 from caliper.types import ObsSpec
 
 # Three ranges of episode seeds that never meet: evaluation counts from the first, collection from the second,
@@ -39,7 +40,7 @@ def make_env(
         task.name,
         num_envs,
         sim=config.sim.name,
-        cameras=tuple(task.cameras) if pixels else (),
+        cameras=cameras(config) if pixels else (),
         size=task.size,
         controller=task.controller,
         control_freq=task.control_freq,
@@ -47,13 +48,20 @@ def make_env(
         device=config.sim.device,
         seed=config.seed,
         threads=config.threads,
+        privileged=task.obs == "state",
         start=start or task.start,
     )
 
 
+def cameras(config: RunConfig) -> tuple[str, ...]:
+    """The policy's cameras; none where it sees the state."""
+    return tuple(config.task.cameras) if config.task.obs == "pixels" else ()
+
+
 def obs_spec(config: RunConfig) -> ObsSpec:
     """What the run's policy sees, without making a world."""
-    return ObsSpec(tuple(config.task.cameras), config.task.size, PROPRIO)
+    proprio = proprio_dim(make_task(config.task.name), config.task.obs == "state")
+    return ObsSpec(cameras(config), config.task.size, proprio)
 
 
 def make_agent(config: RunConfig, device: torch.device | str) -> Agent:
@@ -125,7 +133,8 @@ def run_folder(config: RunConfig) -> Path:
     """The folder of a new run."""
     if config.run_dir:
         return Path(config.run_dir)
-    words = [config.task.name, config.agent["name"], config.encoder["name"], f"seed{config.seed}"]
+    method = config.method or config.agent["name"]
+    words = [config.task.name, method, config.encoder["name"], f"seed{config.seed}"]
     return Path("runs") / "_".join([*words, time.strftime("%Y%m%d-%H%M%S")])
 
 

@@ -1,8 +1,10 @@
 """Small agents and batches for the agents' tests."""
 
+import dataclasses
+
 import torch
 
-from caliper.agents import build_agent
+from caliper.agents import AGENTS, build_agent
 from caliper.types import Batch, Obs, ObsSpec
 
 PIXELS = ObsSpec(("front", "wrist"), 16, 5)
@@ -14,6 +16,9 @@ CONFIGS = {
     "sac": {"name": "sac", **TINY},
     "cql": {"name": "cql", **TINY, **SAMPLES},
     "calql": {"name": "calql", **TINY, **SAMPLES},
+    "iql": {"name": "iql", **TINY},
+    "awac": {"name": "awac", **TINY},
+    "td3bc": {"name": "td3bc", **TINY},
 }
 
 
@@ -38,6 +43,25 @@ def random_batch(b=4, spec=PIXELS, seed=0, actions=ACTIONS):
         terminal=(torch.rand(b, generator=g) < 0.3).float(),
         mc_return=torch.randn(b, generator=g),
     )
+
+
+def keys_of(name):
+    """The keys that an agent's config has."""
+    return {field.name for field in dataclasses.fields(AGENTS[name][1])}
+
+
+def update_all(agent, batch=None):
+    """Updates until each of the agent's networks has moved; the last one's metrics."""
+    batch = random_batch() if batch is None else batch
+    return [agent.update(batch) for _ in range(getattr(agent.config, "actor_every", 1))][-1]
+
+
+def snapshot(agent):
+    return {name: value.clone() for name, value in agent.state_dict().items()}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 def linear_agent(name="calql", **overrides):

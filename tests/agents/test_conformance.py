@@ -10,59 +10,79 @@ from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from caliper.agents import AGENTS, build_agent
+from caliper.agents.probe import probe
+from caliper.encoders.base import Encoder
 from caliper.types import CaliperError, ObsSpec
-from tests.agents.conftest import ACTIONS, CONFIGS, PIXELS, make, random_batch, random_obs
+from tests.agents.conftest import (
+    ACTIONS,
+    CONFIGS,
+    PIXELS,
+    equal,
+    keys_of,
+    make,
+    random_batch,
+    random_obs,
+    snapshot,
+    update_all,
+)
 
 STATE = ObsSpec((), 0, 5)
 CASES = [(name, encoder) for name in AGENTS for encoder in ("conv_tiny", "state")]
-ACTOR_METRICS = {"actor/loss", "actor/clone_loss", "actor/grad_norm"}
-SAC_METRICS = ACTOR_METRICS | {
-    "actor/entropy",
-    "critic/loss",
-    "critic/td_loss",
-    "critic/q_data",
-    "critic/q_pi",
-    "critic/target",
-    "critic/grad_norm",
-    "temperature/loss",
-    "temperature/alpha",
-    "temperature/grad_norm",
+CRITICS = [name for name, (agent, _) in AGENTS.items() if agent.has_critic]
+ACTORS = [name for name in AGENTS if hasattr(make(name), "actor")]
+ENCODED = {
+    "bc": 1,
+    "iql": 5,
+}  # images per update; others: the actor's at s and s', the critic's, its target's
+
+
+def metrics(text):
+    """Names grouped as "part/name name"; every trained part has a gradient norm besides."""
+    part, names = None, set()
+    for word in text.split():
+        if "/" in word:
+            part, word = word.split("/")
+            names.add(f"{part}/grad_norm")
+        names.add(f"{part}/{word}")
+    return names
+
+
+CLONING = metrics("actor/loss clone_loss")
+TD = metrics("critic/loss td_loss q_data q_pi target")
+WEIGHTED = metrics("actor/std advantage weight")
+SAC_METRICS = CLONING | TD | metrics("actor/entropy temperature/loss alpha")
+CQL_METRICS = SAC_METRICS | metrics(
+    "critic/gap q_random q_current q_next columns_std policy_share"
+    " bound_rate bound_rate_current bound_rate_next"
+)
+METRICS = {
+    "bc": CLONING,
+    "sac": SAC_METRICS,
+    "cql": CQL_METRICS,
+    "calql": CQL_METRICS,
+    "iql": CLONING | TD | WEIGHTED | metrics("value/loss v"),
+    "awac": CLONING | TD | WEIGHTED,
+    "td3bc": CLONING | TD | metrics("actor/weight"),
 }
-CQL_METRICS = SAC_METRICS | {
-    "critic/gap",
-    "critic/q_random",
-    "critic/q_current",
-    "critic/q_next",
-    "critic/columns_std",
-    "critic/policy_share",
-    "critic/bound_rate",
-    "critic/bound_rate_current",
-    "critic/bound_rate_next",
-}
-METRICS = {"bc": ACTOR_METRICS, "sac": SAC_METRICS, "cql": CQL_METRICS, "calql": CQL_METRICS}
+
+
+def frozen(agent):
+    """Names of the parameters that no update is to move, nor their slow copies."""
+    learns = {name: p.requires_grad for name, p in agent.named_parameters()}
+    return {name for name in learns if not learns[name.removeprefix("target_")]}
 
 
 def spec_of(encoder):
     return STATE if encoder == "state" else PIXELS
 
 
-def snapshot(agent):
-    return {name: value.clone() for name, value in agent.state_dict().items()}
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
 @pytest.mark.parametrize(("name", "encoder"), CASES)
 def test_update_changes_every_trained_parameter(name, encoder):
     agent = make(name, encoder, spec=spec_of(encoder))
     before = snapshot(agent)
-    info = agent.update(random_batch(spec=spec_of(encoder)))
-    # The greedy cloning loss does not reach the standard deviation; the multiplier needs the Lagrange form.
-    untouched = {"log_lagrange"} | (
-        {"actor.log_std_scale", "actor.log_std_offset"} if name == "bc" else set()
-    )
+    info = update_all(agent, random_batch(spec=spec_of(encoder)))
+    # The greedy cloning loss does not reach the standard deviation.
+    untouched = frozen(agent) | ({"actor.log_std_scale", "actor.log_std_offset"} if name == "bc" else set())
     for key, value in agent.state_dict().items():
         assert torch.equal(value, before[key]) == (key in untouched), key
     assert all(v.dim() == 0 and not v.requires_grad and torch.isfinite(v) for v in info.values())
@@ -71,11 +91,10 @@ def test_update_changes_every_trained_parameter(name, encoder):
 @pytest.mark.parametrize("name", AGENTS)
 def test_metrics_are_complete_and_distinct(name):
     # A missing comma in the official code fuses two names, so that two metrics are never logged.
-    assert set(make(name).update(random_batch())) == METRICS[name]
-    if name != "bc":
-        lagrange = {"lagrange": True} if name in ("cql", "calql") else {}
-        extra = {"critic/lagrange", "critic/lagrange_loss"} if lagrange else set()
-        assert set(make(name, **lagrange).update(random_batch())) == METRICS[name] | extra
+    assert set(update_all(make(name))) == METRICS[name]
+    if "lagrange" in keys_of(name):
+        extra = {"critic/lagrange", "critic/lagrange_loss"}
+        assert set(update_all(make(name, lagrange=True))) == METRICS[name] | extra
 
 
 @pytest.mark.parametrize(("name", "encoder"), CASES)
@@ -97,7 +116,8 @@ def test_saved_state_gives_the_same_next_update(name):
     first, second = make(name, seed=0), make(name, seed=1)
     for i in range(2):
         first.update(random_batch(seed=i))
-        first.clone(random_batch(seed=i))
+        if name in ACTORS:
+            first.clone(random_batch(seed=i))
     first.go_online()
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     second.load_train_state(copy.deepcopy(first.train_state()))
@@ -137,11 +157,11 @@ def test_a_seed_fixes_all_numbers_and_leaves_the_global_generator_alone(name):
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_one_transition_is_a_batch(name):
-    info = make(name).update(random_batch(b=1))
+    info = update_all(make(name), random_batch(b=1))
     assert all(torch.isfinite(v) for v in info.values())
 
 
-@pytest.mark.parametrize("name", ["sac", "cql", "calql"])
+@pytest.mark.parametrize("name", CRITICS)
 def test_q_values_are_the_ensembles_minimum(name):
     agent, obs = make(name), random_obs(5)
     assert agent.has_critic
@@ -149,10 +169,19 @@ def test_q_values_are_the_ensembles_minimum(name):
     with torch.no_grad():
         q = agent.critic(agent.critic.encode(obs), action[:, None])
     assert torch.equal(agent.q_values(obs, action), q[..., 0].min(0).values)
-    assert not make("bc").has_critic
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", CRITICS)
+def test_probing_changes_nothing(name):
+    agent, obs = make(name), random_obs(5)
+    before, state = snapshot(agent), agent.generator.get_state()
+    first, second = probe(agent, obs), probe(agent, obs)
+    for key, value in first.items():
+        assert value.shape == (5,) and torch.isfinite(value).all() and torch.equal(value, second[key]), key
+    assert equal(agent.state_dict(), before) and torch.equal(agent.generator.get_state(), state)
+
+
+@pytest.mark.parametrize("name", ACTORS)
 def test_cloning_learns_and_moves_the_actor_only(name):
     agent = make(name, "state", spec=STATE, clone_lr=1e-2)
     before = snapshot(agent)
@@ -167,77 +196,20 @@ def test_cloning_learns_and_moves_the_actor_only(name):
     assert changed and all(key.startswith("actor.") for key in changed)
 
 
-@pytest.mark.parametrize("name", ["sac", "cql", "calql"])
-@pytest.mark.parametrize(
-    "keys",
-    [
-        {"n_critics": 5},
-        {"layer_norm": True},
-        {"encoder_per_critic": True},
-        {"shift_pad": 0},
-        {"precision": "bfloat16"},
-        {"autotune_entropy": False, "init_temperature": 0.0},
-        {"bc_weight": 0.1, "clone_loss": "nll"},
-        {"bc_weight": 0.1, "clone_better_only": True},
-        {"mc_weight": 0.5},
-        {"encoder_weight_decay": 0.1},
-        {"actor_tau": 0.01},
-        {"best_of": 4},
-        {"chunk": 2},
-    ],
-    ids=lambda keys: next(iter(keys)),
-)
-def test_options(name, keys):
-    agent = make(name, **keys)
-    before = snapshot(agent)
+@pytest.mark.parametrize("name", AGENTS)
+def test_images_are_encoded_once_per_network_and_update(name):
+    agent, calls = make(name), []
+    batch = random_batch()
+    encoders = [(key, module) for key, module in agent.named_modules() if isinstance(module, Encoder)]
+    for key, module in encoders:
+        module.register_forward_hook(lambda _, args, __, key=key: calls.append((key, args[0].proprio)))
     for _ in range(2):
-        info = agent.update(random_batch(actions=agent.action_dim))
-    assert agent.act(random_obs(3), deterministic=False).shape == (3, agent.action_dim)
-    assert all(torch.isfinite(v) for v in info.values())
-    assert not torch.equal(before["critic.head.weights.0"], agent.state_dict()["critic.head.weights.0"])
-
-
-def test_bfloat16_gives_nearly_the_same_gradients():
-    """Casts cached where gradients are off must not cut the graph where they are on."""
-    full, half = (
-        make("calql", precision=precision).update(random_batch()) for precision in ("float32", "bfloat16")
-    )
-    for key in ("actor/grad_norm", "critic/grad_norm", "critic/loss"):
-        assert float(half[key]) == pytest.approx(float(full[key]), rel=0.02)
-
-
-@pytest.mark.parametrize("name", ["sac", "cql", "calql"])
-def test_levers_that_are_off_change_no_bit(name):
-    published = make(name)
-    off = {
-        "bc_weight": 0.0,
-        "bc_weight_online": 0.0,
-        "bc_fade_steps": 9,
-        "clone_loss": "nll",
-        "clone_lr": 1.0,
-        "clone_better_only": True,
-        "mc_weight": 0.0,
-        "best_of": 4,
-    }
-    if name != "sac":
-        off["conservative_weight_online"] = published.config.conservative_weight
-    other = make(name, **off)
-    for i in range(3):
-        if i == 1:
-            published.go_online()
-            other.go_online()
-        published.update(random_batch(seed=i))
-        other.update(random_batch(seed=i))
-    assert equal(published.state_dict(), other.state_dict())
-
-
-def test_images_are_encoded_once_per_network_and_update():
-    agent, calls = make("calql"), []
-    networks = {"actor": agent.actor, "critic": agent.critic, "target": agent.target_critic}
-    for name, network in networks.items():
-        network.encoder.register_forward_hook(lambda *_, name=name: calls.append(name))
-    agent.update(random_batch())
-    assert sorted(calls) == ["actor", "actor", "critic", "target"]  # the actor at s and at s'
+        calls.clear()
+        agent.update(batch)
+        # Images are shifted, so new tensors; the proprioception beside them is the batch's own.
+        seen = [(key, proprio is batch.obs.proprio) for key, proprio in calls]
+        assert len(seen) == len(set(seen)) == ENCODED.get(name, 4)
+        assert all(proprio is batch.obs.proprio or proprio is batch.next_obs.proprio for _, proprio in calls)
 
 
 class NoHostCopy(TorchDispatchMode):
@@ -252,7 +224,7 @@ class NoHostCopy(TorchDispatchMode):
 def test_an_update_brings_nothing_to_the_host(name):
     agent, batch = make(name), random_batch()
     with NoHostCopy():
-        agent.update(batch)
+        update_all(agent, batch)
 
 
 def test_golden_numbers():
@@ -269,7 +241,7 @@ def test_golden_numbers():
 
 
 def test_unknown_names_and_keys_are_named():
-    with pytest.raises(CaliperError, match=r"'calq'.*bc, calql, cql, sac"):
+    with pytest.raises(CaliperError, match=f"'calq'.*{', '.join(sorted(AGENTS))}"):
         build_agent({"name": "calq"}, {"name": "state"}, STATE, ACTIONS, "cpu", 0)
     with pytest.raises(CaliperError, match=r"'tua'.*tau"):
         make("calql", tua=0.1)

@@ -9,6 +9,7 @@ import pytest
 
 from caliper import collect as collect_module
 from caliper import files
+from caliper.agents import AGENTS
 from caliper.checkpoint import load_checkpoint
 from caliper.cli import main
 from caliper.config import load
@@ -32,7 +33,7 @@ def refused(capsys, *words):
     [
         (["trian"], "no verb 'trian'; choose one of: train, sweep, resume, evaluate"),
         (["train", "task=foo"], "no task 'foo'; choose one of: lift, pick_place_can, pick_place_tray"),
-        (["train", "agent=foo"], "no agent 'foo'; choose one of: bc, calql, cql, sac"),
+        (["train", "agent=foo"], f"no agent 'foo'; choose one of: {', '.join(sorted(AGENTS))}"),
         (["train", "encoder=foo"], "no encoder 'foo'; choose one of: conv, conv_tiny, d4pg"),
         (["train", "preset=foo"], "no preset 'foo'; choose one of: default"),
         (["train", "sim=foo"], "no sim 'foo'; choose one of: batch, warp"),
@@ -52,7 +53,10 @@ def refused(capsys, *words):
         (["train", "encoder.latent=big"], "encoder.latent=big has the wrong type; it must be int | None"),
         (["train", "agent.discount=1.0"], "the discount gamma is 1.0"),
         (["train", "agent.clone_loss=l1"], "choose one of mse, nll"),
-        (["train", "agent.name=foo"], "choose one of bc, calql, cql, sac"),
+        (["train", "agent=iql", "agent.expectile=1.0"], "agent.expectile=1.0 makes no sense"),
+        (["train", "agent=awac", "agent.temperature=0.0"], "agent.temperature=0.0 makes no sense"),
+        (["train", "agent=td3bc", "agent.exploration_noise=0.0"], "agent.exploration_noise=0.0 makes no"),
+        (["train", "agent.name=foo"], f"choose one of {', '.join(sorted(AGENTS))}"),
         (["train", "encoder.name=foo"], "choose one of conv, conv_tiny"),
         (["train", "task.name=foo"], "choose one of: lift"),
         (["train", "task.controller=foo"], "choose one of: osc_pose, osc_position"),

@@ -75,7 +75,7 @@ def config(folder, **extra):
 def whole(tmp_path):
     """A run with everything: offline .2 .6, online .5 .3 .4 .5 .8 1.0."""
     folder = tmp_path / "run"
-    config(folder, levers=["clones <b>at first</b>"])
+    config(folder, levers={"clone_updates": "clones <b>at first</b>"})
     (folder / "git.json").write_text(json.dumps(provenance(folder)))
     metrics(folder)
     for i, wins in enumerate((2, 6)):
@@ -173,7 +173,7 @@ def test_figures_carry_the_data(whole):
 
 
 def test_an_offline_run_without_a_critic(tmp_path):
-    config(tmp_path, agent="bc", levers=[])
+    config(tmp_path, agent="bc", levers={})
     metrics(tmp_path, online=False, critic=False)
     evaluation(tmp_path, "offline", 0, 100, 7, critic=False)
     page = Page(write_report(tmp_path).read_text())

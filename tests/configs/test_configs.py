@@ -17,8 +17,8 @@ from caliper.types import CaliperError
 
 FOLDER = Path(configs.__file__).parent
 GROUPS = {group: sorted(p.stem for p in (FOLDER / group).glob("*.yaml")) for group in ("agent", "encoder")}
-TASK_FILES, PRESETS = (
-    sorted(p.stem for p in (FOLDER / group).glob("*.yaml")) for group in ("task", "preset")
+TASK_FILES, PRESETS, METHODS = (
+    sorted(p.stem for p in (FOLDER / group).glob("*.yaml")) for group in ("task", "preset", "method")
 )
 
 
@@ -101,3 +101,36 @@ def test_composing_twice_gives_the_same():
     with pytest.raises(CaliperError):
         compose(["task=nothing"])
     assert compose(["task=lift"]).task.name == "lift"  # a refusal leaves no trace
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_goes_with_every_preset(method):
+    for preset in PRESETS:
+        config = compose([f"preset={preset}", f"method={method}", "sim.device=cpu"])
+        check(config)
+        own = content("method", method)
+        assert config.method == own.get("method")
+        for group in ("agent", "offline", "online"):  # what makes the method, a preset does not change
+            part = getattr(config, group)
+            for key, value in own.get(group, {}).items():
+                assert (part[key] if isinstance(part, dict) else getattr(part, key)) == value
+
+
+def test_what_a_preset_sets_for_other_agents_is_dropped_and_what_the_user_sets_is_not():
+    config = compose(["preset=pick_place_tray_demo", "agent=bc"])
+    assert "bc_weight" not in config.agent and "bc_weight" not in config.levers
+    assert config.agent["actor_lr"] == 3e-4 and "actor_lr" in config.levers
+    with pytest.raises(CaliperError, match=r"bc has no key 'bc_weight'"):
+        check(compose(["preset=pick_place_tray_demo", "agent=bc", "agent.bc_weight=0.5"]))
+    assert (
+        "n_actions" not in compose(["preset=pick_place_can_gpu"]).levers
+    )  # it goes back to the published ten
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_state_observations_go_with_every_preset(preset):
+    config = compose([f"preset={preset}", "obs=state", "sim.device=cpu"])
+    check(config)
+    assert (config.task.obs, config.encoder["name"]) == ("state", "state")
+    with pytest.raises(CaliperError, match=r"task.obs=state.*conv.*obs=state"):
+        check(compose(["task.obs=state", "encoder=conv"]))

@@ -1,0 +1,71 @@
+"""The options that agents share, on every agent that has them; what is off changes nothing."""
+
+import pytest
+import torch
+
+from caliper.agents import AGENTS
+from tests.agents.conftest import equal, keys_of, make, random_batch, random_obs, snapshot, update_all
+
+CRITICS = [name for name, (agent, _) in AGENTS.items() if agent.has_critic]
+OPTIONS = [
+    {"n_critics": 5},
+    {"layer_norm": True},
+    {"encoder_per_critic": True},
+    {"shift_pad": 0},
+    {"precision": "bfloat16"},
+    {"autotune_entropy": False, "init_temperature": 0.0},
+    {"bc_weight": 0.1, "clone_loss": "nll"},
+    {"bc_weight": 0.1, "clone_better_only": True},
+    {"mc_weight": 0.5},
+    {"encoder_weight_decay": 0.1},
+    {"actor_tau": 0.01},
+    {"best_of": 4},
+    {"chunk": 2},
+]
+CASES = [(name, keys) for keys in OPTIONS for name in AGENTS if keys.keys() <= keys_of(name)]
+
+
+@pytest.mark.parametrize(("name", "keys"), CASES, ids=lambda x: x if isinstance(x, str) else next(iter(x)))
+def test_options(name, keys):
+    agent = make(name, **keys)
+    before = snapshot(agent)
+    for _ in range(2):
+        info = agent.update(random_batch(actions=agent.action_dim))
+    assert agent.act(random_obs(3), deterministic=False).shape == (3, agent.action_dim)
+    assert all(torch.isfinite(v) for v in info.values())
+    first = [key for key in before if key in ("critic.head.weights.0", "actor.layers.0.weight")]
+    assert first and not any(torch.equal(before[key], agent.state_dict()[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", CRITICS)
+def test_bfloat16_gives_nearly_the_same_gradients(name):
+    """Casts cached where gradients are off must not cut the graph where they are on."""
+    full, half = (update_all(make(name, precision=precision)) for precision in ("float32", "bfloat16"))
+    for key in full:
+        if key.endswith("/grad_norm") or key == "critic/loss":
+            assert float(half[key]) == pytest.approx(float(full[key]), rel=0.02), key
+
+
+@pytest.mark.parametrize("name", CRITICS)
+def test_levers_that_are_off_change_no_bit(name):
+    published = make(name)
+    off = {
+        "bc_weight": 0.0,
+        "bc_weight_online": 0.0,
+        "bc_fade_steps": 9,
+        "clone_loss": "nll",
+        "clone_lr": 1.0,
+        "clone_better_only": True,
+        "mc_weight": 0.0,
+        "best_of": 4,
+    }
+    if getattr(published.config, "conservative_weight_online", 0.0) is None:
+        off["conservative_weight_online"] = published.config.conservative_weight
+    other = make(name, **{key: value for key, value in off.items() if key in keys_of(name)})
+    for i in range(3):
+        if i == 1:
+            published.go_online()
+            other.go_online()
+        published.update(random_batch(seed=i))
+        other.update(random_batch(seed=i))
+    assert equal(published.state_dict(), other.state_dict())
