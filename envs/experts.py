@@ -19,13 +19,14 @@ from caliper.envs.random import normal
 from caliper.envs.sim import SimEnv
 
 HOVER, DESCEND, CLOSE, LIFT, CARRY, LOWER, OPEN, RETREAT = range(8)
-REACH, SINK, GRIP, SLIDE, FREE, RISE, DONE = range(8, 15)  # the same for what covers the object
+REACH, SINK, GRIP, SLIDE, FREE, RISE, RETURN = range(8, 15)  # the same for what covers the object
 GAIN = 0.02  # metres of error at which the command saturates, at 20 Hz
 TOL, YAW_TOL, YAW_GAIN = 0.012, 0.08, 0.25
 RETRY, DROPPED = 0.03, 0.10  # metres: the object moved away under the gripper; it was lost from it
 CLOSE_TIME, OPEN_TIME, STALL_TIME = 0.4, 0.3, 1.25  # seconds
 RETREAT_Z = 0.12
 SLIPPED = 0.04  # metres: what is being moved aside was lost
+HOME = 0.04  # metres from where the episode started: the gripper is back
 SLIDE_TIME = 4.0  # seconds after which moving it aside is given up, to try again
 ROTATION_NOISE = 0.3  # of the translation's
 
@@ -49,11 +50,13 @@ class Expert:
         self.phase = torch.zeros(n, dtype=torch.long, device=device)
         self.clock = torch.zeros(n, dtype=torch.long, device=device)
         self.hold = torch.zeros(n, 3, dtype=torch.float64, device=device)
+        self.home = torch.zeros_like(self.hold)
 
     @property
     def finished(self) -> Tensor:
-        """Where the stage to stop after is over, bool (n,)."""
-        return self.phase == DONE
+        """Where the stage to stop after is over and the gripper back where it started, bool (n,)."""
+        back: Tensor = (self.env.grip_pos.double() - self.home).norm(dim=1) < HOME
+        return back & (self.phase == RETURN)
 
     def act(self) -> Tensor:
         """Actions for the worlds as they are now, float32 (n, a) in [-1, 1]."""
@@ -61,6 +64,7 @@ class Expert:
         fresh = env.steps == 0
         self.phase, self.clock = self.phase.masked_fill(fresh, HOVER), self.clock.masked_fill(fresh, 0)
         grip, obj = env.grip_pos.double(), env.object_pos.double()
+        self.home = torch.where(fresh[:, None], grip, self.home)
         angle = 2 * math.pi * normal(env.seeds, 1, stream=3)[:, 0]
         off = torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], 1) * self.bias[:, None]
         grasp = obj + off
@@ -158,10 +162,10 @@ class Expert:
         left = (phase == RISE) & (((grip - self.hold - up)[:, 2] > -TOL) | (seconds > STALL_TIME))
         go(left, HOVER)
         if self.stage is not None:
-            go((left | (phase == HOVER)) & ~covered, DONE)
+            go((left | (phase == HOVER)) & ~covered, RETURN)
         to = self.hold.clone()
         to[:, 0] = opening.to_x + (grip - body)[:, 0]
-        return [knob + up, knob, self.hold, to, self.hold, self.hold + up, self.hold]
+        return [knob + up, knob, self.hold, to, self.hold, self.hold + up, self.home]
 
     def _yaw_error(self) -> Tensor:
         """Angle from the fingers' axis to the nearest equivalent angle of the object, radians, (n,)."""

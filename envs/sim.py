@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -16,16 +15,12 @@ from caliper.envs.base import VectorEnv
 from caliper.envs.controller import action_dim
 from caliper.envs.engines import make_engine
 from caliper.envs.graphs import TorchGraph
-from caliper.envs.random import normal, uniform
 from caliper.envs.render import Renderer
 from caliper.envs.scenes import Scene, build
+from caliper.envs.starts import Starts
 from caliper.envs.tasks import Task, make_task
 from caliper.types import CaliperError, Obs, ObsSpec, Step
 
-# robosuite's rest posture of the Panda, radians, and its Gaussian noise at reset.
-POSTURE = (0.0, math.pi / 16, 0.0, -math.pi / 2 - math.pi / 3, 0.0, math.pi - 0.2, math.pi / 4)
-POSTURE_NOISE = 0.02
-FINGERS = (0.020833, -0.020833)  # robosuite's start opening, metres
 # Proprioception is centred on the workspace and scaled to order one: an encoder sees no arbitrary offset.
 GRIP_CENTRE, GRIP_SCALE, FINGER_SCALE = (-0.05, 0.0, 0.95), 0.15, 0.02
 PROPRIO, POSE = 11, 12  # entries of the robot's part of an observation, and of each body's
@@ -101,15 +96,13 @@ class SimEnv(VectorEnv):
         self._renderers: dict[tuple[tuple[str, ...], int], Renderer] = {}
         self._appearances = Appearances(scene.model, self.device)
         self._look: Appearance | None = None
-        body = scene.model.body(self.task.object_body)
-        self._body, self._qpos_adr = body.id, int(scene.model.jnt_qposadr[body.jntadr[0]])
+        self._body = scene.model.body(self.task.object_body).id
         bodies = (self.task.object_body, *self.task.observed) if privileged else ()
         self._posed = torch.tensor([scene.model.body(b).id for b in bodies], dtype=torch.long, device=device)
         index = self.engine.controller.index
-        self._site, self._arm = index.grip_site, torch.as_tensor(index.qpos, device=self.device)
+        self._site = index.grip_site
+        self._starts = Starts(self.task, scene.model, index, self.device)
         self._fingers = torch.as_tensor(index.finger_qpos, device=self.device)
-        joints = [int(scene.model.joint(name).qposadr[0]) for name in self.task.joints]
-        self._joints = torch.tensor(joints, dtype=torch.int64, device=self.device)
         control = self.engine.controller
         self._action, self._posture = wp.to_torch(control.action), wp.to_torch(control.posture)
         self._closing = wp.to_torch(control.closing)
@@ -118,8 +111,6 @@ class SimEnv(VectorEnv):
         self._next_seed = (seed + 1) * (1 << 40) + worlds
         self.seeds, self.steps = self._next_seed.clone(), torch.zeros_like(worlds)
         self._done = torch.zeros_like(worlds, dtype=torch.bool)
-        real = partial(torch.tensor, dtype=torch.float64, device=self.device)
-        self._start, self._open, self._qpos0 = real(POSTURE), real(FINGERS), real(scene.model.qpos0)
         self._grip_centre = torch.tensor(GRIP_CENTRE, device=self.device)
         self._judge = TorchGraph(self._outcome, self.device)
         self._begin = TorchGraph(self._begin_where_done, self.device)
@@ -163,15 +154,9 @@ class SimEnv(VectorEnv):
         self.seeds.copy_(torch.where(mask, seeds, self.seeds))
         self._next_seed.copy_(torch.where(mask, seeds + EPISODE_STRIDE, self._next_seed))
         self.steps.masked_fill_(mask, 0)
-        start = self._start + POSTURE_NOISE * normal(self.seeds, 7, stream=1)
-        qpos = self._qpos0.repeat(self.num_envs, 1)
-        qpos[:, self._arm] = start
-        qpos[:, self._fingers] = self._open
-        qpos[:, self._qpos_adr : self._qpos_adr + 7] = self.task.place(uniform(self.seeds, 4, stream=2))
-        if self.task.joints:
-            qpos[:, self._joints] = self.task.place_joints(uniform(self.seeds, 4, stream=4))
+        qpos, posture = self._starts.draw(self.seeds)
         _put(engine.qpos, qpos, mask)
-        _put(self._posture, start, mask)
+        _put(self._posture, posture, mask)
         for live in (engine.qvel, engine.ctrl, engine.warmstart, self._closing):
             _put(live, torch.zeros_like(live), mask)
 

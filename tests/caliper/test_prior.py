@@ -17,7 +17,7 @@ from caliper.worlds import make_env
 from tests.caliper.conftest import WORDS
 
 COVERED = [*[w for w in WORDS if not w.startswith(("task=", "task.horizon"))], "task=pick_covered"]
-COVERED += ["task.horizon=30", "data.mixture=[[1.0,0.0,0.0]]", "data.episodes=2", "data.start=open"]
+COVERED += ["task.horizon=45", "data.mixture=[[1.0,0.0,0.0]]", "data.episodes=2", "data.start=open"]
 PRIOR = ["data.prior.episodes=3", "data.prior.start=closed", "data.prior.stage=open"]
 
 
@@ -39,7 +39,7 @@ def test_each_holds_its_stage(recorded):
     for episode in task.episodes:
         assert episode.success and lid(episode.states[0]) > 0.1
     for episode in prior.episodes:
-        assert not episode.terminated and not episode.rewards.any() and len(episode) < 30
+        assert not episode.terminated and not episode.rewards.any() and len(episode) < 45
         assert lid(episode.states[0]) == 0 and lid(episode.final_state) > 0.1
     assert not {e.seed for e in task.episodes} & {e.seed for e in prior.episodes}
 
