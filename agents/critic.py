@@ -55,7 +55,10 @@ class CriticAgent(Agent):
         """The target y (b,) from the value (b,) of the next state."""
         discount = self.config.discount**self.config.chunk  # of as many control steps as an action covers
         y: Tensor = batch.reward + discount * (1.0 - batch.terminal) * value
-        return torch.lerp(y, batch.mc_return, self.config.mc_weight) if self.config.mc_weight else y
+        if not self.config.mc_weight:
+            return y
+        returns = torch.where(batch.mc_return.isinf(), y, batch.mc_return)  # unknown changes nothing
+        return torch.lerp(y, returns, self.config.mc_weight)
 
     def td_loss(self, q: Tensor, target: Tensor) -> tuple[Tensor, Info]:
         """Squared Bellman error, mean over the batch, summed over the ensemble; q (e, b), target (b,)."""

@@ -75,7 +75,8 @@ class SAC(ActorCritic):
         entropy_term = (self.log_alpha.detach().exp() * log_pi).mean()
         clone = clone_loss(x.pi, x.batch.action, self.config.clone_loss)  # (b,)
         if self.config.clone_better_only and not self.cloning:
-            clone = clone * (x.batch.mc_return > q.detach()[:, 0])
+            returns = x.batch.mc_return
+            clone = clone * ((returns > q.detach()[:, 0]) | returns.isinf())  # unknown is not worse
         clone = clone.mean()
         if self.cloning:
             loss = entropy_term + clone

@@ -98,7 +98,9 @@ class ReplayBuffer:
         """Whole episodes stored."""
         return len(self._episodes)
 
-    def add_episode(self, obs: Obs, actions: Tensor, rewards: Tensor, terminated: bool) -> None:
+    def add_episode(
+        self, obs: Obs, actions: Tensor, rewards: Tensor, terminated: bool, returns: bool = True
+    ) -> None:
         """Inserts a whole episode and drops the oldest ones if it needs their room.
 
         Args:
@@ -106,6 +108,8 @@ class ReplayBuffer:
             actions: (t, a).
             rewards: (t,), raw.
             terminated: whether the last state is terminal (success) rather than cut by the horizon.
+            returns: whether the rewards tell the task's returns; else those are minus infinity, a lower bound
+                that says nothing.
 
         Raises:
             CaliperError: the episode is longer than the buffer, or shorter than a chunk.
@@ -132,9 +136,9 @@ class ReplayBuffer:
         first = self._frames.count  # as an arrival number; frames before it stay where they are
         frame = self._frames.slots(torch.arange(first, first + m, device=self.device))
         self._frames.push({"pixels": obs.pixels, "proprio": obs.proprio})
-        self._transitions.push(
-            rows | {"frame": frame, "mc_return": self.reward.returns(scaled, terminal)[:m]}
-        )
+        known = self.reward.returns(scaled, terminal)[:m]
+        mc_return = known if returns else torch.full_like(known, -torch.inf)
+        self._transitions.push(rows | {"frame": frame, "mc_return": mc_return})
         self._episodes.append((t + 1, m))
 
     def sample(self, b: int, generator: torch.Generator, captured: bool = False) -> Batch:

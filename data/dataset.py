@@ -112,11 +112,19 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Episodes and where they come from; `path` is the file they were read from, if any."""
+    """Episodes and where they come from.
+
+    Attributes:
+        meta: of the file.
+        episodes: in the file's order.
+        path: the file they were read from, if any.
+        returns: whether the rewards tell what the task's returns are, see `caliper.data.relabel`.
+    """
 
     meta: DatasetMeta
     episodes: Sequence[Episode]
     path: Path | None = None
+    returns: bool = True
 
     @property
     def num_transitions(self) -> int:

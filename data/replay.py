@@ -74,7 +74,9 @@ def replay(
             for episode, obs in rendered(env, dataset, looks, copy):
                 actions = torch.as_tensor(episode.actions, device=buffer.device)
                 rewards = torch.as_tensor(episode.rewards, device=buffer.device)
-                buffer.add_episode(obs.to(buffer.device), actions, rewards, episode.terminated)
+                buffer.add_episode(
+                    obs.to(buffer.device), actions, rewards, episode.terminated, dataset.returns
+                )
                 bar.update(len(obs))
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,16 +16,12 @@ from caliper.envs.controller import action_dim
 from caliper.envs.engines import make_engine
 from caliper.envs.graphs import TorchGraph
 from caliper.envs.proprio import bodies_part, proprio_dim, robot_part
-from caliper.envs.random import normal, uniform
 from caliper.envs.render import Renderer
 from caliper.envs.scenes import Scene, build
+from caliper.envs.starts import Starts
 from caliper.envs.tasks import make_task
 from caliper.types import CaliperError, Obs, ObsSpec, Step
 
-# robosuite's rest posture of the Panda, radians, and its Gaussian noise at reset.
-POSTURE = (0.0, math.pi / 16, 0.0, -math.pi / 2 - math.pi / 3, 0.0, math.pi - 0.2, math.pi / 4)
-POSTURE_NOISE = 0.02
-FINGERS = (0.020833, -0.020833)  # robosuite's start opening, metres
 EPISODE_STRIDE = 1 << 20  # between the seeds of a world's consecutive episodes
 _ANTIALIAS_FROM = 128  # pixels; larger pictures are for people
 
@@ -60,6 +55,7 @@ class SimEnv(VectorEnv):
         seed: int = 0,
         threads: int | None = None,
         privileged: bool = False,
+        start: str | None = None,
     ) -> None:
         """Builds the worlds and starts an episode in each.
 
@@ -76,11 +72,12 @@ class SimEnv(VectorEnv):
             seed: worlds' own series of episodes start from it.
             threads: CPU threads for physics and pictures; None uses the cores this process may use.
             privileged: whether observations hold what a camera would have to show.
+            start: how episodes start, one of the task's `starts`; None is the usual way.
 
         Raises:
             CaliperError: an unknown name, or a frequency that does not divide the physics' rate.
         """
-        self.task = make_task(task)
+        self.task = make_task(task, start)
         scene = task_scene(task)
         substeps = 1 / scene.model.opt.timestep / control_freq
         if abs(substeps - round(substeps)) > 1e-6:
@@ -97,12 +94,12 @@ class SimEnv(VectorEnv):
         self._renderers: dict[tuple[tuple[str, ...], int], Renderer] = {}
         self._appearances = Appearances(scene.model, self.device)
         self._look: Appearance | None = None
-        body = scene.model.body(self.task.object_body)
-        self._body, self._qpos_adr = body.id, int(scene.model.jnt_qposadr[body.jntadr[0]])
+        self._body = scene.model.body(self.task.object_body).id
         bodies = (self.task.object_body, *self.task.observed) if privileged else ()
         self._posed = torch.tensor([scene.model.body(b).id for b in bodies], dtype=torch.long, device=device)
         index = self.engine.controller.index
-        self._site, self._arm = index.grip_site, torch.as_tensor(index.qpos, device=self.device)
+        self._site = index.grip_site
+        self._starts = Starts(self.task, scene.model, index, self.device)
         self._fingers = torch.as_tensor(index.finger_qpos, device=self.device)
         control = self.engine.controller
         self._action, self._posture = wp.to_torch(control.action), wp.to_torch(control.posture)
@@ -112,8 +109,6 @@ class SimEnv(VectorEnv):
         self._next_seed = (seed + 1) * (1 << 40) + worlds
         self.seeds, self.steps = self._next_seed.clone(), torch.zeros_like(worlds)
         self._done = torch.zeros_like(worlds, dtype=torch.bool)
-        real = partial(torch.tensor, dtype=torch.float64, device=self.device)
-        self._start, self._open, self._qpos0 = real(POSTURE), real(FINGERS), real(scene.model.qpos0)
         self._judge = TorchGraph(self._outcome, self.device)
         self._begin = TorchGraph(self._begin_where_done, self.device)
         self.reset()
@@ -156,13 +151,9 @@ class SimEnv(VectorEnv):
         self.seeds.copy_(torch.where(mask, seeds, self.seeds))
         self._next_seed.copy_(torch.where(mask, seeds + EPISODE_STRIDE, self._next_seed))
         self.steps.masked_fill_(mask, 0)
-        start = self._start + POSTURE_NOISE * normal(self.seeds, 7, stream=1)
-        qpos = self._qpos0.repeat(self.num_envs, 1)
-        qpos[:, self._arm] = start
-        qpos[:, self._fingers] = self._open
-        qpos[:, self._qpos_adr : self._qpos_adr + 7] = self.task.place(uniform(self.seeds, 4, stream=2))
+        qpos, posture = self._starts.draw(self.seeds)
         _put(engine.qpos, qpos, mask)
-        _put(self._posture, start, mask)
+        _put(self._posture, posture, mask)
         for live in (engine.qvel, engine.ctrl, engine.warmstart, self._closing):
             _put(live, torch.zeros_like(live), mask)
 

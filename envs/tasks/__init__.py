@@ -1,23 +1,34 @@
 """Tasks by name."""
 
-from caliper.envs.tasks.base import Plan, Task
+from caliper.envs.tasks.base import Opening, Plan, Task
 from caliper.envs.tasks.lift import Lift
+from caliper.envs.tasks.pick_covered import PickCovered
 from caliper.envs.tasks.pick_place_can import PickPlaceCan
 from caliper.envs.tasks.pick_place_tray import PickPlaceTray
 from caliper.types import CaliperError
 
-TASKS: dict[str, type[Task]] = {t.name: t for t in (Lift, PickPlaceTray, PickPlaceCan)}
+TASKS: dict[str, type[Task]] = {t.name: t for t in (Lift, PickPlaceTray, PickPlaceCan, PickCovered)}
 
 
-def make_task(name: str) -> Task:
-    """A task by its name.
+def make_task(name: str, start: str | None = None) -> Task:
+    """A task by its name, whose episodes start in one of its ways; None for the usual.
 
     Raises:
-        CaliperError: no such task; lists them.
+        CaliperError: no such task, or no such start; lists them.
     """
     if name not in TASKS:
         raise CaliperError(f"task '{name}' is unknown; choose one of: {', '.join(TASKS)}")
-    return TASKS[name]()
+    return TASKS[name](start)
 
 
-__all__ = ["TASKS", "Lift", "PickPlaceCan", "PickPlaceTray", "Plan", "Task", "make_task"]
+__all__ = [
+    "TASKS",
+    "Lift",
+    "Opening",
+    "PickCovered",
+    "PickPlaceCan",
+    "PickPlaceTray",
+    "Plan",
+    "Task",
+    "make_task",
+]

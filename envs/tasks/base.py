@@ -10,6 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from caliper.types import CaliperError
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Numbers of the expert's first stage, where something that slides along x covers the object. Metres.
+
+    Attributes:
+        body: what slides; its origin is the point to hold it by.
+        free_x: where the body is, at least, once the object is free; world x.
+        to_x: where the expert takes it.
+        hover: height above the grasp point to come from and to leave to.
+    """
+
+    body: str
+    free_x: float
+    to_x: float
+    hover: float
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -22,6 +41,7 @@ class Plan:
         release_z: height of the object's centre at which to let go.
         target_tol: how near the target, horizontally, before lowering.
         symmetry: angle after which the object looks the same again; None if the gripper need not turn to it.
+        opening: what has to be moved aside first; None if nothing covers the object.
     """
 
     hover: float
@@ -30,6 +50,7 @@ class Plan:
     release_z: float = 0.0
     target_tol: float = 0.012
     symmetry: float | None = None
+    opening: Opening | None = None
 
 
 class Task(ABC):
@@ -40,12 +61,29 @@ class Task(ABC):
         object_body: body to manipulate.
         observed: further bodies whose poses a state observation holds, after the object's.
         plan: the scripted expert's numbers.
+        joints: further joints whose positions `place_joints` draws.
+        starts: names of the ways in which episodes can start, the usual one first; none if there is one way.
+        stages: names of the stages after which the expert can stop, see `caliper.envs.experts`.
+        start: the way in which this instance's episodes start.
     """
 
     name: str
     object_body: str
     observed: tuple[str, ...] = ()
     plan: Plan
+    joints: tuple[str, ...] = ()
+    starts: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
+
+    def __init__(self, start: str | None = None) -> None:
+        """Args: one of `starts`; None for the usual.
+
+        Raises:
+            CaliperError: the task has no such start; lists them.
+        """
+        if start is not None and start not in self.starts:
+            raise CaliperError(f"task '{self.name}' has no start '{start}'; {choose('start', self.starts)}")
+        self.start = start or next(iter(self.starts), None)
 
     @abstractmethod
     def compose(self) -> mujoco.MjSpec:
@@ -55,9 +93,18 @@ class Task(ABC):
     def place(self, uniform: Tensor) -> Tensor:
         """Start poses of the object from uniform numbers (n, 4): position and quaternion (wxyz), (n, 7)."""
 
+    def place_joints(self, uniform: Tensor) -> Tensor:
+        """Start positions of `joints` (n, j) from uniform numbers (n, 4)."""
+        return uniform[:, :0]
+
     @abstractmethod
     def success(self, object_pos: Tensor, grip_pos: Tensor) -> Tensor:
         """Whether the task is solved, bool (n,), from positions (n, 3) of object and grip site."""
+
+
+def choose(what: str, known: tuple[str, ...]) -> str:
+    """How to mend an unknown name."""
+    return f"choose one of: {', '.join(known)}" if known else f"it has one {what}, so leave it out"
 
 
 def upright(x: Tensor, y: Tensor, z: float, yaw: Tensor) -> Tensor:

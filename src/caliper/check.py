@@ -18,6 +18,8 @@ from caliper.envs.controller import action_dim
 from caliper.envs.engines import SIMS
 from caliper.envs.gymnasium_env import dimensions
 from caliper.envs.sim import task_scene
+from caliper.envs.tasks import TASKS
+from caliper.envs.tasks.base import choose
 from caliper.learner import LEARNERS
 from caliper.types import CaliperError
 from caliper.worlds import COLLECT_SEEDS, COLLECT_STRIDE, make_agent, reward_config
@@ -29,9 +31,9 @@ AT_LEAST = {
         "evaluation.num_envs video.size log.every"
     ),
     0: (
-        "seed data.seed data.appearance.shift data.appearance.turn data.appearance.light "
-        "data.appearance.colour offline.clone_updates offline.updates online.env_steps online.utd "
-        "online.warmup_steps evaluation.seed video.episodes log.checkpoint_minutes"
+        "seed data.seed data.prior.episodes data.prior.seed data.appearance.shift data.appearance.turn "
+        "data.appearance.light data.appearance.colour offline.clone_updates offline.updates online.env_steps "
+        "online.utd online.warmup_steps evaluation.seed video.episodes log.checkpoint_minutes"
     ),
 }
 OBS = ("pixels", "state")
@@ -49,6 +51,11 @@ def check(config: RunConfig) -> None:
         raise CaliperError(
             f"online.capacity={config.online.capacity} frames hold no episode of task.horizon="
             f"{config.task.horizon} steps; make room for hundreds of episodes, at least for one"
+        )
+    if config.method == "cog" and config.prior is None:
+        raise CaliperError(
+            "method=cog stitches prior data to the task's, and there is none; take preset=cog, or name a file "
+            "with data.prior.path"
         )
     if config.online.mixing > 1:
         raise CaliperError(
@@ -98,10 +105,12 @@ def check_task(config: RunConfig) -> None:
         for key in keys.split():
             if not (value := attrgetter(key)(config)) >= least:  # written so that NaN fails too
                 raise CaliperError(f"{key}={value} makes no sense; it must be at least {least}")
-    if config.recorded_horizon < 1:
-        raise CaliperError(
-            f"data.horizon={config.data.horizon} makes no sense; give at least 1, or null for the task's"
-        )
+    for key, recorded in (("data", config), ("data.prior", config.prior)):
+        if recorded is not None and recorded.recorded_horizon < 1:
+            raise CaliperError(
+                f"{key}.horizon={recorded.data.horizon} makes no sense; give at least 1, or null for the "
+                "task's"
+            )
     if config.threads is not None and config.threads < 1:
         raise CaliperError(
             f"threads={config.threads} makes no sense; give at least 1, or null for one per core"
@@ -115,9 +124,12 @@ def check_task(config: RunConfig) -> None:
     if config.task.env_id is None:
         action_dim(config.task.controller)
         _check_cameras(config)
+        _check_ways(config)
     else:
         _check_gymnasium(config)
-    _check_mixture(config.data.mixture)
+    _check_mixture("data.mixture", config.data.mixture)
+    if config.data.prior.mixture is not None:
+        _check_mixture("data.prior.mixture", config.data.prior.mixture)
     _check_seeds(config)
 
 
@@ -168,16 +180,31 @@ def _check_gymnasium(config: RunConfig) -> None:
         raise CaliperError(
             f"data.copies={config.data.copies} is for pictures, and {task.env_id} has none; leave it at 1"
         )
+    if config.prior is not None:
+        raise CaliperError(f"data.prior is for Caliper's own tasks, and {task.env_id} is none; leave it out")
     dimensions(task.env_id or "", task.kwargs)
 
 
-def _check_mixture(mixture: Sequence[Sequence[float]]) -> None:
+def _check_mixture(key: str, mixture: Sequence[Sequence[float]]) -> None:
     rows_fit = all(len(row) == 3 and min(row) >= 0 for row in mixture)
     if not (rows_fit and sum(row[0] for row in mixture) > 0):
         raise CaliperError(
-            f"data.mixture={mixture} must be rows of [weight, action noise, metres off the grasp point], "
+            f"{key}={mixture} must be rows of [weight, action noise, metres off the grasp point], "
             "none negative and not all weights zero, such as [[1.0,0.3,0.0]]"
         )
+
+
+def _check_ways(config: RunConfig) -> None:
+    """Holds starts and stages to those of the task."""
+    task, data, prior = TASKS[config.task.name], config.data, config.data.prior
+    starts = {"task.start": config.task.start, "data.start": data.start, "data.prior.start": prior.start}
+    stages = {"data.stage": data.stage, "data.prior.stage": prior.stage}
+    for what, ways, known in (("start", starts, task.starts), ("stage", stages, task.stages)):
+        for key, value in ways.items():
+            if value is not None and value not in known:
+                raise CaliperError(
+                    f"{key}={value}: task '{task.name}' has no such {what}; {choose(what, known)}"
+                )
 
 
 def _check_seeds(config: RunConfig) -> None:
@@ -187,6 +214,8 @@ def _check_seeds(config: RunConfig) -> None:
         "data.episodes": (config.data.episodes, COLLECT_STRIDE),
         "data.copies": (config.data.copies, 1 << 12),
         "data.seed": (config.data.seed, COLLECT_STRIDE // 2),
+        "data.prior.episodes": (config.data.prior.episodes, COLLECT_STRIDE),
+        "data.prior.seed": (config.data.prior.seed, COLLECT_STRIDE // 2),
         "evaluation.seed": (config.evaluation.seed + longest, COLLECT_SEEDS),
         "seed": (config.seed, 1 << 20),
     }

@@ -32,7 +32,9 @@ def collect(config: RunConfig, path: Path) -> Path:
     check_task(config)
     data, seeds = config.data, collect_seeds(config)
     first = seeds[0]
-    env = make_env(config, min(data.num_envs, data.episodes), False, config.recorded_horizon)
+    env = make_env(
+        config, min(data.num_envs, data.episodes), False, config.recorded_horizon, config.recorded_start
+    )
     mixture = np.array(data.mixture)
     draws = np.random.default_rng(data.seed).choice(
         len(mixture), size=data.episodes, p=mixture[:, 0] / mixture[:, 0].sum()
@@ -43,13 +45,15 @@ def collect(config: RunConfig, path: Path) -> Path:
     def started(chunk: list[int]) -> None:
         nonlocal expert
         rows = np.array(chunk) - first
-        expert = Expert(env, torch.as_tensor(noise[rows]), torch.as_tensor(bias[rows]))
+        expert = Expert(env, torch.as_tensor(noise[rows]), torch.as_tensor(bias[rows]), data.stage)
 
     def record(_: Obs, action: Tensor) -> Tensor:
         return torch.cat([env.get_state(), action.double()], dim=1)
 
     with DatasetWriter(path, dataset_meta(config)) as writer:
-        for trajectory in run_episodes(env, seeds, lambda _: expert.act(), record, "collect", started):
+        for trajectory in run_episodes(
+            env, seeds, lambda _: expert.act(), record, "collect", started, lambda: expert.finished
+        ):
             writer.add(_episode(trajectory, env.state_dim, float(noise[trajectory.seed - first])))
     return path
 

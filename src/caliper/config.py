@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import zlib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from caliper.types import CaliperError
+from caliper.wording import require_pair, sentence
 
 
 @dataclass
@@ -26,6 +27,7 @@ class TaskConfig:
     horizon: int = 200  # control steps per episode
     cameras: list[str] = field(default_factory=lambda: ["agentview", "robot0_eye_in_hand"])
     size: int = 64  # side of the policy's images, pixels
+    start: str | None = None  # how episodes start, if there are several ways; null: the task's usual one
     # The benchmarks of gymnasium-robotics; for Caliper's own scenes the keys below stay as they are.
     env_id: str | None = None  # an environment of Gymnasium, which replaces all of the above but the horizon
     kwargs: dict[str, Any] = field(default_factory=dict)  # of its constructor
@@ -52,12 +54,27 @@ class AppearanceConfig:
 
 
 @dataclass
+class PriorConfig:
+    """Further data whose rewards count as zero, as in COG. What is null is as in `data`."""
+
+    path: str | None = None  # HDF5; null: a name of its own under datasets/
+    episodes: int = 0  # to collect if the file is not there; 0 and no path: no prior data
+    start: str | None = None
+    stage: str | None = None
+    horizon: int | None = None
+    mixture: list[list[float]] | None = None
+    seed: int = 1  # other than data.seed, so that no object lies twice in the same place
+
+
+@dataclass
 class DataConfig:
     """The dataset, and how it is collected if it is not there."""
 
     path: str | None = None  # HDF5, or the folder of a Minari dataset; null: a name under datasets/
     episodes: int = 200
     horizon: int | None = None  # control steps of a recorded episode; null: task.horizon
+    start: str | None = None  # how recorded episodes start; null: task.start
+    stage: str | None = None  # stage of the task after which the script stops; null: the whole task
     # Each episode draws one of these rows (weight, action noise, metres off the grasp point): mixed quality.
     mixture: list[list[float]] = field(
         default_factory=lambda: [[0.3, 0.1, 0.0], [0.3, 0.5, 0.0], [0.2, 1.0, 0.0], [0.2, 0.3, 0.03]]
@@ -67,6 +84,7 @@ class DataConfig:
     # Each episode enters the offline buffer so often: once as recorded, then under looks of its own.
     copies: int = 1
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
 
 
 @dataclass
@@ -167,10 +185,25 @@ class RunConfig:
         """Control steps after which an episode is cut in a dataset that the run collects."""
         return self.task.horizon if self.data.horizon is None else self.data.horizon
 
+    @property
+    def recorded_start(self) -> str | None:
+        """How episodes start in a dataset that the run collects."""
+        return self.task.start if self.data.start is None else self.data.start
+
+    @property
+    def prior(self) -> RunConfig | None:
+        """The run whose dataset is this run's prior data, if there is any."""
+        if not (self.data.prior.episodes or self.data.prior.path):
+            return None
+        given = {k: v for k, v in asdict(self.data.prior).items() if v is not None or k == "path"}
+        return replace(self, data=replace(self.data, **given, prior=PriorConfig()))
+
     def dataset_path(self) -> str:
         """Where the dataset is, or will be collected to; another mixture makes another file."""
         task, data = self.task, self.data
         words = [task.name, task.controller, f"{task.control_freq}hz", f"{self.recorded_horizon}steps"]
+        words += [f"from_{self.recorded_start}"] * (self.recorded_start is not None)
+        words += [f"until_{data.stage}"] * (data.stage is not None)
         words += [str(data.episodes), f"seed{data.seed}"]
         if data.mixture != DataConfig().mixture:
             words.append(f"mix{zlib.crc32(json.dumps(data.mixture).encode()):08x}")
@@ -189,13 +222,13 @@ def compose(overrides: list[str]) -> RunConfig:
     from omegaconf.errors import OmegaConfBaseException
 
     for word in overrides:
-        _require_pair(word)
+        require_pair(word)
     ConfigStore.instance().store(name="run_schema", node=RunConfig)  # what configs/train.yaml extends
     try:
         with initialize_config_module("caliper.configs", version_base="1.3"):
             return _fitted(_typed(hydra_compose("train", overrides=overrides)), overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise CaliperError(_sentence(error)) from error
+        raise CaliperError(sentence(error)) from error
 
 
 def load(path: Path, overrides: list[str]) -> RunConfig:
@@ -208,7 +241,7 @@ def load(path: Path, overrides: list[str]) -> RunConfig:
     from yaml import YAMLError
 
     for word in overrides:
-        _require_pair(word)
+        require_pair(word)
     try:
         saved = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(path))
     except (OSError, YAMLError, OmegaConfBaseException, ValueError) as error:
@@ -217,7 +250,7 @@ def load(path: Path, overrides: list[str]) -> RunConfig:
     try:
         return _typed(OmegaConf.merge(saved, OmegaConf.from_dotlist(overrides)))
     except (OmegaConfBaseException, YAMLError) as error:
-        raise CaliperError(_sentence(error)) from error
+        raise CaliperError(sentence(error)) from error
 
 
 def collect_command(config: RunConfig) -> str:
@@ -228,7 +261,8 @@ def collect_command(config: RunConfig) -> str:
         f"{group}.{key}={json.dumps(value, separators=(',', ':')) if isinstance(value, list) else value}"
         for group in ("task", "data")
         for key, value in asdict(config)[group].items()
-        if value != usual[group][key] and key not in ("obs", "copies", "appearance")  # made at replay
+        if value != usual[group][key]
+        and key not in ("obs", "copies", "appearance", "prior")  # made at replay
     ]
     return shlex.join(["caliper", "collect", task, *words])
 
@@ -263,34 +297,3 @@ def _typed(cfg: Any) -> RunConfig:
     OmegaConf.resolve(cfg)
     run: RunConfig = OmegaConf.to_object(cfg)  # type: ignore[assignment]  # the schema makes it one
     return run
-
-
-def _require_pair(word: str) -> None:
-    key, equals, _ = word.partition("=")
-    if not equals or not key.replace(".", "").replace("_", "").isalnum():
-        raise CaliperError(
-            f"'{word}' is not understood; after the verb come pairs such as seed=1 or task=lift"
-        )
-
-
-def _sentence(error: Exception) -> str:
-    """Hydra's and OmegaConf's words on a mistake, cut down to what mends it."""
-    if choices := getattr(error, "options", None):
-        group, _, name = str(getattr(error, "missing_cfg_file", "")).rpartition("/")
-        return f"there is no {group} '{name}'; choose one of: {', '.join(choices)}"
-    cause = error.__cause__ or error
-    first = str(error).splitlines()[0]
-    detail = str(cause).splitlines()[0]
-    if "Key '" in detail:
-        parent = getattr(cause, "parent_node", None)
-        names = [str(name) for name in parent or () if name != "hydra"]
-        known = f"; the keys there are: {', '.join(names)}" if names else ""
-        return f"there is no key '{getattr(cause, 'full_key', '?')}'{known}"
-    if first.startswith("Error merging override "):
-        return f"{first.removeprefix('Error merging override ')} does not fit: {detail}"
-    if override := getattr(error, "override", None):
-        return f"'{override}' cannot be read ({first}); put a value with special characters in quotes"
-    if first.startswith("Ambiguous value"):
-        return f"{first}; write a list as [1,2]"
-    key = getattr(error, "full_key", None)
-    return f"{key}: {detail}" if key else first

@@ -83,6 +83,7 @@ def run_episodes(
     record: Callable[[Obs, Tensor], Tensor],
     label: str,
     started: Callable[[list[int]], None] = lambda seeds: None,
+    finished: Callable[[], Tensor] | None = None,
 ) -> Iterator[Trajectory]:
     """Plays one episode per seed, in rounds of as many as there are worlds.
 
@@ -95,6 +96,7 @@ def run_episodes(
         record: called before each step with observations and actions; its row (n, ...) i belongs to world i.
         label: of the progress bar.
         started: called with each round's seeds, one per world, after its reset.
+        finished: where an episode ends before its time, bool (n,), asked after each step.
 
     Yields:
         The episodes in the order of their seeds.
@@ -112,7 +114,8 @@ def run_episodes(
                 action = act(obs)
                 rows = record(obs, action).cpu()
                 step = env.step(action)
-                done = (step.terminated | step.truncated).tolist()
+                ended = step.terminated | step.truncated
+                done = (ended if finished is None else ended | finished()).tolist()
                 success, reward = step.success.tolist(), step.reward.tolist()
                 env.check()
                 for i in running:

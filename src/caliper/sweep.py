@@ -81,8 +81,9 @@ def sweep(
     for config in configs:
         check(config)
     folder.mkdir(parents=True, exist_ok=True)
-    for config in {config.dataset_path(): config for config in configs}.values():
-        find_data(config)  # here and not in two runs at the same time
+    recorded = [part for config in configs for part in (config, config.prior) if part is not None]
+    for part in {part.dataset_path(): part for part in recorded}.values():
+        find_data(part)  # here and not in two runs at the same time
     print(f"{verb} folder: {folder}: {len(jobs)} runs, {at_once} at a time", flush=True)
 
     def sum_up() -> str:

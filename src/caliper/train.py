@@ -18,6 +18,7 @@ from caliper.data.dataset import Dataset
 from caliper.data.minari import Recordings, read_minari
 from caliper.data.mixing import MixedSampler
 from caliper.data.open_episodes import OpenEpisodes
+from caliper.data.relabel import relabelled
 from caliper.data.replay import replay
 from caliper.data.robomimic import read_dataset
 from caliper.envs.base import VectorEnv
@@ -83,8 +84,9 @@ def _run(config: RunConfig, folder: Path, checkpoint: Checkpoint | None) -> Path
     print(f"run folder: {folder}", flush=True)
     set_threads(config)
     dataset = find_data(config)
+    prior = None if config.prior is None else find_dataset(config.prior)
     env, eval_env = (make_worlds(config, n) for n in (config.online.num_envs, config.evaluation.num_envs))
-    offline = load_data(config, dataset, eval_env)
+    offline = load_data(config, dataset, eval_env, prior)
     spec, actions, device = env.spec, env.action_dim, env.device
     agent = make_agent(config, device)
     chunk = agent.config.chunk
@@ -127,12 +129,15 @@ def find_data(config: RunConfig) -> Dataset | Recordings:
     Raises:
         CaliperError: `data.path` names no file, or the file is damaged or does not fit the task.
     """
-    if config.task.env_id is not None:
-        return _find_recordings(config)
+    return find_dataset(config) if config.task.env_id is None else _find_recordings(config)
+
+
+def find_dataset(config: RunConfig) -> Dataset:
+    """See `find_data`; of Caliper's own tasks."""
     path = Path(config.dataset_path())
     if not path.exists():
         if config.data.path is not None:
-            raise CaliperError(f"the dataset {path} does not exist; leave data.path out to collect one")
+            raise CaliperError(f"the dataset {path} does not exist; leave its path out to collect one")
         print(f"no dataset at {path}; collecting it, as does: {collect_command(config)}", flush=True)
         collect(config, path)
     dataset = read_dataset(path)
@@ -152,22 +157,32 @@ def _find_recordings(config: RunConfig) -> Recordings:
     return recordings
 
 
-def load_data(config: RunConfig, dataset: Dataset | Recordings, env: VectorEnv) -> ReplayBuffer:
-    """The dataset in a buffer of its own size; `env` draws recorded states and is left in the last."""
+def load_data(
+    config: RunConfig, dataset: Dataset | Recordings, env: VectorEnv, prior: Dataset | None = None
+) -> ReplayBuffer:
+    """The dataset in a buffer of its own size; `env` draws recorded states and is left in the last.
+
+    Prior data goes, relabelled, into the same buffer, whose transitions are all equally likely to be drawn.
+    """
     looks = replay_looks(config)
-    frames = dataset.num_frames * looks.copies
-    size = ReplayBuffer.estimate(frames, env.spec, env.action_dim, config.chunk) / 2**20
-    print(
-        f"dataset: {dataset.path}: {len(dataset.episodes)} episodes, {dataset.num_transitions} transitions, "
-        + (f"{looks.copies} copies, " if looks.copies > 1 else "")
-        + f"{size:.0f} MiB",
-        flush=True,
-    )
+    parts: dict[str, Dataset | Recordings] = {"dataset": dataset}
+    parts |= {} if prior is None else {"prior data": relabelled(prior)}
+    for name, part in parts.items():
+        frames = part.num_frames * looks.copies
+        size = ReplayBuffer.estimate(frames, env.spec, env.action_dim, config.chunk) / 2**20
+        print(
+            f"{name}: {part.path}: {len(part.episodes)} episodes, {part.num_transitions} transitions, "
+            + (f"{looks.copies} copies, " if looks.copies > 1 else "")
+            + f"{size:.0f} MiB",
+            flush=True,
+        )
+    frames = sum(part.num_frames for part in parts.values()) * looks.copies
     buffer = ReplayBuffer(frames, env.spec, env.action_dim, reward_config(config), env.device, config.chunk)
-    if isinstance(dataset, Recordings):
-        dataset.fill(buffer)
-    else:
-        replay(env, dataset, buffer, watched(), looks)
+    for part in parts.values():
+        if isinstance(part, Recordings):
+            part.fill(buffer)
+        else:
+            replay(env, part, buffer, watched(), looks)
     return buffer
 
 

@@ -87,7 +87,8 @@ class Batch:
         reward: float32 (b,), after scale and bias.
         next_obs: observations that followed (b).
         terminal: float32 (b,), 1 where the next state is terminal (a time-out is not).
-        mc_return: float32 (b,), discounted return of the recorded episode from this transition on.
+        mc_return: float32 (b,), discounted return of the recorded episode from this transition on; minus
+            infinity where the recorded rewards don't tell it.
     """
 
     obs: Obs

@@ -30,8 +30,14 @@ COLLECT_SEEDS = 1 << 30
 COLLECT_STRIDE = 1 << 20  # between the first seeds of two datasets
 
 
-def make_env(config: RunConfig, num_envs: int, pixels: bool = True, horizon: int | None = None) -> SimEnv:
-    """The run's task in `num_envs` worlds, by default with its horizon; without pixels nothing is drawn.
+def make_env(
+    config: RunConfig,
+    num_envs: int,
+    pixels: bool = True,
+    horizon: int | None = None,
+    start: str | None = None,
+) -> SimEnv:
+    """The run's task in `num_envs` worlds, by default with its horizon and start; without pixels, blind.
 
     Raises:
         CaliperError: the task is an environment of Gymnasium.
@@ -55,6 +61,7 @@ def make_env(config: RunConfig, num_envs: int, pixels: bool = True, horizon: int
         seed=config.seed,
         threads=config.threads,
         privileged=task.obs == "state",
+        start=start or task.start,
     )
 
 
@@ -135,7 +142,7 @@ def dataset_meta(config: RunConfig) -> DatasetMeta:
         action_dim=action_dim(task.controller),
         state_dim=1 + scene.model.nq + scene.model.nv,
         horizon=config.recorded_horizon,
-        collector="scripted expert",
+        collector="scripted expert" + (f" until {config.data.stage}" if config.data.stage else ""),
         seed=config.data.seed,
     )
 

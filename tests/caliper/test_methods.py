@@ -30,6 +30,7 @@ def configuration(method, dataset, folder, *more):
     words += [f"offline.updates={min(own.offline.updates, 6)}"]
     words += [word for word in (*CRITIC, *SAMPLES) if word not in words]
     words += SMALL
+    words += [f"data.prior.path={dataset}"] if method == "cog" else []
 
     def fits(word):
         key = word.partition("=")[0]

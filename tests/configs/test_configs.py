@@ -146,7 +146,8 @@ def test_composing_twice_gives_the_same():
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_goes_with_every_preset(method):
     for preset in [name for name in PRESETS if name not in PAPER]:
-        config = compose([f"preset={preset}", f"method={method}", "sim.device=cpu"])
+        prior = ["data.prior.episodes=1"] if method == "cog" else []
+        config = compose([f"preset={preset}", f"method={method}", "sim.device=cpu", *prior])
         check(config)
         own = content("method", method)
         assert config.method == own.get("method")

@@ -7,7 +7,7 @@ import warp as wp
 
 from caliper.envs.oracle import arm_controller, joint_state
 from caliper.envs.random import normal, uniform
-from caliper.envs.sim import POSTURE, POSTURE_NOISE
+from caliper.envs.starts import POSTURE, POSTURE_NOISE
 from caliper.envs.tasks import make_task
 from tests.envs.conftest import clean_expert, random_actions, start_like, worlds
 
