@@ -54,8 +54,8 @@ def check(config: RunConfig) -> None:
         )
     if config.method == "cog" and config.prior is None:
         raise CaliperError(
-            "method=cog stitches prior data to the task's, and there is none; take preset=cog, or name a file "
-            "with data.prior.path"
+            "method=cog stitches prior data to the task's, and there is none; take preset=cog, or name a "
+            "file with data.prior.path"
         )
     if config.online.mixing > 1:
         raise CaliperError(
