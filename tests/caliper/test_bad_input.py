@@ -31,14 +31,14 @@ def refused(capsys, *words):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["trian"], "no verb 'trian'; choose one of: train, sweep, resume, evaluate"),
+        (["trian"], "no verb 'trian'; choose one of: train, sweep, compare, resume"),
         (
             ["train", "task=foo"],
             "no task 'foo'; choose one of: adroit_door, adroit_pen, adroit_relocate, antmaze",
         ),
         (["train", "agent=foo"], f"no agent 'foo'; choose one of: {', '.join(sorted(AGENTS))}"),
         (["train", "encoder=foo"], "no encoder 'foo'; choose one of: conv, conv_tiny, d4pg"),
-        (["train", "preset=foo"], "no preset 'foo'; choose one of: adroit, antmaze, default"),
+        (["train", "preset=foo"], "no preset 'foo'; choose one of: adroit, antmaze, cog, default"),
         (["train", "sim=foo"], "no sim 'foo'; choose one of: batch, warp"),
         (["train", "onlin.utd=1"], "no key 'onlin'; the keys there are: run_dir, seed"),
         (["train", "online.upd=1"], "no key 'online.upd'; the keys there are: env_steps"),
