@@ -52,7 +52,8 @@ def test_the_configuration_can_be_printed_and_read_again(capsys, tmp_path):
 
 def test_tasks_lists_every_group(capsys):
     lines = dict(line.split(maxsplit=1) for line in output(capsys, "tasks").splitlines())
-    assert lines["task"].split() == ["lift", "pick_place_can", "pick_place_tray"]
+    assert {"lift", "pick_place_can", "pick_place_tray", "antmaze"} <= set(lines["task"].split())
+    assert {"calql", "rlpd", "wsrl"} <= set(lines["method"].split()) and "state" in lines["obs"].split()
     assert lines["agent"].split() == sorted(AGENTS)
     assert {"conv", "conv_tiny", "d4pg", "impala", "resnet18"} <= set(lines["encoder"].split())
     assert lines["sim"].split() == ["batch", "warp"] and "default" in lines["preset"].split()
