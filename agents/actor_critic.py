@@ -108,6 +108,16 @@ class ActorCritic(CriticAgent):
         self.average()
         return info
 
+    def weighted_clone(self, pi: Policy, action: Tensor, weight: Tensor) -> tuple[Tensor, Info]:
+        """Cloning of the recorded actions (b, a) by their likelihood, each with its `weight` (b,)."""
+        loss = -(weight * pi.log_prob(action)).mean()
+        return loss, {
+            "actor/loss": loss,
+            "actor/clone_loss": clone_loss(pi, action, self.config.clone_loss).mean(),
+            "actor/std": pi.log_std.exp().mean(),
+            "actor/weight": weight.mean(),
+        }
+
     def average(self) -> None:
         """Moves the averaged actor, if there is one, towards the actor."""
         if self.average_actor:

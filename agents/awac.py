@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig, Encoded
-from caliper.agents.base import Info, Noise, clone_loss
+from caliper.agents.base import Info, Noise
 from caliper.agents.nets import GaussianActor, MakeEncoder, Policy
 from caliper.types import Batch, CaliperError
 
@@ -50,14 +50,8 @@ class AWAC(ActorCritic):
     def actor_loss(self, pi: Policy, action: Tensor, advantage: Tensor) -> tuple[Tensor, Info]:
         """Cloning of the recorded actions (b, a), each weighed by its `advantage` (b,)."""
         weight = (advantage / self.config.temperature).exp().clamp(max=self.config.max_weight)  # (b,)
-        loss = -(weight * pi.log_prob(action)).mean()
-        return loss, {
-            "actor/loss": loss,
-            "actor/clone_loss": clone_loss(pi, action, self.config.clone_loss).mean(),
-            "actor/std": pi.log_std.exp().mean(),
-            "actor/advantage": advantage.mean(),
-            "actor/weight": weight.mean(),
-        }
+        loss, info = self.weighted_clone(pi, action, weight)
+        return loss, info | {"actor/advantage": advantage.mean()}
 
     @torch.no_grad()
     def target(self, x: Encoded, noise: Noise) -> Tensor:

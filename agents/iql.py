@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig
-from caliper.agents.base import Info, Noise, clone_loss
+from caliper.agents.base import Info, Noise
 from caliper.agents.nets import GaussianActor, MakeEncoder, Policy, Value
 from caliper.types import Batch, CaliperError
 
@@ -59,14 +59,8 @@ class IQL(ActorCritic):
     def actor_loss(self, pi: Policy, action: Tensor, advantage: Tensor) -> tuple[Tensor, Info]:
         """Cloning of the recorded actions (b, a), each weighed by its `advantage` (b,)."""
         weight = (self.config.beta * advantage).exp().clamp(max=self.config.max_weight)  # (b,)
-        loss = -(weight * pi.log_prob(action)).mean()
-        return loss, {
-            "actor/loss": loss,
-            "actor/clone_loss": clone_loss(pi, action, self.config.clone_loss).mean(),
-            "actor/std": pi.log_std.exp().mean(),
-            "actor/advantage": advantage.mean(),
-            "actor/weight": weight.mean(),
-        }
+        loss, info = self.weighted_clone(pi, action, weight)
+        return loss, info | {"actor/advantage": advantage.mean()}
 
     def critic_loss(self, q: Tensor, target: Tensor) -> tuple[Tensor, Info]:
         """The Bellman error of the data's actions; q (e, b), target (b,)."""

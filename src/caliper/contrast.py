@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -47,15 +47,9 @@ def success(settings: Settings) -> Figure | None:
         ax.xaxis.set_major_formatter(FuncFormatter(thousands))
     panels[0].set(ylim=(-0.02, 1.02), ylabel="success rate")
     panels[0].yaxis.set_major_formatter(PercentFormatter(1))
-    entries = {
-        label: line for ax in panels for line, label in zip(*ax.get_legend_handles_labels(), strict=True)
-    }
-    fig.legend(
-        entries.values(),
-        entries.keys(),
-        loc="outside lower center",
-        ncols=2 if len(settings) <= len(COLOURS) else 3,
-    )
+    entries = _entries(panels)
+    columns = 2 if len(settings) <= len(COLOURS) else 3
+    fig.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
     return fig
 
 
@@ -70,8 +64,9 @@ def _curve(run: Run, phase: str) -> NDArray[np.float64]:
 
 def _band(ax: Axes, lines: list[NDArray[np.float64]], style: dict[str, Any], label: str) -> None:
     x, y = align(lines)  # (t,), (seeds, t)
-    ax.plot(x, [interquartile_mean(column) for column in y.T], "o", ms=2.5, color=style["color"])
-    ax.plot(x, [interquartile_mean(column) for column in y.T], label=label, **style)
+    middle = [interquartile_mean(column) for column in y.T]
+    ax.plot(x, middle, "o", ms=2.5, color=style["color"])
+    ax.plot(x, middle, label=label, **style)
     if len(lines) > 1 and len(x):
         ends = np.array([stratified_bootstrap(column[:, None], samples=DRAWS) for column in y.T])
         ax.fill_between(x, ends[:, 0], ends[:, 1], color=style["color"], alpha=0.13, lw=0)
@@ -217,13 +212,15 @@ def _panels(
             ax.set_xlabel(x)
         if i % columns == 0:
             ax.set_ylabel(y)
-    entries = {
-        label: mark
-        for ax in grid.ravel()
-        for mark, label in zip(*ax.get_legend_handles_labels(), strict=True)
-    }
+    entries = _entries(grid.ravel())
     fig.legend(entries.values(), entries.keys(), loc="outside upper right", ncols=len(entries))
     return fig
+
+
+def _entries(panels: Iterable[Axes]) -> dict[str, Any]:
+    """Each label of the panels' legends once, with its mark."""
+    pairs = (zip(*ax.get_legend_handles_labels(), strict=True) for ax in panels)
+    return {label: mark for of_one in pairs for mark, label in of_one}
 
 
 def _wrap(name: str) -> str:

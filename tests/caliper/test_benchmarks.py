@@ -8,12 +8,12 @@ import torch
 
 from caliper import train as train_module
 from caliper.checkpoint import load_checkpoint
-from caliper.cli import main
 from caliper.config import compose, load
 from caliper.saved import evaluate_run
 from caliper.stop import InterruptedRunError
 from caliper.train import find_data, resume, train
 from caliper.types import CaliperError
+from tests.caliper.test_bad_input import refused
 from tests.caliper.test_resume import StopAt, assert_same_run
 from tests.data.minari_files import episode, write
 
@@ -100,15 +100,6 @@ def test_both_phases_and_a_resume(task, tmp_path, capsys, monkeypatch):
     evaluate_run(whole, config)
     result = json.loads((whole / "evaluation.json").read_text())
     assert (result["success_once"], result["score"], result["lengths"]) == (0, 0, [6])
-
-
-def refused(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        main([str(word) for word in arguments])
-    assert stop.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("caliper: ") and said.count("\n") == 1
-    return said
 
 
 def test_what_cannot_be_done_is_refused(tmp_path, capsys, monkeypatch):
