@@ -77,6 +77,19 @@ def test_a_resumed_graph_goes_on_as_the_unbroken_one():
         assert_close(resumed.update(), expected)
 
 
+def test_a_captured_update_waits_for_nothing():
+    _, learner = on_gpu(GraphLearner, WARM_UPS + 1)
+    torch.cuda._sleep(1_000_000_000)  # half a second in which the device is not there yet
+    asleep = torch.cuda.Event()
+    asleep.record()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        learner.update()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert not asleep.query()
+
+
 def test_weights_have_the_images_layout_on_a_gpu():
     agent = make(EagerLearner, device="cuda").agent
     convs = [m for m in agent.modules() if isinstance(m, torch.nn.Conv2d)]
