@@ -240,7 +240,7 @@ class Agent(nn.Module):
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Where networks run in the configured precision."""
-        # No cache of cast weights: what a capture makes must not outlive it, nor a cast made without gradient.
+        # No cache of cast weights: one made in a capture, or without gradient, must serve no other use.
         enabled = self.config.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
