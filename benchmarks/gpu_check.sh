@@ -40,7 +40,7 @@ else
     video.episodes=1 video.size=64)
 fi
 part doctor 40 "$PYTHON" -m caliper doctor
-part tests 100 "$PYTHON" -m pytest -q -p no:cacheprovider "${tests[@]}"
+part tests 100 "$PYTHON" -m pytest -q -p no:cacheprovider -o faulthandler_timeout=50 "${tests[@]}"
 part sim_gpu 110 "$PYTHON" benchmarks/sim_gpu.py "${bench[@]}"
 part replay_gpu 50 "$PYTHON" benchmarks/replay_gpu.py "${bench[@]}"
 part learner_gpu 80 "$PYTHON" benchmarks/learner_gpu.py "${bench[@]}"

@@ -81,7 +81,7 @@ def test_it_starts_over_with_each_episode():
 
 
 def test_all_it_needs_is_where_the_worlds_are():
-    """`collect` draws noise on the host; the worlds may be on a GPU, for which torch's device of shapes stands."""
+    """`collect` draws noise on the host; the worlds may be on a GPU, for which torch's meta device stands."""
     env = SimpleNamespace(num_envs=2, device=torch.device("meta"), task=make_task("pick_place_can"))
     expert = Expert(env, torch.ones(2), torch.ones(2))
     assert {value.device.type for value in vars(expert).values() if torch.is_tensor(value)} == {"meta"}
