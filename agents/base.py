@@ -240,7 +240,9 @@ class Agent(nn.Module):
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Where networks run in the configured precision."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+        # No cache of cast weights: one made in a capture, or without gradient, must serve no other use.
+        enabled = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
     def train_state(self) -> dict[str, Any]:
         """What `state_dict` leaves out: optimisers, generator and counters, as tensors, numbers and dicts."""

@@ -7,14 +7,20 @@ matrix operations at the card's peak and of the bytes that must move (weights, m
 backward pass keeps, each written and read once) at its bandwidth. The default peaks are those of NVIDIA's
 data sheet of the H200, dense.
 
+Where JAX is installed, the same is measured on states against the official update written in JAX
+(`_jax_update.py`), which is spared the draw of the batch.
+
 Without a GPU the sizes are tiny, nothing is captured, and no result is written.
 
     python benchmarks/learner_gpu.py            # on a GPU, writes benchmarks/results/learner_gpu.json
     python benchmarks/learner_gpu.py --quick    # under 50 s, writes nothing
 """
 
+import os
 import statistics
 import time
+from functools import partial
+from importlib.metadata import version
 
 import torch
 from _common import gpu_parser, report, synchronise  # type: ignore[import-not-found]  # beside this script
@@ -29,6 +35,7 @@ from caliper.learner import LEARNERS, WARM_UPS
 from caliper.types import Obs, ObsSpec
 
 EPISODE, EPISODES, ACTIONS, SAMPLES = 40, 50, 4, 10
+STATE = 23  # entries of a state: the robot's 11 and an object's pose
 CASES = [(encoder, precision) for encoder in ("conv", "impala") for precision in ("float32", "bfloat16")]
 
 
@@ -36,6 +43,7 @@ def arguments():
     parser = gpu_parser(__doc__.splitlines()[0])
     parser.add_argument("--learners", nargs="+", default=["eager", "graph"], help="on a GPU; also: compile")
     parser.add_argument("--peak-float32", type=float, default=67.0, help="TFLOP/s")
+    parser.add_argument("--peak-tf32", type=float, default=495.0, help="TFLOP/s; of float32 convolutions")
     parser.add_argument("--peak-bfloat16", type=float, default=990.0, help="TFLOP/s")
     parser.add_argument("--peak-tbs", type=float, default=4.8, help="TB/s of the memory")
     return parser.parse_args()
@@ -51,6 +59,31 @@ def make_buffer(spec, device):
         actions = 2 * torch.rand(EPISODE, ACTIONS, device=device) - 1
         buffer.add_episode(obs, actions, torch.zeros(EPISODE, device=device), terminated=False)
     return buffer
+
+
+def against_jax(args, batch, device):
+    """Updates per second on states: ours and JAX's; None where there is no JAX."""
+    spec = ObsSpec((), 1, STATE)
+    sampler = MixedSampler(make_buffer(spec, device), make_buffer(spec, device), 0.5)
+    # JAX would take three quarters of the GPU's memory at once.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    try:
+        from _jax_update import OnStates  # type: ignore[import-not-found]  # beside this script
+    except ImportError:
+        return None
+    learners = {"jax": OnStates(batch, STATE, ACTIONS)}
+    for name in args.learners if device.type == "cuda" else ["eager"]:
+        learners[name] = make_learner(name, "state", "float32", sampler, batch, spec, device)
+    for learner in learners.values():
+        for _ in range(WARM_UPS + 1):
+            learner.update()
+    on = str(learners["jax"].device)
+    rate = rates(learners, 5 if device.type == "cpu" else 100, 2 if args.quick else 5, device)
+    return {
+        "version of jax": version("jax"),
+        "jax runs on": on,
+        **{name: round(value, 1) for name, value in rate.items()},
+    }
 
 
 def make_learner(name, encoder, precision, sampler, batch, spec, device):
@@ -69,13 +102,13 @@ def rates(learners, updates, rounds, device):
             start = time.perf_counter()
             for _ in range(updates):
                 learner.update()
-            synchronise(device)
+            getattr(learner, "wait", partial(synchronise, device))()
             seconds[name].append((time.perf_counter() - start) / updates)
     return {name: 1 / statistics.median(taken) for name, taken in seconds.items()}
 
 
 def least_work(learner):
-    """Floating point operations in products and convolutions of one update, and bytes that it must move."""
+    """Operations of one update in convolutions and in other products, and bytes that it must move."""
     kept = {}
 
     def keep(tensor):
@@ -91,7 +124,10 @@ def least_work(learner):
     # Adam reads weights, gradients and two moments and writes all but the gradients; the backward pass wrote
     # these. The average reads both sides and writes one. Images are read from the buffer.
     moved = 8 * trained + 3 * followed + 2 * sum(kept.values())
-    return counter.get_total_flops(), moved + batch.obs.pixels.nbytes + batch.next_obs.pixels.nbytes
+    counts = counter.get_flop_counts()["Global"]
+    convolutions = sum(count for op, count in counts.items() if "convolution" in str(op))
+    moved += batch.obs.pixels.nbytes + batch.next_obs.pixels.nbytes
+    return convolutions, sum(counts.values()) - convolutions, moved
 
 
 def main():
@@ -101,7 +137,7 @@ def main():
     batch, size = (256, 64) if gpu else (16, 32)
     spec = ObsSpec(("agentview", "robot0_eye_in_hand"), size, 11)
     sampler = MixedSampler(make_buffer(spec, device), make_buffer(spec, device), 0.5)
-    updates, rounds = (5, 2) if not gpu else (20, 5) if args.quick else (100, 9)
+    updates, rounds = (5, 2) if not gpu else (20, 5) if args.quick else (100, 5)
     cases = {}
     for encoder, precision in CASES:
         learners = {
@@ -111,17 +147,23 @@ def main():
         for learner in learners.values():
             for _ in range(WARM_UPS + 1):
                 learner.update()
-        flops, moved = least_work(learners["eager"])
+        convolutions, products, moved = least_work(learners["eager"])
         rate = rates(learners, updates, rounds, device)
-        floor = max(flops / getattr(args, f"peak_{precision}"), moved / args.peak_tbs) / 1e12  # seconds
+        # cuDNN takes float32 convolutions to the matrix units as TF32, which torch allows; not so products.
+        peak = getattr(args, f"peak_{precision}")
+        peak_convolutions = max(peak, args.peak_tf32) if torch.backends.cudnn.allow_tf32 else peak
+        arithmetic = convolutions / peak_convolutions + products / peak
+        floor = max(arithmetic, moved / args.peak_tbs) / 1e12  # seconds
         best = max(rate.values())
         cases[f"{encoder}_{precision}"] = {
             **{name: round(value, 1) for name, value in rate.items()},
-            "gflop": round(flops / 1e9, 2),
+            "gflop": round((convolutions + products) / 1e9, 2),
+            "gflop_of_convolutions": round(convolutions / 1e9, 2),
             "megabytes": round(moved / 1e6, 1),
             "floor_ms": round(1e3 * floor, 4),
             "share_of_floor": round(floor * best, 4) if gpu else None,
         }
+        print(f"{encoder} {precision}: {cases[f'{encoder}_{precision}']}", flush=True)
     ours, peer = cases["conv_float32"].get("graph"), cases["conv_float32"]["eager"]
     report(
         "learner_gpu",
@@ -135,7 +177,8 @@ def main():
         batch=batch,
         size=size,
         cases=cases,
-        peaks={"float32": args.peak_float32, "bfloat16": args.peak_bfloat16, "tbs": args.peak_tbs},
+        on_states=against_jax(args, batch, device),
+        peaks={name: getattr(args, f"peak_{name}") for name in ("float32", "tf32", "bfloat16", "tbs")},
     )
 
 

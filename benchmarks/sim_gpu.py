@@ -10,6 +10,7 @@ Without a GPU there are four worlds on Warp's CPU device, and no result is writt
 """
 
 import ctypes
+import gc
 import time
 
 import torch
@@ -47,8 +48,20 @@ def nodes(graph):
     return count.value if status == 0 else None
 
 
+def in_use(device):
+    """Bytes of a GPU's memory that are taken, by torch and by Warp; 0 on a CPU."""
+    if device == "cpu":
+        return 0
+    gc.collect()  # worlds refer to themselves, and would still be there
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info()
+    return total - free
+
+
 def measure(n, device, repeats):
     """Milliseconds of a whole control step of n worlds and of its parts, and what it takes."""
+    before = in_use(device)
     env = make(n, "warp", device)
     engine, substeps = env.engine, env._substeps
     action = 2 * torch.rand(64, n, env.action_dim, device=device) - 1
@@ -70,8 +83,7 @@ def measure(n, device, repeats):
     env.check()
     row["steps per second"] = round(1e3 * n / row["whole step"], 1)
     row["nodes of the physics graph"] = nodes(engine._advance[substeps]._graph)
-    if device == "cuda":
-        row["GiB in use"] = round((torch.cuda.mem_get_info()[1] - torch.cuda.mem_get_info()[0]) / 2**30, 2)
+    row["GiB"] = round((in_use(device) - before) / 2**30, 2) if device == "cuda" else None
     return row
 
 

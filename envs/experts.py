@@ -43,7 +43,8 @@ class Expert:
             bias: (n,), metres by which the episode's grasp point is off, in a direction drawn from its seed.
             stage: the stage of the task after which to stop; None for the whole task.
         """
-        self.env, self.noise, self.bias, self.stage = env, noise, bias, stage
+        self.env, self.stage = env, stage
+        self.noise, self.bias = noise.to(env.device), bias.to(env.device)
         opening = env.task.plan.opening
         self.cover = env.engine.model.body(opening.body).id if opening else None
         n, device = env.num_envs, env.device

@@ -17,6 +17,14 @@ import warp as wp
 from torch import Tensor
 
 
+def warp_device(device: torch.device) -> wp.Device:
+    """Torch's device as Warp's; 'cuda' without a number is the current one, as torch has it."""
+    if device.type == "cuda":  # Warp's own conversion knows devices with a number only
+        index = torch.cuda.current_device() if device.index is None else device.index
+        device = torch.device("cuda", index)
+    return wp.device_from_torch(device)
+
+
 @cache
 def _stream(handle: int, device: str) -> wp.Stream:
     # Warp knows a recording by the stream's object, so there must be one object for each of torch's streams.
@@ -58,8 +66,8 @@ class WarpGraph:
             return
         if self._graph is None:
             self._graph = self._record()
-        with scope(self._device):
-            wp.capture_launch(self._graph, stream=stream(self._device))
+        # Outside any scope: that would change Warp's default device, which threads share.
+        wp.capture_launch(self._graph, stream=stream(self._device))
 
     @property
     def recorded(self) -> bool:
@@ -69,7 +77,8 @@ class WarpGraph:
     def _record(self) -> Any:
         if not self._device.is_cuda:
             recording = wp.ScopedCapture(self._device)
-            with recording:
+            # MuJoCo Warp launches on Warp's default device, which is the GPU where there is one.
+            with scope(self._device), recording:
                 self._function()
             return recording.graph
         # The default stream cannot be recorded.
@@ -101,7 +110,7 @@ class TorchGraph:
     def _work(self) -> tuple[Tensor, ...]:
         if self._device.type != "cuda":
             return self._function()
-        device = wp.device_from_torch(self._device)
+        device = warp_device(self._device)
         if not self._loaded:
             self._loaded = True
             with scope(device):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from caliper.envs.controller import OperationalSpace
 from caliper.envs.engines.base import Engine
-from caliper.envs.graphs import WarpGraph, scope
+from caliper.envs.graphs import WarpGraph, scope, warp_device
 
 CONTACTS, CONSTRAINTS = 48, 200  # per world; grasping the can needs at most 16 and 60
 _FIELDS = ("qpos", "qvel", "ctrl", "M", "qfrc_bias", "site_xpos", "site_xmat", "subtree_com", "cdof")
@@ -35,7 +35,7 @@ class WarpEngine(Engine):
     ) -> None:
         """Args: the scene, number of worlds, control steps per second, device, contact memory per world."""
         self.model, self.num_worlds, self.device = model, num_worlds, device
-        self.wp_device = wp.device_from_torch(device)
+        self.wp_device = warp_device(device)
         with scope(self.wp_device):
             self.mjw_model = mjw.put_model(model)
             self.mjw_model.opt.warn_overflow = 0  # counted by `overflow`, not printed
@@ -43,6 +43,8 @@ class WarpEngine(Engine):
         data = self.mjw_data
         for name in ("qpos", "qvel", "ctrl", "xpos", "xmat", "site_xpos", "site_xmat"):
             setattr(self, name, wp.to_torch(getattr(data, name)))
+        poses = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat")
+        self._poses = {name: wp.to_torch(getattr(data, name)) for name in poses}
         self.warmstart = wp.to_torch(data.qacc_warmstart)
         self._overflow = wp.to_torch(data.overflow)
         self._advance: dict[int, WarpGraph] = {}
@@ -75,8 +77,7 @@ class WarpEngine(Engine):
 
     def pose_arrays(self) -> dict[str, Tensor]:
         """See `Engine`."""
-        data = self.mjw_data
-        return {k: wp.to_torch(getattr(data, k)) for k in ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat")}
+        return self._poses
 
     def overflow(self) -> Tensor:
         """See `Engine`. Counted on the device; reading it does not wait."""

@@ -168,14 +168,19 @@ class GraphLearner(EagerLearner):
         return info
 
     def _capture(self, work: Callable[[], Info]) -> Callable[[], Info]:
-        for optimizer in self.agent.optimizers.values():
-            for group in optimizer.param_groups:
-                group["capturable"] = True  # of fused Adam it is true anyway; a capture wants it said
         graph = torch.cuda.CUDAGraph()
         for generator in {self.agent.generator, self.generator}:
             graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, stream=self._stream):
-            info = work()
+        groups = [g for optimizer in self.agent.optimizers.values() for g in optimizer.param_groups]
+        # Of fused Adam it is true anyway; a capture wants it said, and a step outside of one complains.
+        for group in groups:
+            group["capturable"] = True
+        try:
+            with torch.cuda.graph(graph, stream=self._stream):
+                info = work()
+        finally:
+            for group in groups:
+                group["capturable"] = False
 
         def replay() -> Info:
             graph.replay()

@@ -2,13 +2,14 @@
 
 import copy
 import shutil
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from caliper.agents import Noise
 from caliper.checkpoint import load_checkpoint
-from caliper.learner import LEARNERS, WARM_UPS, CompiledLearner, EagerLearner
+from caliper.learner import LEARNERS, WARM_UPS, CompiledLearner, EagerLearner, GraphLearner
 from caliper.phases import Phases
 from caliper.stop import InterruptedRunError
 from caliper.train import resume, train
@@ -88,6 +89,40 @@ def test_a_loaded_checkpoint_is_captured_anew():
     for _ in range(WARM_UPS):
         learner.update()
     assert learner.captures == 2
+
+
+class _Capture:
+    """Stands for `torch.cuda.graph`: does the work, on the CPU."""
+
+    def __init__(self, graph, stream):
+        pass
+
+    def __enter__(self):
+        pass
+
+    def __exit__(self, *error):
+        pass
+
+
+def test_optimisers_are_called_capturable_while_they_are_captured(monkeypatch):
+    """A step outside of a capture would complain of it, as those of a later phase's warm-up are."""
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Mock)
+    monkeypatch.setattr(torch.cuda, "graph", _Capture)
+    learner = make(GraphLearner)
+    groups = [g for optimizer in learner.agent.optimizers.values() for g in optimizer.param_groups]
+
+    def said():
+        return {group["capturable"] for group in groups}
+
+    def work():
+        assert said() == {True}
+        return EagerLearner.update(learner)
+
+    learner._capture(work)()
+    assert said() == {False}
+    with pytest.raises(RuntimeError, match="no"):
+        learner._capture(Mock(side_effect=RuntimeError("no")))
+    assert said() == {False}
 
 
 def test_the_tape_notices_a_wait():

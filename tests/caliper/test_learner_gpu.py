@@ -2,11 +2,14 @@
 
 import copy
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from caliper.learner import WARM_UPS, EagerLearner, GraphLearner
+from tests.agents.test_official_numbers import FIXTURE
 from tests.caliper.learners import LEVERS, course, make, weights
 
 pytestmark = pytest.mark.gpu
@@ -77,7 +80,58 @@ def test_a_resumed_graph_goes_on_as_the_unbroken_one():
         assert_close(resumed.update(), expected)
 
 
+def test_a_captured_update_waits_for_nothing():
+    _, learner = on_gpu(GraphLearner, WARM_UPS + 1)
+    torch.cuda._sleep(1_000_000_000)  # half a second in which the device is not there yet
+    asleep = torch.cuda.Event()
+    asleep.record()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        learner.update()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert not asleep.query()
+
+
 def test_weights_have_the_images_layout_on_a_gpu():
     agent = make(EagerLearner, device="cuda").agent
     convs = [m for m in agent.modules() if isinstance(m, torch.nn.Conv2d)]
     assert convs and all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in convs)
+
+
+def test_the_benchmarks_peer_makes_the_official_update(monkeypatch):
+    """In JAX, which GPU machines may have: three steps from the official start, to the official weights."""
+    jax = pytest.importorskip("jax", reason="the peer needs JAX, which is no part of Caliper")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    import _jax_update as peer  # type: ignore[import-not-found]  # beside the benchmarks
+
+    def given(key):
+        return jax.numpy.asarray(FIXTURE[f"in.{key}"])
+
+    def layers(name):
+        return [(given(f"{name}.Dense_{i}.kernel"), given(f"{name}.Dense_{i}.bias")) for i in range(3)]
+
+    policy = {
+        "layers": layers("policy"),
+        "scale": given("log_std_multiplier"),
+        "offset": given("log_std_offset"),
+    }
+    first = {"policy": policy, "critics": [layers("qf1"), layers("qf2")], "log_alpha": given("log_alpha")}
+    state = peer.start(first) | {"targets": [layers("target1"), layers("target2")]}
+    names = {"obs": "observations", "action": "actions", "reward": "rewards", "terminal": "dones"}
+    names |= {"next_obs": "next_observations", "mc_return": "mc_returns"}
+    batch = {ours: given(f"batch.{theirs}") for ours, theirs in names.items()}
+    noise = {"pi": given("noise.eps_pi")[:, None], "uniform": given("noise.rand")}
+    noise |= {"target": given("noise.eps_target"), "current": given("noise.eps_cur")}
+    noise["next"] = given("noise.eps_next")
+    with jax.default_matmul_precision("highest"):
+        for _ in range(3):
+            state = peer.step(state, batch, noise)
+    for name, index in (("qf1", 0), ("qf2", 1)):
+        flat = np.concatenate(
+            [np.ravel(part) for pair in state["weights"]["critics"][index] for part in pair]
+        )
+        np.testing.assert_allclose(flat, FIXTURE[f"calql.s3.{name}"], atol=1e-5)
+    actor = [np.ravel(part) for pair in state["weights"]["policy"]["layers"] for part in pair]
+    np.testing.assert_allclose(np.concatenate(actor), FIXTURE["calql.s3.policy"][:-2], atol=1e-5)
+    np.testing.assert_allclose(state["weights"]["log_alpha"], FIXTURE["calql.s3.log_alpha"][0], atol=1e-5)

@@ -1,8 +1,12 @@
 """The scripted expert, as `collect` uses it."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from caliper.envs.experts import Expert
+from caliper.envs.tasks import make_task
 from tests.envs.conftest import clean_expert, spoiled_expert, worlds
 
 SETTINGS = {
@@ -74,3 +78,10 @@ def test_it_starts_over_with_each_episode():
     for _ in range(90):
         solved += int(env.step(expert.act()).terminated[0])
     assert solved >= 2
+
+
+def test_all_it_needs_is_where_the_worlds_are():
+    """`collect` draws noise on the host; the worlds may be on a GPU, for which torch's meta device stands."""
+    env = SimpleNamespace(num_envs=2, device=torch.device("meta"), task=make_task("pick_place_can"))
+    expert = Expert(env, torch.ones(2), torch.ones(2))
+    assert {value.device.type for value in vars(expert).values() if torch.is_tensor(value)} == {"meta"}

@@ -1,10 +1,15 @@
 """Recorded work gives what the same work gives when it is queued kernel by kernel."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 import warp as wp
 
-from caliper.envs.graphs import TorchGraph, WarpGraph
+from caliper.envs import graphs
+from caliper.envs.graphs import TorchGraph, WarpGraph, warp_device
+from caliper.envs.tasks import TASKS
+from tests.caliper.learners import Tape
 from tests.envs.conftest import same_obs, worlds
 
 
@@ -54,9 +59,52 @@ def test_results_are_not_written_over(device):
     assert [(a.tolist(), b.tolist()) for a, b in results] == [([10 * k] * 2, [k] * 2) for k in (1, 2, 3)]
 
 
+def test_a_device_without_a_number_is_the_current_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(wp, "device_from_torch", str)
+    assert [warp_device(torch.device(d)) for d in ("cuda", "cuda:1", "cpu")] == ["cuda:3", "cuda:1", "cpu"]
+
+
+def test_work_is_done_and_recorded_where_it_belongs(monkeypatch):
+    """Beside a GPU, whose Warp launches there unless told otherwise, for MuJoCo Warp names no device."""
+    inside = []
+
+    @contextmanager
+    def told(device):
+        inside.append(device.alias)
+        yield
+        inside.pop()
+
+    monkeypatch.setattr(graphs, "scope", told)
+    x, seen = wp.zeros(1, dtype=float, device="cpu"), []
+
+    def work():
+        seen.append(list(inside))
+        wp.launch(_add_while_small, 1, inputs=[x, x], device="cpu")
+
+    graph = WarpGraph(work, wp.get_device("cpu"))
+    for _ in range(3):
+        graph()
+    assert seen == [["cpu"], ["cpu"]]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_torch_records_could_be_recorded(task):
+    """Nothing brings a value to the host or from there: outcome, reset, and the pictures' poses and bytes."""
+    env = worlds(task, 2, size=16)
+    (chunk,) = env._renderer(env.spec.cameras, env.spec.size)._chunks
+    out, wanted = env.observe().pixels, torch.tensor([True, False])
+    with Tape():
+        env._judge()
+        env._begin()
+        chunk.load(env.engine.pose_arrays(), wanted)
+        chunk.unpack(out, wanted)
+
+
 @pytest.mark.gpu
-def test_a_step_does_not_wait_for_the_device():
-    env = worlds("lift", 4, sim="warp", device="cuda", horizon=6)
+@pytest.mark.parametrize("cameras", [(), ("agentview",)])
+def test_a_step_does_not_wait_for_the_device(cameras):
+    env = worlds("lift", 4, sim="warp", device="cuda", horizon=6, cameras=cameras)
     action = torch.zeros(4, env.action_dim, device="cuda")
     for _ in range(4):
         env.step(action)
@@ -67,3 +115,11 @@ def test_a_step_does_not_wait_for_the_device():
     finally:
         torch.cuda.set_sync_debug_mode("default")
     env.check()
+    # That mode knows torch's waits alone. Behind a second's sleep, a step is back before the device is there.
+    torch.cuda._sleep(2_000_000_000)
+    asleep = torch.cuda.Event()
+    asleep.record()
+    env.step(action)
+    assert not asleep.query()
+    env.check()
+    assert asleep.query()

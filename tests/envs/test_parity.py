@@ -165,10 +165,11 @@ def test_posture_starts_with_robosuites_noise(oracle):
 on_every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 
 
+@pytest.mark.parametrize("task", ["lift", pytest.param("pick_place_can", marks=pytest.mark.slow)])
 @on_every_device
-def test_warp_follows_batch(device):
+def test_warp_follows_batch(device, task):
     """Twenty random control steps, and what is seen after them."""
-    exact, fast = worlds("lift", 2), worlds("lift", 2, sim="warp", device=device)
+    exact, fast = worlds(task, 2), worlds(task, 2, sim="warp", device=device)
     arm = exact.engine.controller.index.qpos
     for action in random_actions(exact, 20, seed=5):
         a, b = exact.step(action), fast.step(action.to(device))
