@@ -25,14 +25,16 @@ class Encoded:
 
     Attributes:
         batch: the transitions.
-        pi: the policy at s, with gradient.
+        obs: observations at s, their images shifted.
+        pi: the policy at s, with gradient; None where the update does not train the actor.
         pi_next: the policy at s', without.
         features: the critic's features of s, with gradient, (b, f) or (e, b, f).
         target_features: the target critic's features of s', without.
     """
 
     batch: Batch
-    pi: Policy
+    obs: Obs
+    pi: Policy | None
     pi_next: Policy
     features: Tensor
     target_features: Tensor
@@ -83,11 +85,12 @@ class ActorCritic(CriticAgent):
         return (*super().phase(), self.acting)
 
     def encode(self, batch: Batch, noise: Noise) -> Encoded:
-        """Shifts the images at random and runs each network's encoder once."""
+        """Shifts the images at random and runs each network's encoder once; the actor's at s if it learns."""
         obs, next_obs = self.augment(batch.obs, noise.shift), self.augment(batch.next_obs, noise.shift_next)
         with torch.no_grad():
             pi_next, target_features = self.next_policy(next_obs), self.target_critic.encode(next_obs)
-        return Encoded(batch, self.actor(obs), pi_next, self.critic.encode(obs), target_features)
+        pi = self.actor(obs) if self.acting else None
+        return Encoded(batch, obs, pi, pi_next, self.critic.encode(obs), target_features)
 
     def next_policy(self, next_obs: Obs) -> Policy:
         """The policy whose actions the target values."""

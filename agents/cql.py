@@ -111,7 +111,8 @@ class CQL(SAC):
             return super().critic_loss(x, target, noise)
         batch, k = x.batch, self.config.n_actions
         with torch.no_grad():
-            current, log_current = x.pi.sample(self.normal(noise.eps_cur, len(batch), k))
+            pi = self.actor(x.obs) if x.pi is None else x.pi
+            current, log_current = pi.sample(self.normal(noise.eps_cur, len(batch), k))
             following, log_following = x.pi_next.sample(self.normal(noise.eps_next, len(batch), k))
             uniform = self.uniform(noise.rand, len(batch), k)
             actions = torch.cat([batch.action[:, None], uniform, current, following], 1)  # (b, 1 + 3k, a)

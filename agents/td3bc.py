@@ -54,11 +54,11 @@ class TD3BC(ActorCritic):
         pi: Policy = self.target_actor(next_obs)
         return pi
 
-    def actor_loss(self, x: Encoded) -> tuple[Tensor, Info]:
+    def actor_loss(self, x: Encoded, pi: Policy) -> tuple[Tensor, Info]:
         """The first critic's value of the policy, brought to size alpha, against the cloning term."""
-        q = self.critic(x.features.detach(), x.pi.mode()[:, None])[..., 0]  # (e, b)
+        q = self.critic(x.features.detach(), pi.mode()[:, None])[..., 0]  # (e, b)
         weight = self.config.alpha / q[0].abs().mean().detach()
-        clone = clone_loss(x.pi, x.batch.action, "mse").mean()
+        clone = clone_loss(pi, x.batch.action, "mse").mean()
         loss = clone / self.action_dim - weight * q[0].mean()
         info = {"actor/loss": loss, "actor/clone_loss": clone, "actor/weight": weight}
         return loss, info | {"critic/q_pi": q.amin(0).mean()}
@@ -95,8 +95,8 @@ class TD3BC(ActorCritic):
         info: Info = {}
         with self.autocast():
             x = self.encode(batch, noise)
-            if self.acting:
-                losses["actor"], info = self.actor_loss(x)
+            if x.pi is not None:
+                losses["actor"], info = self.actor_loss(x, x.pi)
             q = self.critic(x.features, batch.action[:, None])[..., 0]  # (e, b)
             losses["critic"], more = self.critic_loss(q, self.target(x, noise))
         return losses, info | more
