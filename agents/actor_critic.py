@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from caliper.agents.base import Info, Noise, clone_loss, polyak
+from caliper.agents.actor import ActorConfig, clone_loss
+from caliper.agents.base import Info, Noise, polyak
 from caliper.agents.critic import CriticAgent, CriticConfig
 from caliper.agents.nets import Actor, GaussianActor, MakeEncoder, Policy
 from caliper.types import Batch, CaliperError, Obs
@@ -153,9 +154,10 @@ class ActorCritic(CriticAgent):
 
 
 @dataclass(kw_only=True)
-class ActorCriticConfig(CriticConfig):
+class ActorCriticConfig(ActorConfig, CriticConfig):
     """Keys of every agent with an actor and critics."""
 
+    actor_lr: float = 1e-4  # Adam
     actor_every: int = 1  # updates of the critics per update of the actor
     critic_from_clone: bool = False  # the critic's encoder starts from the actor's at the first update
     actor_tau: float = 1.0  # speed of the averaged actor, which acts; 1 = the actor itself acts

@@ -47,12 +47,8 @@ class AgentConfig:
     """Keys that every agent has."""
 
     chunk: int = 1  # control steps that an action covers; executed open loop (Q-chunking)
-    actor_hidden: Sequence[int] = (256, 256)  # widths of the policy's hidden layers
-    actor_lr: float = 1e-4  # Adam
     encoder_weight_decay: float = 0.0  # decoupled (AdamW), on the encoders' weights alone
     shift_pad: int = 4  # random shift of the images by up to so many pixels (DrQ); 0 = off
-    clone_lr: float = 3e-4  # Adam of the cloning step
-    clone_loss: str = "mse"  # mse | nll, see `clone_loss`
     precision: str = "float32"  # float32 | bfloat16 (networks by autocast; losses and weights stay float32)
 
 
@@ -96,7 +92,6 @@ class Agent(nn.Module):
             CaliperError: a key's value makes no sense.
         """
         super().__init__()
-        choose("clone_loss", config.clone_loss, ("mse", "nll"))
         choose("precision", config.precision, ("float32", "bfloat16"))
         self.config = config
         if config.chunk < 1:
@@ -256,28 +251,6 @@ class Agent(nn.Module):
             optimizer.load_state_dict(state["optimizers"][name])
         self.generator.set_state(state["generator"].cpu())
         self.online = state["online"]
-
-
-def clone_loss(pi: Policy, action: Tensor, kind: str) -> Tensor:
-    """Behaviour-cloning loss per transition, summed over the action's entries.
-
-    `mse` is |tanh(mean) - a|^2; `nll` is -log pi(a|s) with a clipped to +-0.99999 as in the official
-    code. The default is `mse`: scripted experts saturate, and an action of +-1 lies at +-6 before the
-    tanh, where a Gaussian has to spread over several units to hold it beside the actions around 0. On a
-    synthetic clipped proportional controller the mean error of the greedy action after 1,500 steps was
-    0.71 with `nll` and 0.02 with `mse`. But `mse` does not train the standard deviation.
-
-    Args:
-        pi: policy at b states.
-        action: (b, a), the recorded actions.
-        kind: "mse" or "nll".
-
-    Returns:
-        (b,)
-    """
-    if kind == "mse":
-        return (pi.mode() - action).square().sum(-1)
-    return -pi.log_prob(action.clamp(-0.99999, 0.99999))
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ comes from a critic with weights of its own, not from an older copy of the first
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -135,7 +135,6 @@ class QTOpt(CriticAgent):
 class QTOptConfig(CriticConfig):
     """Keys of QT-Opt; iterations, samples and elites are the paper's."""
 
-    actor_hidden: Sequence[int] = (256, 256)  # no actor: unused, as actor_lr and clone_*
     cem_iterations: int = 2  # fits of the Gaussian per search
     cem_samples: int = 64  # actions drawn per iteration
     cem_elites: int = 6  # of these, how many the Gaussian is fitted to

@@ -28,8 +28,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from caliper.agents.actor import clone_loss
 from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig, Encoded
-from caliper.agents.base import Info, Noise, clone_loss
+from caliper.agents.base import Info, Noise
 from caliper.agents.nets import MakeEncoder, Policy
 from caliper.types import Batch, CaliperError
 

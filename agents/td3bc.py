@@ -24,8 +24,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from caliper.agents.actor import clone_loss
 from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig, Encoded
-from caliper.agents.base import Info, Noise, clone_loss, polyak
+from caliper.agents.base import Info, Noise, polyak
 from caliper.agents.nets import GaussianActor, MakeEncoder, Policy
 from caliper.types import Batch, CaliperError, Obs
 

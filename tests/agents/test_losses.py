@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from caliper.agents import Noise
-from caliper.agents.base import clone_loss, polyak
+from caliper.agents.actor import clone_loss
+from caliper.agents.base import polyak
 from caliper.agents.nets import QEnsemble, TanhGaussian
 from caliper.types import ObsSpec
 from tests.agents.conftest import linear_agent, linear_batch, make, random_batch
