@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from caliper.agents.actor import ActorConfig, clone_loss
-from caliper.agents.base import Info, Noise, polyak
+from caliper.agents.base import Decision, Info, Noise, polyak
 from caliper.agents.critic import CriticAgent, CriticConfig
 from caliper.agents.nets import Actor, GaussianActor, MakeEncoder, Policy
 from caliper.types import Batch, CaliperError, Obs
@@ -134,11 +134,11 @@ class ActorCritic(CriticAgent):
         return pi
 
     @torch.no_grad()
-    def act(self, obs: Obs, deterministic: bool) -> Tensor:
-        """See `Agent.act`; of `best_of` samples the one of highest value; greedily the mode is one."""
+    def decide(self, obs: Obs, deterministic: bool) -> Decision:
+        """See `Agent.decide`; of `best_of` samples the one of highest value; greedily the mode is one."""
         k = self.config.best_of
         if k < 2:
-            return super().act(obs, deterministic)
+            return super().decide(obs, deterministic)
         # Greedy actions come from the same draws every time, so that evaluating changes no later number.
         g = torch.Generator(self.device).manual_seed(0) if deterministic else self.generator
         eps = torch.randn(
@@ -149,8 +149,10 @@ class ActorCritic(CriticAgent):
             action, _ = pi.sample(eps)
             if deterministic:
                 action[:, 0] = pi.mode()
-            best = self.critic(self.critic.encode(obs), action).amin(0).argmax(1)  # (n,)
-        return action.gather(1, best[:, None, None].expand(-1, 1, self.action_dim))[:, 0]
+            features = self.critic.encode(obs)
+            best = self.critic(features, action).amin(0).argmax(1)  # (n,)
+        chosen = action.gather(1, best[:, None, None].expand(-1, 1, self.action_dim))[:, 0]
+        return Decision(chosen, pi, features)
 
 
 @dataclass(kw_only=True)

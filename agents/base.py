@@ -42,6 +42,21 @@ class Noise:
     shift_next: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Actions for n observations and what they come from: whoever asks more need not encode an image again.
+
+    Attributes:
+        action: (n, a) in [-1, 1].
+        pi: the policy there.
+        features: the critic's, if it had a say, (n, f) or (e, n, f).
+    """
+
+    action: Tensor
+    pi: Policy
+    features: Tensor | None = None
+
+
 @dataclass(kw_only=True)
 class AgentConfig:
     """Keys that every agent has."""
@@ -169,11 +184,19 @@ class Agent(nn.Module):
         raise NotImplementedError
 
     @torch.no_grad()
-    def act(self, obs: Obs, deterministic: bool) -> Tensor:
-        """Actions (n, a) in [-1, 1] for n observations: the greedy ones, or samples."""
+    def decide(self, obs: Obs, deterministic: bool) -> Decision:
+        """What `act` does for n observations, and what it comes from."""
         with self.autocast():
             pi = self.policy(obs)
-        return pi.mode() if deterministic else pi.sample(self.normal(None, len(obs), 1))[0][:, 0]
+        return Decision(pi.mode() if deterministic else self.explore(pi), pi)
+
+    def explore(self, pi: Policy) -> Tensor:
+        """A sample (n, a) of the policy."""
+        return pi.sample(self.normal(None, len(pi.mean), 1))[0][:, 0]
+
+    def act(self, obs: Obs, deterministic: bool) -> Tensor:
+        """Actions (n, a) in [-1, 1] for n observations: the greedy ones, or samples."""
+        return self.decide(obs, deterministic).action
 
     def go_online(self) -> None:
         """Called once, when the offline phase ends and online data begin to come in."""
