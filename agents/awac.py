@@ -59,11 +59,6 @@ class AWAC(ActorCritic):
         action, _ = x.pi_next.sample(self.normal(noise.eps_target, len(x.batch), 1))
         return self.bellman(x.batch, self.target_critic(x.target_features, action)[..., 0].amin(0))
 
-    def critic_loss(self, q: Tensor, target: Tensor) -> tuple[Tensor, Info]:
-        """The Bellman error of the data's actions; q (e, b), target (b,)."""
-        loss, info = self.td_loss(q, target)
-        return loss, info | {"critic/loss": loss}
-
     def losses(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], Info]:
         """See `Agent.losses`."""
         losses: dict[str, Tensor] = {}
@@ -75,7 +70,7 @@ class AWAC(ActorCritic):
                 advantage, info = self.advantage(x, x.pi, q, noise)
                 losses["actor"], more = self.actor_loss(x.pi, batch.action, advantage)
                 info |= more
-            losses["critic"], more = self.critic_loss(q, self.target(x, noise))
+            losses["critic"], more = self.td_loss(q, self.target(x, noise))
         return losses, info | more
 
     def draw(self, batch: Batch, noise: Noise) -> Noise:

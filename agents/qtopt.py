@@ -94,7 +94,7 @@ class QTOpt(CriticAgent):
             target, info = self.target(batch, target_features, noise)
             q = self.critic(self.critic.encode(obs), batch.action[:, None])[..., 0]  # (e, b)
             loss, more = self.td_loss(q, target)
-        return {"critic": loss}, info | more | {"critic/loss": loss}
+        return {"critic": loss}, info | more
 
     def draw(self, batch: Batch, noise: Noise) -> Noise:
         """See `Agent.draw`."""

@@ -113,8 +113,7 @@ class SAC(ActorCritic):
 
     def critic_loss(self, x: Encoded, target: Tensor, noise: Noise) -> tuple[Tensor, Info]:
         """The critics' whole loss; `noise` serves the sub-classes."""
-        loss, info = self.td_loss(self.critic(x.features, x.batch.action[:, None])[..., 0], target)
-        return loss, info | {"critic/loss": loss}
+        return self.td_loss(self.critic(x.features, x.batch.action[:, None])[..., 0], target)
 
     def begin(self) -> None:
         """See `Agent.begin`."""

@@ -73,11 +73,6 @@ class TD3BC(ActorCritic):
         action = (x.pi_next.mode()[:, None] + offset).clamp(-1.0, 1.0)
         return self.bellman(x.batch, self.target_critic(x.target_features, action)[..., 0].amin(0))
 
-    def critic_loss(self, q: Tensor, target: Tensor) -> tuple[Tensor, Info]:
-        """The Bellman error of the data's actions; q (e, b), target (b,)."""
-        loss, info = self.td_loss(q, target)
-        return loss, info | {"critic/loss": loss}
-
     def begin(self) -> None:
         """See `Agent.begin`; the slow policy starts from the cloned one, if there was cloning."""
         if self.updates == 0:
@@ -99,7 +94,7 @@ class TD3BC(ActorCritic):
             if x.pi is not None:
                 losses["actor"], info = self.actor_loss(x, x.pi)
             q = self.critic(x.features, batch.action[:, None])[..., 0]  # (e, b)
-            losses["critic"], more = self.critic_loss(q, self.target(x, noise))
+            losses["critic"], more = self.td_loss(q, self.target(x, noise))
         return losses, info | more
 
     def draw(self, batch: Batch, noise: Noise) -> Noise:
