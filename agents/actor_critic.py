@@ -17,7 +17,7 @@ from caliper.agents.actor import ActorConfig, clone_loss
 from caliper.agents.base import Decision, Info, Noise, polyak
 from caliper.agents.critic import CriticAgent, CriticConfig
 from caliper.agents.nets import Actor, GaussianActor, MakeEncoder, Policy
-from caliper.types import Batch, CaliperError, Obs
+from caliper.types import Batch, Obs
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,6 @@ class ActorCritic(CriticAgent):
 
     def build(self, make_encoder: MakeEncoder) -> None:
         """See `Agent.build`."""
-        if self.config.actor_every < 1:
-            raise CaliperError(
-                f"agent.actor_every={self.config.actor_every} makes no sense; it must be at least 1"
-            )
         self.actor = self.make_actor(make_encoder)
         super().build(make_encoder)
         self.average_actor: Actor | GaussianActor | None = None

@@ -109,8 +109,6 @@ class Agent(nn.Module):
         super().__init__()
         choose("precision", config.precision, ("float32", "bfloat16"))
         self.config = config
-        if config.chunk < 1:
-            raise CaliperError(f"agent.chunk={config.chunk} makes no sense; it must be at least 1")
         self.action_dim = config.chunk * action_dim
         self.device = torch.device(device)
         self.online = False

@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import math
+import re
 from importlib.resources import files
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from caliper.agents import AGENTS, build_agent
+from caliper.agents import AGENTS, AT_LEAST, AT_MOST_1, build_agent
 from caliper.agents.probe import probe
 from caliper.encoders.base import Encoder
 from caliper.types import CaliperError, ObsSpec
@@ -253,6 +255,34 @@ def test_unknown_names_and_keys_are_named():
         make("bc", chunk=0)
     with pytest.raises(CaliperError, match="init_temperature"):
         make("calql", init_temperature=0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("calql", "n_critics", 0),
+        ("calql", "n_actions", 0),
+        ("calql", "n_target_actions", 0),
+        ("calql", "cql_temperature", 0.0),
+        ("sac", "critic_hidden", [16, 0]),
+        ("sac", "critic_lr", -1.0),
+        ("sac", "actor_lr", math.nan),
+        ("sac", "shift_pad", -1),
+        ("sac", "tau", 1.5),
+        ("td3bc", "actor_every", 0),
+        ("qtopt", "first_std", -1.0),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(name, key, value):
+    with pytest.raises(
+        CaliperError, match=rf"agent\.{key}={re.escape(str(value))} makes no sense; it must be"
+    ):
+        make(name, **{key: value})
+
+
+def test_the_limits_are_of_keys_that_some_agent_has():
+    known = set().union(*(keys_of(name) for name in AGENTS))
+    assert set(" ".join([*AT_LEAST.values(), AT_MOST_1]).split()) <= known
 
 
 def test_configs_are_complete():
