@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -35,6 +35,20 @@ AGENTS: dict[str, tuple[type[Agent], type[AgentConfig]]] = {
     "qtopt": (QTOpt, QTOptConfig),
 }
 
+# The least that keys of any agent may be; for a list, each entry.
+AT_LEAST = {
+    1: (
+        "chunk actor_hidden critic_hidden n_critics actor_every best_of n_actions n_target_actions "
+        "n_target_actions_online"
+    ),
+    0: (
+        "actor_lr clone_lr critic_lr temperature_lr value_lr encoder_weight_decay shift_pad tau actor_tau "
+        "mc_weight init_temperature actor_start bc_weight bc_weight_online bc_fade_steps conservative_weight "
+        "conservative_weight_online beta max_weight target_noise target_noise_clip first_std min_std"
+    ),
+}
+AT_MOST_1 = "tau actor_tau mc_weight"
+
 
 def build_agent(
     cfg: Mapping[str, Any],
@@ -55,7 +69,8 @@ def build_agent(
         seed: of its weights and of its random numbers; torch's global generator is left as it was.
 
     Raises:
-        CaliperError: unknown name or key, or an encoder that does not fit the images.
+        CaliperError: unknown name or key, a value that makes no sense, or an encoder that does not fit the
+            images.
     """
     options = {key: value for key, value in cfg.items() if key != "name"}
     name = cfg.get("name")
@@ -66,11 +81,23 @@ def build_agent(
     for key in options:
         if key not in known:
             raise CaliperError(f"The agent {name} has no key {key!r}; it knows {', '.join(known)}.")
+    config = make_config(**options)
+    _check_values(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return make(
-            make_config(**options), lambda: build_encoder(encoder_cfg, spec), action_dim, device, seed
-        )
+        return make(config, lambda: build_encoder(encoder_cfg, spec), action_dim, device, seed)
+
+
+def _check_values(config: AgentConfig) -> None:
+    for least, keys in AT_LEAST.items():
+        for key in keys.split():
+            value = getattr(config, key, None)
+            entries = value if isinstance(value, Sequence) else [] if value is None else [value]
+            if not all(entry >= least for entry in entries):  # written so that NaN fails too
+                raise CaliperError(f"agent.{key}={value} makes no sense; it must be at least {least}")
+    for key in AT_MOST_1.split():
+        if (value := getattr(config, key, 0.0)) > 1:
+            raise CaliperError(f"agent.{key}={value} makes no sense; it must be at most 1")
 
 
 __all__ = ["AGENTS", "Agent", "Noise", "build_agent"]

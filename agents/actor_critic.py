@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from caliper.agents.base import Info, Noise, clone_loss, polyak
+from caliper.agents.actor import ActorConfig, clone_loss
+from caliper.agents.base import Decision, Info, Noise, polyak
 from caliper.agents.critic import CriticAgent, CriticConfig
 from caliper.agents.nets import Actor, GaussianActor, MakeEncoder, Policy
-from caliper.types import Batch, CaliperError, Obs
+from caliper.types import Batch, Obs
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +26,16 @@ class Encoded:
 
     Attributes:
         batch: the transitions.
-        pi: the policy at s, with gradient.
+        obs: observations at s, their images shifted.
+        pi: the policy at s, with gradient; None where the update does not train the actor.
         pi_next: the policy at s', without.
         features: the critic's features of s, with gradient, (b, f) or (e, b, f).
         target_features: the target critic's features of s', without.
     """
 
     batch: Batch
-    pi: Policy
+    obs: Obs
+    pi: Policy | None
     pi_next: Policy
     features: Tensor
     target_features: Tensor
@@ -49,10 +52,6 @@ class ActorCritic(CriticAgent):
 
     def build(self, make_encoder: MakeEncoder) -> None:
         """See `Agent.build`."""
-        if self.config.actor_every < 1:
-            raise CaliperError(
-                f"agent.actor_every={self.config.actor_every} makes no sense; it must be at least 1"
-            )
         self.actor = self.make_actor(make_encoder)
         super().build(make_encoder)
         self.average_actor: Actor | GaussianActor | None = None
@@ -83,11 +82,12 @@ class ActorCritic(CriticAgent):
         return (*super().phase(), self.acting)
 
     def encode(self, batch: Batch, noise: Noise) -> Encoded:
-        """Shifts the images at random and runs each network's encoder once."""
+        """Shifts the images at random and runs each network's encoder once; the actor's at s if it learns."""
         obs, next_obs = self.augment(batch.obs, noise.shift), self.augment(batch.next_obs, noise.shift_next)
         with torch.no_grad():
             pi_next, target_features = self.next_policy(next_obs), self.target_critic.encode(next_obs)
-        return Encoded(batch, self.actor(obs), pi_next, self.critic.encode(obs), target_features)
+        pi = self.actor(obs) if self.acting else None
+        return Encoded(batch, obs, pi, pi_next, self.critic.encode(obs), target_features)
 
     def next_policy(self, next_obs: Obs) -> Policy:
         """The policy whose actions the target values."""
@@ -130,11 +130,11 @@ class ActorCritic(CriticAgent):
         return pi
 
     @torch.no_grad()
-    def act(self, obs: Obs, deterministic: bool) -> Tensor:
-        """See `Agent.act`; of `best_of` samples the one of highest value; greedily the mode is one."""
+    def decide(self, obs: Obs, deterministic: bool) -> Decision:
+        """See `Agent.decide`; of `best_of` samples the one of highest value; greedily the mode is one."""
         k = self.config.best_of
         if k < 2:
-            return super().act(obs, deterministic)
+            return super().decide(obs, deterministic)
         # Greedy actions come from the same draws every time, so that evaluating changes no later number.
         g = torch.Generator(self.device).manual_seed(0) if deterministic else self.generator
         eps = torch.randn(
@@ -145,14 +145,17 @@ class ActorCritic(CriticAgent):
             action, _ = pi.sample(eps)
             if deterministic:
                 action[:, 0] = pi.mode()
-            best = self.critic(self.critic.encode(obs), action).amin(0).argmax(1)  # (n,)
-        return action.gather(1, best[:, None, None].expand(-1, 1, self.action_dim))[:, 0]
+            features = self.critic.encode(obs)
+            best = self.critic(features, action).amin(0).argmax(1)  # (n,)
+        chosen = action.gather(1, best[:, None, None].expand(-1, 1, self.action_dim))[:, 0]
+        return Decision(chosen, pi, features)
 
 
 @dataclass(kw_only=True)
-class ActorCriticConfig(CriticConfig):
+class ActorCriticConfig(ActorConfig, CriticConfig):
     """Keys of every agent with an actor and critics."""
 
+    actor_lr: float = 1e-4  # Adam
     actor_every: int = 1  # updates of the critics per update of the actor
     critic_from_clone: bool = False  # the critic's encoder starts from the actor's at the first update
     actor_tau: float = 1.0  # speed of the averaged actor, which acts; 1 = the actor itself acts

@@ -41,9 +41,9 @@ class AWAC(ActorCritic):
         return GaussianActor(make_encoder, self.action_dim, self.config.actor_hidden)
 
     @torch.no_grad()
-    def advantage(self, x: Encoded, q: Tensor, noise: Noise) -> tuple[Tensor, Info]:
+    def advantage(self, x: Encoded, pi: Policy, q: Tensor, noise: Noise) -> tuple[Tensor, Info]:
         """By how much (b,) the data's actions, of values q (e, b), beat one sample of the policy."""
-        action, _ = x.pi.sample(self.normal(noise.eps_pi, len(x.batch), 1))
+        action, _ = pi.sample(self.normal(noise.eps_pi, len(x.batch), 1))
         q_pi = self.critic(x.features, action)[..., 0].amin(0)  # (b,)
         return q.amin(0) - q_pi, {"critic/q_pi": q_pi.mean()}
 
@@ -59,11 +59,6 @@ class AWAC(ActorCritic):
         action, _ = x.pi_next.sample(self.normal(noise.eps_target, len(x.batch), 1))
         return self.bellman(x.batch, self.target_critic(x.target_features, action)[..., 0].amin(0))
 
-    def critic_loss(self, q: Tensor, target: Tensor) -> tuple[Tensor, Info]:
-        """The Bellman error of the data's actions; q (e, b), target (b,)."""
-        loss, info = self.td_loss(q, target)
-        return loss, info | {"critic/loss": loss}
-
     def losses(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], Info]:
         """See `Agent.losses`."""
         losses: dict[str, Tensor] = {}
@@ -71,11 +66,11 @@ class AWAC(ActorCritic):
         with self.autocast():
             x = self.encode(batch, noise)
             q = self.critic(x.features, batch.action[:, None])[..., 0]  # (e, b)
-            if self.acting:
-                advantage, info = self.advantage(x, q, noise)
+            if x.pi is not None:
+                advantage, info = self.advantage(x, x.pi, q, noise)
                 losses["actor"], more = self.actor_loss(x.pi, batch.action, advantage)
                 info |= more
-            losses["critic"], more = self.critic_loss(q, self.target(x, noise))
+            losses["critic"], more = self.td_loss(q, self.target(x, noise))
         return losses, info | more
 
     def draw(self, batch: Batch, noise: Noise) -> Noise:

@@ -42,17 +42,28 @@ class Noise:
     shift_next: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Actions for n observations and what they come from: whoever asks more need not encode an image again.
+
+    Attributes:
+        action: (n, a) in [-1, 1].
+        pi: the policy there.
+        features: the critic's, if it had a say, (n, f) or (e, n, f).
+    """
+
+    action: Tensor
+    pi: Policy
+    features: Tensor | None = None
+
+
 @dataclass(kw_only=True)
 class AgentConfig:
     """Keys that every agent has."""
 
     chunk: int = 1  # control steps that an action covers; executed open loop (Q-chunking)
-    actor_hidden: Sequence[int] = (256, 256)  # widths of the policy's hidden layers
-    actor_lr: float = 1e-4  # Adam
     encoder_weight_decay: float = 0.0  # decoupled (AdamW), on the encoders' weights alone
     shift_pad: int = 4  # random shift of the images by up to so many pixels (DrQ); 0 = off
-    clone_lr: float = 3e-4  # Adam of the cloning step
-    clone_loss: str = "mse"  # mse | nll, see `clone_loss`
     precision: str = "float32"  # float32 | bfloat16 (networks by autocast; losses and weights stay float32)
 
 
@@ -96,11 +107,8 @@ class Agent(nn.Module):
             CaliperError: a key's value makes no sense.
         """
         super().__init__()
-        choose("clone_loss", config.clone_loss, ("mse", "nll"))
         choose("precision", config.precision, ("float32", "bfloat16"))
         self.config = config
-        if config.chunk < 1:
-            raise CaliperError(f"agent.chunk={config.chunk} makes no sense; it must be at least 1")
         self.action_dim = config.chunk * action_dim
         self.device = torch.device(device)
         self.online = False
@@ -174,11 +182,19 @@ class Agent(nn.Module):
         raise NotImplementedError
 
     @torch.no_grad()
-    def act(self, obs: Obs, deterministic: bool) -> Tensor:
-        """Actions (n, a) in [-1, 1] for n observations: the greedy ones, or samples."""
+    def decide(self, obs: Obs, deterministic: bool) -> Decision:
+        """What `act` does for n observations, and what it comes from."""
         with self.autocast():
             pi = self.policy(obs)
-        return pi.mode() if deterministic else pi.sample(self.normal(None, len(obs), 1))[0][:, 0]
+        return Decision(pi.mode() if deterministic else self.explore(pi), pi)
+
+    def explore(self, pi: Policy) -> Tensor:
+        """A sample (n, a) of the policy."""
+        return pi.sample(self.normal(None, len(pi.mean), 1))[0][:, 0]
+
+    def act(self, obs: Obs, deterministic: bool) -> Tensor:
+        """Actions (n, a) in [-1, 1] for n observations: the greedy ones, or samples."""
+        return self.decide(obs, deterministic).action
 
     def go_online(self) -> None:
         """Called once, when the offline phase ends and online data begin to come in."""
@@ -258,28 +274,6 @@ class Agent(nn.Module):
             optimizer.load_state_dict(state["optimizers"][name])
         self.generator.set_state(state["generator"].cpu())
         self.online = state["online"]
-
-
-def clone_loss(pi: Policy, action: Tensor, kind: str) -> Tensor:
-    """Behaviour-cloning loss per transition, summed over the action's entries.
-
-    `mse` is |tanh(mean) - a|^2; `nll` is -log pi(a|s) with a clipped to +-0.99999 as in the official
-    code. The default is `mse`: scripted experts saturate, and an action of +-1 lies at +-6 before the
-    tanh, where a Gaussian has to spread over several units to hold it beside the actions around 0. On a
-    synthetic clipped proportional controller the mean error of the greedy action after 1,500 steps was
-    0.71 with `nll` and 0.02 with `mse`. But `mse` does not train the standard deviation.
-
-    Args:
-        pi: policy at b states.
-        action: (b, a), the recorded actions.
-        kind: "mse" or "nll".
-
-    Returns:
-        (b,)
-    """
-    if kind == "mse":
-        return (pi.mode() - action).square().sum(-1)
-    return -pi.log_prob(action.clamp(-0.99999, 0.99999))
 
 
 @torch.no_grad()

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from caliper.agents.base import Agent, AgentConfig, Info, Noise, clone_loss
+from caliper.agents.actor import ActorConfig, clone_loss
+from caliper.agents.base import Agent, Info, Noise
 from caliper.agents.nets import Actor, MakeEncoder, Policy
 from caliper.types import Batch, Obs
 
@@ -50,5 +51,5 @@ class BC(Agent):
 
 
 @dataclass(kw_only=True)
-class BCConfig(AgentConfig):
+class BCConfig(ActorConfig):
     """Keys of behaviour cloning."""

@@ -23,7 +23,7 @@ from caliper.agents.actor_critic import Encoded
 from caliper.agents.base import Info, Noise
 from caliper.agents.nets import MakeEncoder
 from caliper.agents.sac import SAC, SACConfig
-from caliper.types import Batch
+from caliper.types import Batch, CaliperError
 
 
 class CQL(SAC):
@@ -33,6 +33,10 @@ class CQL(SAC):
 
     def build(self, make_encoder: MakeEncoder) -> None:
         """See `Agent.build`."""
+        if not self.config.cql_temperature > 0:
+            raise CaliperError(
+                f"agent.cql_temperature={self.config.cql_temperature} makes no sense; it must be above 0"
+            )
         super().build(make_encoder)
         self.log_lagrange = nn.Parameter(torch.tensor(1.0), requires_grad=self.config.lagrange)
 
@@ -111,7 +115,8 @@ class CQL(SAC):
             return super().critic_loss(x, target, noise)
         batch, k = x.batch, self.config.n_actions
         with torch.no_grad():
-            current, log_current = x.pi.sample(self.normal(noise.eps_cur, len(batch), k))
+            pi = self.actor(x.obs) if x.pi is None else x.pi
+            current, log_current = pi.sample(self.normal(noise.eps_cur, len(batch), k))
             following, log_following = x.pi_next.sample(self.normal(noise.eps_next, len(batch), k))
             uniform = self.uniform(noise.rand, len(batch), k)
             actions = torch.cat([batch.action[:, None], uniform, current, following], 1)  # (b, 1 + 3k, a)

@@ -63,7 +63,8 @@ class CriticAgent(Agent):
     def td_loss(self, q: Tensor, target: Tensor) -> tuple[Tensor, Info]:
         """Squared Bellman error, mean over the batch, summed over the ensemble; q (e, b), target (b,)."""
         loss = (q - target).square().mean(1).sum()
-        return loss, {"critic/td_loss": loss, "critic/q_data": q.mean(), "critic/target": target.mean()}
+        info = {"critic/td_loss": loss, "critic/q_data": q.mean(), "critic/target": target.mean()}
+        return loss, info | {"critic/loss": loss}  # a sub-class with more terms puts their sum there
 
     def begin(self) -> None:
         """See `Agent.begin`."""

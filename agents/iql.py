@@ -62,11 +62,6 @@ class IQL(ActorCritic):
         loss, info = self.weighted_clone(pi, action, weight)
         return loss, info | {"actor/advantage": advantage.mean()}
 
-    def critic_loss(self, q: Tensor, target: Tensor) -> tuple[Tensor, Info]:
-        """The Bellman error of the data's actions; q (e, b), target (b,)."""
-        loss, info = self.td_loss(q, target)
-        return loss, info | {"critic/loss": loss}
-
     def begin(self) -> None:
         """See `Agent.begin`; V's encoder starts from the clone where the critics' does."""
         if self.config.critic_from_clone and self.updates == 0:
@@ -90,7 +85,7 @@ class IQL(ActorCritic):
                 with torch.no_grad():
                     q_pi = self.critic(features, pi.mode()[:, None]).amin(0).mean()
                 info |= more | {"critic/q_pi": q_pi}
-            losses["critic"], more = self.critic_loss(self.critic(features, action)[..., 0], target)
+            losses["critic"], more = self.td_loss(self.critic(features, action)[..., 0], target)
         return losses, info | more
 
 

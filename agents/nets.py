@@ -55,10 +55,6 @@ class TanhGaussian:
         """The greedy action tanh(mean), (b, a)."""
         return torch.tanh(self.mean)
 
-    def detach(self) -> TanhGaussian:
-        """The same distribution without gradients."""
-        return TanhGaussian(self.mean.detach(), self.log_std.detach())
-
 
 @dataclass(frozen=True, slots=True)
 class Gaussian:
@@ -88,10 +84,6 @@ class Gaussian:
     def mode(self) -> Tensor:
         """The greedy action (b, a)."""
         return self.mean
-
-    def detach(self) -> Gaussian:
-        """The same distribution without gradients."""
-        return Gaussian(self.mean.detach(), self.log_std.detach())
 
 
 Policy = TanhGaussian | Gaussian

@@ -5,36 +5,40 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from caliper.agents.base import Agent, Info
+from caliper.agents.base import Agent, Decision, Info
 from caliper.agents.critic import CriticAgent
 from caliper.types import Obs
 
-PROBED = ("q_best", "q_random", "q_random_best", "width")
+PROBED = ("q", "q_best", "q_random", "q_random_best", "width")
 
 
 @torch.no_grad()
-def probe(agent: Agent, obs: Obs, k: int = 64) -> Info:
+def probe(agent: Agent, obs: Obs, decision: Decision, k: int = 64) -> Info:
     """How high and how rough the critic is around the policy, from the same k draws at every call.
 
     Args:
         agent: one with a critic; none of its numbers changes.
         obs: n observations.
+        decision: what the agent decides there.
         k: actions drawn from the policy, and from the uniform distribution.
 
     Returns:
-        Each (n,): `q_best`, the largest value among the policy's actions; `q_random`, the mean value of
-        uniform ones, and `q_random_best`, their largest; `width`, the policy's standard deviation after the
-        squashing, mean over the action's entries.
+        Each (n,), values being the smallest in the ensemble: `q`, that of the decided action; `q_best`, the
+        largest among the policy's actions; `q_random`, the mean of uniform ones, and `q_random_best`, their
+        largest; `width`, the policy's standard deviation after the squashing, mean over the action's entries.
     """
     agent = _with_critic(agent)
     g = torch.Generator(agent.device).manual_seed(0)
     eps = torch.randn(1, k, agent.action_dim, generator=g, device=agent.device)
     uniform = 2.0 * torch.rand(1, k, agent.action_dim, generator=g, device=agent.device) - 1.0
     with agent.autocast():
-        action, _ = agent.policy(obs).sample(eps)  # (n, k, a)
+        features = agent.critic.encode(obs) if decision.features is None else decision.features
+        decided = agent.critic(features, decision.action[:, None]).amin(0)  # (n, 1)
+        action, _ = decision.pi.sample(eps)  # (n, k, a)
         both = torch.cat([action, uniform.expand_as(action)], 1)
-        q, q_uniform = agent.critic(agent.critic.encode(obs), both).amin(0).split(k, 1)  # (n, k)
+        q, q_uniform = agent.critic(features, both).amin(0).split(k, 1)  # (n, k)
     return {
+        "q": decided[:, 0],
         "q_best": q.amax(1),
         "q_random": q_uniform.mean(1),
         "q_random_best": q_uniform.amax(1),

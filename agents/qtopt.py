@@ -15,15 +15,15 @@ comes from a critic with weights of its own, not from an older copy of the first
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from caliper.agents.base import Info, Noise
+from caliper.agents.base import Decision, Info, Noise
 from caliper.agents.critic import CriticAgent, CriticConfig
-from caliper.agents.nets import Gaussian, MakeEncoder
+from caliper.agents.nets import Gaussian, MakeEncoder, Policy
 from caliper.types import Batch, CaliperError, Obs
 
 
@@ -94,7 +94,7 @@ class QTOpt(CriticAgent):
             target, info = self.target(batch, target_features, noise)
             q = self.critic(self.critic.encode(obs), batch.action[:, None])[..., 0]  # (e, b)
             loss, more = self.td_loss(q, target)
-        return {"critic": loss}, info | more | {"critic/loss": loss}
+        return {"critic": loss}, info | more
 
     def draw(self, batch: Batch, noise: Noise) -> Noise:
         """See `Agent.draw`."""
@@ -105,37 +105,30 @@ class QTOpt(CriticAgent):
         """Actions that a search draws."""
         return self.config.cem_iterations * self.config.cem_samples
 
-    def plan(self, obs: Obs) -> tuple[Gaussian, Tensor]:
-        """What `search` finds at n observations, from the same draws at each of them and at every call."""
+    def policy(self, obs: Obs) -> Policy:
+        """See `Agent.policy`: the Gaussian that the search ends with."""
+        return self.decide(obs, deterministic=True).pi
+
+    @torch.no_grad()
+    def decide(self, obs: Obs, deterministic: bool) -> Decision:
+        """See `Agent.decide`; greedily the best action found, from the same draws at every observation."""
         g = torch.Generator(self.device).manual_seed(0)
         eps = torch.randn(1, self.draws(), self.action_dim, generator=g, device=self.device)
-        features = self.critic.encode(obs)
-
-        def value(action: Tensor) -> Tensor:
-            q: Tensor = self.critic(features, action)
-            return q.amin(0)
-
-        return self.search(value, eps.expand(len(obs), -1, -1))
-
-    @torch.no_grad()
-    def policy(self, obs: Obs) -> Gaussian:
-        """See `Agent.policy`: the Gaussian that the search ends with."""
-        return self.plan(obs)[0]
-
-    @torch.no_grad()
-    def act(self, obs: Obs, deterministic: bool) -> Tensor:
-        """See `Agent.act`; greedily the best action found."""
-        if not deterministic:
-            return super().act(obs, deterministic)
         with self.autocast():
-            return self.plan(obs)[1]
+            features = self.critic.encode(obs)
+
+            def value(action: Tensor) -> Tensor:
+                q: Tensor = self.critic(features, action)
+                return q.amin(0)
+
+            pi, found = self.search(value, eps.expand(len(obs), -1, -1))
+        return Decision(found if deterministic else self.explore(pi), pi, features)
 
 
 @dataclass(kw_only=True)
 class QTOptConfig(CriticConfig):
     """Keys of QT-Opt; iterations, samples and elites are the paper's."""
 
-    actor_hidden: Sequence[int] = (256, 256)  # no actor: unused, as actor_lr and clone_*
     cem_iterations: int = 2  # fits of the Gaussian per search
     cem_samples: int = 64  # actions drawn per iteration
     cem_elites: int = 6  # of these, how many the Gaussian is fitted to

@@ -28,9 +28,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from caliper.agents.actor import clone_loss
 from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig, Encoded
-from caliper.agents.base import Info, Noise, clone_loss
-from caliper.agents.nets import MakeEncoder
+from caliper.agents.base import Info, Noise
+from caliper.agents.nets import MakeEncoder, Policy
 from caliper.types import Batch, CaliperError
 
 
@@ -69,11 +70,11 @@ class SAC(ActorCritic):
         loss = -self.log_alpha * (log_pi.detach() + self.target_entropy).mean()
         return loss, {"temperature/loss": loss}
 
-    def actor_loss(self, x: Encoded, action: Tensor, log_pi: Tensor) -> tuple[Tensor, Info]:
+    def actor_loss(self, x: Encoded, pi: Policy, action: Tensor, log_pi: Tensor) -> tuple[Tensor, Info]:
         """The policy's loss on its samples `action` (b, 1, a) with log-densities `log_pi` (b, 1)."""
         q = self.policy_value(self.critic(x.features.detach(), action))  # (b, 1)
         entropy_term = (self.log_alpha.detach().exp() * log_pi).mean()
-        clone = clone_loss(x.pi, x.batch.action, self.config.clone_loss)  # (b,)
+        clone = clone_loss(pi, x.batch.action, self.config.clone_loss)  # (b,)
         if self.config.clone_better_only and not self.cloning:
             returns = x.batch.mc_return
             clone = clone * ((returns > q.detach()[:, 0]) | returns.isinf())  # unknown is not worse
@@ -112,8 +113,7 @@ class SAC(ActorCritic):
 
     def critic_loss(self, x: Encoded, target: Tensor, noise: Noise) -> tuple[Tensor, Info]:
         """The critics' whole loss; `noise` serves the sub-classes."""
-        loss, info = self.td_loss(self.critic(x.features, x.batch.action[:, None])[..., 0], target)
-        return loss, info | {"critic/loss": loss}
+        return self.td_loss(self.critic(x.features, x.batch.action[:, None])[..., 0], target)
 
     def begin(self) -> None:
         """See `Agent.begin`."""
@@ -131,9 +131,9 @@ class SAC(ActorCritic):
         info = {"temperature/alpha": self.log_alpha.exp()}
         with self.autocast():
             x = self.encode(batch, noise)
-            if self.acting:
+            if x.pi is not None:
                 action, log_pi = x.pi.sample(self.normal(noise.eps_pi, len(batch), 1))
-                losses["actor"], more = self.actor_loss(x, action, log_pi)
+                losses["actor"], more = self.actor_loss(x, x.pi, action, log_pi)
                 info |= more
             losses["critic"], more = self.critic_loss(x, self.target(x, noise), noise)
             info |= more

@@ -24,8 +24,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from caliper.agents.actor import clone_loss
 from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig, Encoded
-from caliper.agents.base import Info, Noise, clone_loss, polyak
+from caliper.agents.base import Info, Noise, polyak
 from caliper.agents.nets import GaussianActor, MakeEncoder, Policy
 from caliper.types import Batch, CaliperError, Obs
 
@@ -54,11 +55,11 @@ class TD3BC(ActorCritic):
         pi: Policy = self.target_actor(next_obs)
         return pi
 
-    def actor_loss(self, x: Encoded) -> tuple[Tensor, Info]:
+    def actor_loss(self, x: Encoded, pi: Policy) -> tuple[Tensor, Info]:
         """The first critic's value of the policy, brought to size alpha, against the cloning term."""
-        q = self.critic(x.features.detach(), x.pi.mode()[:, None])[..., 0]  # (e, b)
+        q = self.critic(x.features.detach(), pi.mode()[:, None])[..., 0]  # (e, b)
         weight = self.config.alpha / q[0].abs().mean().detach()
-        clone = clone_loss(x.pi, x.batch.action, "mse").mean()
+        clone = clone_loss(pi, x.batch.action, "mse").mean()
         loss = clone / self.action_dim - weight * q[0].mean()
         info = {"actor/loss": loss, "actor/clone_loss": clone, "actor/weight": weight}
         return loss, info | {"critic/q_pi": q.amin(0).mean()}
@@ -71,11 +72,6 @@ class TD3BC(ActorCritic):
         offset = offset.clamp(-cfg.target_noise_clip, cfg.target_noise_clip)  # (b, 1, a)
         action = (x.pi_next.mode()[:, None] + offset).clamp(-1.0, 1.0)
         return self.bellman(x.batch, self.target_critic(x.target_features, action)[..., 0].amin(0))
-
-    def critic_loss(self, q: Tensor, target: Tensor) -> tuple[Tensor, Info]:
-        """The Bellman error of the data's actions; q (e, b), target (b,)."""
-        loss, info = self.td_loss(q, target)
-        return loss, info | {"critic/loss": loss}
 
     def begin(self) -> None:
         """See `Agent.begin`; the slow policy starts from the cloned one, if there was cloning."""
@@ -95,10 +91,10 @@ class TD3BC(ActorCritic):
         info: Info = {}
         with self.autocast():
             x = self.encode(batch, noise)
-            if self.acting:
-                losses["actor"], info = self.actor_loss(x)
+            if x.pi is not None:
+                losses["actor"], info = self.actor_loss(x, x.pi)
             q = self.critic(x.features, batch.action[:, None])[..., 0]  # (e, b)
-            losses["critic"], more = self.critic_loss(q, self.target(x, noise))
+            losses["critic"], more = self.td_loss(q, self.target(x, noise))
         return losses, info | more
 
     def draw(self, batch: Batch, noise: Noise) -> Noise:

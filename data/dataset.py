@@ -5,7 +5,7 @@ Pixels are made from the states when the data is loaded (`caliper.data.replay`),
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,12 @@ IDENTITY = (
     "action_dim",
     "state_dim",
 )
+
+
+def numbered(names: Iterable[str], prefix: str) -> list[str]:
+    """The names that are a prefix and a number, by their numbers: HDF5 puts the tenth before the second."""
+    found = [n for n in names if n.startswith(prefix) and n.removeprefix(prefix).isdecimal()]
+    return sorted(found, key=lambda n: int(n.removeprefix(prefix)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

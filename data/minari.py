@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from caliper.data.buffer import ReplayBuffer
+from caliper.data.dataset import numbered
 from caliper.types import CaliperError, Obs
 
 Floats = NDArray[np.float32]
@@ -139,9 +140,7 @@ def read_minari(path: str | Path, dense: bool = False, successes_only: bool = Fa
         raise CaliperError(f"{path} has no data/main_data.hdf5; {MEND}")
     try:
         with h5py.File(main, "r") as file:
-            names = sorted(
-                (n for n in file if n.removeprefix("episode_").isdecimal()), key=lambda n: int(n[8:])
-            )
+            names = numbered(file, "episode_")
             if len(names) != meta.get("total_episodes", len(names)) or not names:
                 said = meta.get("total_episodes")
                 raise CaliperError(f"{main} holds {len(names)} episodes, metadata.json says {said}; {MEND}")
@@ -156,7 +155,10 @@ def read_minari(path: str | Path, dense: bool = False, successes_only: bool = Fa
     kept = [k for e in recorded if (k := e.until_last_success() if successes_only else e) is not None]
     parts = [part for e in kept for part in e.parts()]
     if not parts:
-        raise CaliperError(f"{path} has no episode left: none of {len(recorded)} succeeds or is long enough")
+        raise CaliperError(
+            f"{path} has no episode left: none of {len(recorded)} succeeds or is long enough; choose another "
+            "dataset, or set task.successes_only=false"
+        )
     return Recordings(path, _env_id(meta), parts, dropped=len(recorded) - len(kept))
 
 

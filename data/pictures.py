@@ -21,6 +21,7 @@ import h5py
 import numpy as np
 from torch import Tensor
 
+from caliper.data.dataset import numbered
 from caliper.types import CaliperError, ObsSpec
 
 
@@ -60,7 +61,7 @@ def add_pictures(
         group.attrs["cameras"] = list(spec.cameras)
         group.attrs["image_size"] = spec.size
         group.attrs["appearance"] = json.dumps(dict(appearance))
-        names = sorted((n for n in group if n.removeprefix("demo_").isdecimal()), key=lambda n: int(n[5:]))
+        names = numbered(group, "demo_")
         for name, pixels in zip(names, episodes, strict=True):
             images = pixels.permute(1, 0, 3, 4, 2).cpu().numpy()  # (v, t + 1, h, w, c)
             if images.shape[1] == len(group[name]["actions"]):  # see `read_dataset`

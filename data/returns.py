@@ -27,7 +27,9 @@ class RewardConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.gamma < 1:
-            raise CaliperError(f"the discount gamma is {self.gamma}; it must be at least 0 and below 1")
+            raise CaliperError(
+                f"the discount gamma is {self.gamma}; it must be at least 0 and below 1 (set agent.discount)"
+            )
 
     def apply(self, raw: Tensor) -> Tensor:
         """Training rewards, float32, of raw ones."""

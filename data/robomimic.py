@@ -24,14 +24,10 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
-from caliper.data.dataset import SCHEMA_VERSION, Dataset, DatasetMeta, Episode
+from caliper.data.dataset import SCHEMA_VERSION, Dataset, DatasetMeta, Episode, numbered
 from caliper.types import CaliperError
 
 _PARSE = {"str": str, "int": int, "float": float}
-_HDF5_ERRORS = (
-    OSError,
-    RuntimeError,
-)  # h5py passes most failures of the disk on as the first, some as the second
 
 
 class DatasetWriter:
@@ -156,7 +152,7 @@ def read_dataset(path: str | Path) -> Dataset:
     try:
         with h5py.File(path, "r") as file:
             return _read(file, path)
-    except (OSError, RuntimeError) as error:  # h5py raises either
+    except (OSError, RuntimeError) as error:  # h5py passes most failures on as the first, some as the second
         raise CaliperError(
             f"{path} is damaged or not an HDF5 file ({str(error).splitlines()[0]}); make it again"
         ) from error
@@ -183,7 +179,7 @@ def _read(file: h5py.File, path: Path) -> Dataset:
         meta = DatasetMeta(**{f.name: _PARSE[str(f.type)](group.attrs[f.name]) for f in fields})
     except (TypeError, ValueError) as error:
         raise CaliperError(f"{path} has an attribute of 'data' of the wrong kind: {error}") from error
-    names = sorted((n for n in group if n.removeprefix("demo_").isdecimal()), key=lambda n: int(n[5:]))
+    names = numbered(group, "demo_")
     if not names:
         raise CaliperError(f"{path} holds no episode (no group data/demo_<number>); collect it again")
     return Dataset(meta, [_read_episode(group[name], meta, path) for name in names], path)

@@ -57,13 +57,16 @@ class PixelEncoder(Encoder):
             proprio: length of the proprioception's features after the same; None leaves proprioception out.
 
         Raises:
-            CaliperError: there is no camera, or the image is too small for the body.
+            CaliperError: there is no camera, the image is too small for the body, or a length is negative.
         """
         super().__init__()
         if not spec.cameras:
             raise CaliperError(
                 "it needs images but the observations have no camera; name one (task.cameras)."
             )
+        for name, length in (("latent", latent), ("proprio", proprio)):
+            if length is not None and length < 0:
+                raise CaliperError(f"{name}={length} makes no sense; it must be at least 1, or null.")
         channels = 3 * len(spec.cameras)
         self.body = body(channels)
         self.pool = pool or nn.Flatten()
@@ -87,7 +90,11 @@ class PixelEncoder(Encoder):
         """The body's output (1, c, h, w) for an image of `size` pixels; refuses one that is too small."""
         out = self._probe(channels, size)
         if out is None:
-            smallest = next(s for s in range(size + 1, 1025) if self._probe(channels, s) is not None)
+            larger = (s for s in range(size + 1, 1025) if self._probe(channels, s) is not None)
+            if (smallest := next(larger, None)) is None:
+                raise CaliperError(
+                    "no image up to 1024x1024 pixels fits it; change its channels, kernels, strides, padding."
+                )
             raise CaliperError(
                 f"images of {size}x{size} pixels are too small for it; the smallest that works is "
                 f"{smallest}x{smallest} (set task.size, or choose another encoder)."

@@ -232,7 +232,7 @@ def compose(overrides: list[str]) -> RunConfig:
 
 
 def load(path: Path, overrides: list[str]) -> RunConfig:
-    """A run's own config.yaml with some values changed, checked against the schema.
+    """A run's own config.yaml with some values changed, checked against the schema; see `_fitted`.
 
     Raises:
         CaliperError: the file is not a run's configuration, or an override does not fit it.
@@ -248,7 +248,7 @@ def load(path: Path, overrides: list[str]) -> RunConfig:
         reason = str(error).splitlines()[0]
         raise CaliperError(f"{path} is not the configuration of a run ({reason}); name another") from error
     try:
-        return _typed(OmegaConf.merge(saved, OmegaConf.from_dotlist(overrides)))
+        return _fitted(_typed(OmegaConf.merge(saved, OmegaConf.from_dotlist(overrides))), overrides)
     except (OmegaConfBaseException, YAMLError) as error:
         raise CaliperError(sentence(error)) from error
 
@@ -273,7 +273,7 @@ def to_yaml(config: RunConfig) -> str:
 
 
 def _fitted(config: RunConfig, overrides: list[str]) -> RunConfig:
-    """Without what a preset sets for other agents than the chosen one, and without levers that are not used.
+    """Without what a preset, or an earlier version, sets for other agents, and without levers not used.
 
     What the command line sets stays, so that a key which the agent lacks is refused there.
     """

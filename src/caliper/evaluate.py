@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from caliper.agents import Agent
+from caliper.agents.base import Decision
 from caliper.agents.probe import PROBED, probe
 from caliper.data.returns import RewardConfig
 from caliper.envs.base import VectorEnv
@@ -75,22 +76,22 @@ def evaluate(
         for an agent without a critic.
     """
     plan = Plan(env.num_envs, agent.config.chunk, env.action_dim, env.device)
-    decided = torch.empty(0)
+    decision: Decision
 
     def started(_: list[int]) -> None:
         plan.clear()
 
     def act(obs: Obs) -> Tensor:
-        nonlocal decided
+        nonlocal decision
         check_stop()
-        decided = agent.act(obs, deterministic=True)
-        return plan.next(decided)
+        decision = agent.decide(obs, deterministic=True)
+        return plan.next(decision.action)
 
     def record(obs: Obs, _: Tensor) -> Tensor:
         if not agent.has_critic:
             return torch.zeros(len(obs), 0)
-        seen = probe(agent, obs)
-        return torch.stack([agent.q_values(obs, decided), *(seen[name] for name in PROBED)], 1)
+        seen = probe(agent, obs, decision)
+        return torch.stack([seen[name] for name in PROBED], 1)
 
     was_training = agent.training
     agent.eval()
@@ -116,13 +117,14 @@ def evaluate(
 
 
 def _calibration(episodes: list[Trajectory], reward: RewardConfig) -> dict[str, np.ndarray]:
-    names = ("q", *PROBED)
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in (*names, "mc_return", "time_to_go", "episode")}
+    parts: dict[str, list[np.ndarray]] = {
+        name: [] for name in (*PROBED, "mc_return", "time_to_go", "episode")
+    }
     for number, episode in enumerate(episodes):
         t = len(episode)
         raw, terminal = torch.tensor(episode.rewards), torch.zeros(t)
         terminal[-1] = float(episode.success)
-        for name, column in zip(names, torch.stack(episode.records).float().unbind(1), strict=True):
+        for name, column in zip(PROBED, torch.stack(episode.records).float().unbind(1), strict=True):
             parts[name].append(column.numpy())
         parts["mc_return"].append(reward.returns(reward.apply(raw), terminal).numpy())
         parts["time_to_go"].append(np.arange(t, 0, -1))

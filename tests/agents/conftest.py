@@ -21,7 +21,7 @@ CONFIGS = {
     "td3bc": {"name": "td3bc", **TINY},
     "rlpd": {"name": "rlpd", **TINY, "n_critics": 4},
     "wsrl": {"name": "wsrl", **TINY, **SAMPLES, "n_critics": 4},
-    "qtopt": {"name": "qtopt", **TINY, "cem_samples": 16, "cem_elites": 4},
+    "qtopt": {"name": "qtopt", "critic_hidden": [16], "cem_samples": 16, "cem_elites": 4},
 }
 
 

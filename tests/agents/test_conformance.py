@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import math
+import re
 from importlib.resources import files
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from caliper.agents import AGENTS, build_agent
+from caliper.agents import AGENTS, AT_LEAST, AT_MOST_1, build_agent
 from caliper.agents.probe import probe
 from caliper.encoders.base import Encoder
 from caliper.types import CaliperError, ObsSpec
@@ -30,11 +32,8 @@ STATE = ObsSpec((), 0, 5)
 CASES = [(name, encoder) for name in AGENTS for encoder in ("conv_tiny", "state")]
 CRITICS = [name for name, (agent, _) in AGENTS.items() if agent.has_critic]
 ACTORS = [name for name, (agent, _) in AGENTS.items() if agent.has_actor]
-ENCODED = {
-    "bc": 1,
-    "qtopt": 2,
-    "iql": 5,
-}  # images per update; others: the actor's at s and s', the critic's, its target's
+# Images per update; others: the actor's at s and s', the critic's, its target's.
+ENCODED = {"bc": 1, "qtopt": 2, "iql": 5}
 
 
 def metrics(text):
@@ -179,7 +178,7 @@ def test_q_values_are_the_ensembles_minimum(name):
 def test_probing_changes_nothing(name):
     agent, obs = make(name), random_obs(5)
     before, state = snapshot(agent), agent.generator.get_state()
-    first, second = probe(agent, obs), probe(agent, obs)
+    first, second = (probe(agent, obs, agent.decide(obs, deterministic=True)) for _ in range(2))
     for key, value in first.items():
         assert value.shape == (5,) and torch.isfinite(value).all() and torch.equal(value, second[key]), key
     assert equal(agent.state_dict(), before) and torch.equal(agent.generator.get_state(), state)
@@ -212,7 +211,8 @@ def test_images_are_encoded_once_per_network_and_update(name):
         agent.update(batch)
         # Images are shifted, so new tensors; the proprioception beside them is the batch's own.
         seen = [(key, proprio is batch.obs.proprio) for key, proprio in calls]
-        assert len(seen) == len(set(seen)) == ENCODED.get(name, 4)
+        waiting = not getattr(agent, "acting", True)
+        assert len(seen) == len(set(seen)) == ENCODED.get(name, 4) - waiting
         assert all(proprio is batch.obs.proprio or proprio is batch.next_obs.proprio for _, proprio in calls)
 
 
@@ -255,6 +255,34 @@ def test_unknown_names_and_keys_are_named():
         make("bc", chunk=0)
     with pytest.raises(CaliperError, match="init_temperature"):
         make("calql", init_temperature=0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("calql", "n_critics", 0),
+        ("calql", "n_actions", 0),
+        ("calql", "n_target_actions", 0),
+        ("calql", "cql_temperature", 0.0),
+        ("sac", "critic_hidden", [16, 0]),
+        ("sac", "critic_lr", -1.0),
+        ("sac", "actor_lr", math.nan),
+        ("sac", "shift_pad", -1),
+        ("sac", "tau", 1.5),
+        ("td3bc", "actor_every", 0),
+        ("qtopt", "first_std", -1.0),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(name, key, value):
+    with pytest.raises(
+        CaliperError, match=rf"agent\.{key}={re.escape(str(value))} makes no sense; it must be"
+    ):
+        make(name, **{key: value})
+
+
+def test_the_limits_are_of_keys_that_some_agent_has():
+    known = set().union(*(keys_of(name) for name in AGENTS))
+    assert set(" ".join([*AT_LEAST.values(), AT_MOST_1]).split()) <= known
 
 
 def test_configs_are_complete():

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from caliper.agents import Noise
-from caliper.agents.base import clone_loss, polyak
+from caliper.agents.actor import clone_loss
+from caliper.agents.base import polyak
 from caliper.agents.nets import QEnsemble, TanhGaussian
 from caliper.types import ObsSpec
 from tests.agents.conftest import linear_agent, linear_batch, make, random_batch
@@ -89,7 +90,7 @@ def test_actor_loss():
     agent = linear_agent(init_temperature=0.5)
     x = agent.encode(linear_batch(2.0, -1.0), Noise())
     action, log_pi = x.pi.sample(eps(HALF))
-    loss, _ = agent.actor_loss(x, action, log_pi)
+    loss, _ = agent.actor_loss(x, x.pi, action, log_pi)
     assert loss.item() == pytest.approx(-1.39106, abs=1e-4)
 
 
@@ -101,7 +102,7 @@ def test_actor_loss_with_cloning_brings_q_to_size_one():
         with torch.no_grad():
             agent.critic.head.weights[0].mul_(scale)
         x = agent.encode(linear_batch(2.0, -1.0), Noise())
-        loss, info = agent.actor_loss(x, *x.pi.sample(eps(HALF)))
+        loss, info = agent.actor_loss(x, x.pi, *x.pi.sample(eps(HALF)))
         assert loss.item() == pytest.approx(-1.09106, abs=1e-4)
         assert info["actor/clone_loss"].item() == 1.0
 
@@ -250,7 +251,7 @@ def test_only_actions_that_did_better_than_the_critic_expects_are_cloned():
     agent = linear_agent(init_temperature=0.5, bc_weight=0.3, clone_better_only=True)
     for mc_return, expected in ((1.1, 1.0), (0.9, 0.0)):
         x = agent.encode(linear_batch(2.0, -1.0, g=mc_return), Noise())
-        _, info = agent.actor_loss(x, *x.pi.sample(eps(HALF)))
+        _, info = agent.actor_loss(x, x.pi, *x.pi.sample(eps(HALF)))
         assert info["actor/clone_loss"].item() == expected
 
 

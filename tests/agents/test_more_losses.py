@@ -150,7 +150,7 @@ def test_td3_brings_the_first_critic_to_size_alpha():
             agent.critic.head.weights[0][0].mul_(scale)
             agent.critic.head.weights[0][1].mul_(-7.0)
         x = agent.encode(batch, Noise())
-        loss, info = agent.actor_loss(x)
+        loss, info = agent.actor_loss(x, x.pi)
         losses.append(loss.item())
         # lambda passes no gradient, the mean of pi - a is 0, the tanh's slope 1 - 0.25: -lambda * 0.75
         gradient = torch.autograd.grad(loss, agent.actor.layers[0].bias)[0].item()
@@ -169,7 +169,8 @@ def test_the_cloning_term_is_a_mean_over_the_actions_entries():
         agent.critic.head.biases[0].fill_(-2.0)
     batch = random_batch(spec=ObsSpec((), 0, 5))
     batch.action.fill_(1.0)
-    loss, info = agent.actor_loss(agent.encode(batch, Noise()))
+    x = agent.encode(batch, Noise())
+    loss, info = agent.actor_loss(x, x.pi)
     assert info["actor/clone_loss"].item() == pytest.approx(3.0)
     assert loss.item() == pytest.approx(2.5 + 1.0)  # -alpha * (-2 / 2) + 1
 

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from caliper.agents import AGENTS
+from caliper.agents import AGENTS, Noise
 from tests.agents.conftest import equal, keys_of, make, random_batch, random_obs, snapshot, update_all
 
 CRITICS = [name for name, (agent, _) in AGENTS.items() if agent.has_critic]
+WAITING = [name for name in AGENTS if "actor_every" in keys_of(name)]
 OPTIONS: list[dict[str, Any]] = [
     {"n_critics": 5},
     {"layer_norm": True},
@@ -71,3 +72,32 @@ def test_levers_that_are_off_change_no_bit(name):
         published.update(random_batch(seed=i))
         other.update(random_batch(seed=i))
     assert equal(published.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("name", WAITING)
+def test_an_actor_that_waits_is_asked_at_s_for_the_conservative_term_alone(name):
+    agent, batch, asked = make(name, actor_every=2), random_batch(), []
+
+    def note(_, args, features):
+        if args[0].proprio is batch.obs.proprio:
+            asked.append(features.requires_grad)
+
+    agent.go_online()  # before the switch WSRL's actor never waits
+    agent.actor.encoder.register_forward_hook(note)
+    agent.update(batch)
+    conservative = "conservative_weight" in keys_of(name) and agent.conservative_weight()
+    assert asked == ([False] if conservative else [])
+    asked.clear()
+    agent.update(batch)
+    assert asked == [True]
+
+
+@pytest.mark.parametrize("name", WAITING)
+def test_critics_learn_the_same_while_the_actor_waits(name):
+    batch, both = random_batch(), [make(name, actor_every=k) for k in (1, 2)]
+    for agent in both:
+        agent.go_online()
+    noise = both[0].draw(batch, Noise())
+    always, waiting = (agent.update(batch, noise) for agent in both)
+    assert all(torch.equal(value, always[key]) for key, value in waiting.items() if key.startswith("critic/"))
+    assert equal(both[0].critic.state_dict(), both[1].critic.state_dict())

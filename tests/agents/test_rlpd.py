@@ -59,7 +59,7 @@ def test_the_actor_climbs_the_mean_in_rlpd_and_the_minimum_in_wsrl(name, q, alph
     # test_losses: 0.1 * -0.78213 - 2.625 = -2.70321, and -0.78213 - 1 = -1.78213
     agent = four_critics(name)
     x = agent.encode(linear_batch(2.0, -1.0), Noise())
-    loss, info = agent.actor_loss(x, *x.pi.sample(eps(HALF)))
+    loss, info = agent.actor_loss(x, x.pi, *x.pi.sample(eps(HALF)))
     assert info["critic/q_pi"].item() == pytest.approx(q)
     assert loss.item() == pytest.approx(alpha * -0.78213 - q, abs=1e-4)
 

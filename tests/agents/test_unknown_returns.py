@@ -23,7 +23,7 @@ def test_an_action_of_unknown_return_is_cloned(g, cloned):
     # Greedy action 0 against the recorded -1: squared error 1; Q(s, pi) = 1 lies between the known returns.
     agent = linear_agent(init_temperature=0.5, bc_weight=0.3, clone_better_only=True)
     x = agent.encode(linear_batch(2.0, -1.0, g=g), Noise())
-    _, info = agent.actor_loss(x, *x.pi.sample(eps(HALF)))
+    _, info = agent.actor_loss(x, x.pi, *x.pi.sample(eps(HALF)))
     assert info["actor/clone_loss"].item() == cloned
 
 

@@ -21,7 +21,6 @@ WORDS = [
     "data.episodes=4",
     "data.num_envs=2",
     "batch_size=8",
-    "agent.actor_hidden=[16]",
     "offline.clone_updates=4",
     "offline.updates=6",
     "offline.eval_every=3",
@@ -38,19 +37,20 @@ WORDS = [
     "log.every=1",
     "log.wandb=disabled",  # seconds a run
 ]
+ACTOR = ["agent.actor_hidden=[16]"]
 CRITIC = ["agent.critic_hidden=[16]", "agent.n_critics=2"]
 SAMPLES = ["agent.n_actions=2", "agent.n_target_actions=2"]
 AGENTS = {
-    "bc": [],
-    "sac": CRITIC,
-    "cql": CRITIC + SAMPLES,
-    "calql": CRITIC + SAMPLES,
-    "rlpd": CRITIC,
-    "wsrl": CRITIC + SAMPLES,
+    "bc": ACTOR,
+    "sac": ACTOR + CRITIC,
+    "cql": ACTOR + CRITIC + SAMPLES,
+    "calql": ACTOR + CRITIC + SAMPLES,
+    "rlpd": ACTOR + CRITIC,
+    "wsrl": ACTOR + CRITIC + SAMPLES,
     "qtopt": [*CRITIC, "offline.clone_updates=0"],
-    "iql": CRITIC,
-    "awac": CRITIC,
-    "td3bc": CRITIC,
+    "iql": ACTOR + CRITIC,
+    "awac": ACTOR + CRITIC,
+    "td3bc": ACTOR + CRITIC,
 }
 
 

@@ -42,7 +42,7 @@ def refused(capsys, *words):
         (["train", "sim=foo"], "no sim 'foo'; choose one of: batch, warp"),
         (["train", "onlin.utd=1"], "no key 'onlin'; the keys there are: run_dir, seed"),
         (["train", "online.upd=1"], "no key 'online.upd'; the keys there are: env_steps"),
-        (["train", "agent.lr=1"], "no key 'agent.lr'; the keys there are: name, chunk, actor_hidden"),
+        (["train", "agent.lr=1"], "no key 'agent.lr'; the keys there are: name, chunk, encoder_weight"),
         (["train", "encoder.depth=1"], "no key 'encoder.depth'; the keys there are: name, channels"),
         (["train", "online.env_steps=many"], "online.env_steps=many does not fit: Value 'many'"),
         (["train", "task.cameras=agentview"], "task.cameras=agentview does not fit"),

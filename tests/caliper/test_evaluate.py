@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from caliper.agents.base import AgentConfig
+from caliper.agents.base import AgentConfig, Decision
 from caliper.agents.probe import PROBED, probe
 from caliper.data.returns import RewardConfig
 from caliper.envs.experts import Expert
@@ -31,13 +31,10 @@ class Scripted(torch.nn.Module):
         self.modes = []
         self.expert = Expert(env, torch.full((env.num_envs,), noise), torch.zeros(env.num_envs))
 
-    def act(self, obs, deterministic):
+    def decide(self, obs, deterministic):
         assert deterministic
         self.modes.append(self.training)
-        return self.expert.act()
-
-    def q_values(self, obs, action):
-        return torch.full((len(action),), -2.0)
+        return Decision(self.expert.act(), pi=None)
 
 
 def lift(num_envs):
@@ -55,10 +52,10 @@ def lift(num_envs):
 
 @pytest.fixture(scope="module", autouse=True)
 def probed():
-    def of_script(agent, obs):
+    def of_script(agent, obs, decision):
         if not isinstance(agent, Scripted):
-            return probe(agent, obs)
-        return {name: torch.full((len(obs),), i) for i, name in enumerate(PROBED)}
+            return probe(agent, obs, decision)
+        return {name: torch.full((len(obs),), i - 2.0) for i, name in enumerate(PROBED)}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("caliper.evaluate.probe", of_script)
@@ -88,7 +85,7 @@ def test_results_and_returns_belong_together(played, tmp_path):
     assert result.success_once == result.success_at_end == sum(won) / 6
     assert result.interval == wilson(sum(won), 6)
     assert (arrays["q"] == -2).all()
-    assert all((arrays[name] == i).all() for i, name in enumerate(PROBED))
+    assert all((arrays[name] == i - 2).all() for i, name in enumerate(PROBED))
     for i, (success, length) in enumerate(zip(won, result.lengths, strict=True)):
         here = arrays["episode"] == i
         left = arrays["time_to_go"][here]
@@ -108,7 +105,7 @@ def test_results_and_returns_belong_together(played, tmp_path):
 
 def test_returns_are_of_the_rewards_that_came():
     """Franka Kitchen's counts: 1, 2, 4 in an episode that ends solved; 1, 1 in one that is cut."""
-    row = torch.zeros(1 + len(PROBED))
+    row = torch.zeros(len(PROBED))
     solved = Trajectory(0, True, records=[row] * 3, rewards=[1.0, 2.0, 4.0])
     cut = Trajectory(1, False, records=[row] * 2, rewards=[1.0, 1.0])
     arrays = _calibration([solved, cut], RewardConfig(1, -4, False, 0.5))

@@ -12,7 +12,7 @@ from caliper.checkpoint import load_checkpoint
 from caliper.config import compose
 from caliper.runs import read_run
 from caliper.train import resume, train
-from tests.caliper.conftest import CRITIC, SAMPLES, WORDS
+from tests.caliper.conftest import ACTOR, CRITIC, SAMPLES, WORDS
 
 pytestmark = pytest.mark.usefixtures("no_report")
 METHODS = sorted(p.stem for p in (Path(configs.__file__).parent / "method").glob("*.yaml"))
@@ -28,7 +28,7 @@ def configuration(method, dataset, folder, *more):
     words = [word for word in WORDS if word.partition("=")[0] not in skip and word != "encoder=conv_tiny"]
     words += [f"offline.clone_updates={4 if AGENTS[own.agent['name']][0].has_actor else 0}"]
     words += [f"offline.updates={min(own.offline.updates, 6)}"]
-    words += [word for word in (*CRITIC, *SAMPLES) if word not in words]
+    words += [*ACTOR, *CRITIC, *SAMPLES]
     words += SMALL
     words += [f"data.prior.path={dataset}"] if method == "cog" else []
 

@@ -60,7 +60,7 @@ def test_each_evaluation_is_one_file(finished):
         assert len(e["seeds"]) == len(e["lengths"]) == e["episodes"]
         with np.load(finished.folder / "evaluations" / name / "calibration.npz") as arrays:
             steps = sum(e["lengths"])
-            names = {"q", "mc_return", "time_to_go", "episode", *PROBED}
+            names = {"mc_return", "time_to_go", "episode", *PROBED}
             assert {k: v.shape for k, v in arrays.items() if k != "features"} == dict.fromkeys(
                 names, (steps,)
             )

@@ -1,7 +1,7 @@
 """The YAML files: each one composes, says what the code says, and gives way to the command line."""
 
 import inspect
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ import yaml
 from caliper import configs
 from caliper.agents import AGENTS
 from caliper.check import check
-from caliper.config import RunConfig, compose
+from caliper.config import RunConfig, compose, load, to_yaml
 from caliper.encoders import ENCODERS
 from caliper.envs.tasks import TASKS
 from caliper.types import CaliperError
@@ -165,13 +165,34 @@ def test_a_method_goes_with_every_preset(method):
 
 def test_what_a_preset_sets_for_other_agents_is_dropped_and_what_the_user_sets_is_not():
     config = compose(["preset=pick_place_tray_demo", "agent=bc"])
-    assert "bc_weight" not in config.agent and "bc_weight" not in config.levers
-    assert config.agent["actor_lr"] == 3e-4 and "actor_lr" in config.levers
+    for key in ("bc_weight", "actor_lr"):  # cloning has a learning rate of its own
+        assert key not in config.agent and key not in config.levers
+    assert config.agent["precision"] == "bfloat16" and "precision" in config.levers
     with pytest.raises(CaliperError, match=r"bc has no key 'bc_weight'"):
         check(compose(["preset=pick_place_tray_demo", "agent=bc", "agent.bc_weight=0.5"]))
     assert (
         "n_actions" not in compose(["preset=pick_place_can_gpu"]).levers
     )  # it goes back to the published ten
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [("bc", "actor_lr critic_lr"), ("qtopt", "actor_hidden actor_lr actor_every clone_lr clone_loss")],
+)
+def test_an_agent_has_no_key_for_what_it_lacks(name, keys):
+    assert not set(keys.split()) & content("agent", name).keys()
+
+
+def test_a_run_saved_with_keys_of_other_agents_loads_without_them(tmp_path):
+    config, path = compose(["agent=qtopt"]), tmp_path / "config.yaml"
+    old = {"actor_hidden": [256, 256], "actor_lr": 1e-4, "clone_lr": 3e-4, "clone_loss": "mse"}
+    path.write_text(to_yaml(replace(config, agent=config.agent | old)))
+    assert load(path, []) == config
+    with pytest.raises(CaliperError, match="qtopt has no key 'actor_lr'"):
+        check(load(path, ["agent.actor_lr=1e-3"]))
+    path.write_text(to_yaml(replace(config, agent=config.agent | {"nobodys": 1})))
+    with pytest.raises(CaliperError, match="qtopt has no key 'nobodys'"):
+        check(load(path, []))
 
 
 @pytest.mark.parametrize("preset", [name for name in PRESETS if name not in PAPER])

@@ -28,6 +28,14 @@ def test_round_trip(written, meta):
     assert dataset.num_frames == dataset.num_transitions + 12
 
 
+def test_other_groups_beside_the_episodes_are_left_alone(written):
+    path = written(make_episode(0, 3, success=True), make_episode(50, 2))
+    with h5py.File(path, "r+") as file:
+        for name in ("7", "demo_x", "mask"):
+            file["data"].create_group(name)
+    assert [len(episode) for episode in read_dataset(path).episodes] == [3, 2]
+
+
 def test_layout_is_robomimics(written):
     path = written(make_episode(0, 3, success=True), make_episode(50, 2))
     with h5py.File(path) as file:

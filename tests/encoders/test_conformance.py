@@ -96,3 +96,7 @@ def test_mistakes_are_named():
         build_encoder({"name": "conv", "channels": [8]}, spec)
     with pytest.raises(CaliperError, match=r"no camera"):
         build_encoder({"name": "conv"}, ObsSpec((), 64, 7))
+    with pytest.raises(CaliperError, match=r"no image up to 1024x1024 .*strides, padding"):
+        build_encoder({"name": "conv", "strides": [0, 2, 2, 1]}, spec)
+    with pytest.raises(CaliperError, match="latent=-1 makes no sense"):
+        build_encoder({"name": "conv", "latent": -1}, spec)
