@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -35,19 +35,22 @@ AGENTS: dict[str, tuple[type[Agent], type[AgentConfig]]] = {
     "qtopt": (QTOpt, QTOptConfig),
 }
 
-# The least that keys of any agent may be; for a list, each entry.
-AT_LEAST = {
-    1: (
+# What values of any agent's keys must be; of a list, each entry. Written so that NaN fails.
+LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "at least 1": (
+        lambda value: value >= 1,
         "chunk actor_hidden critic_hidden n_critics actor_every best_of n_actions n_target_actions "
-        "n_target_actions_online"
+        "n_target_actions_online",
     ),
-    0: (
+    "at least 0": (
+        lambda value: value >= 0,
         "actor_lr clone_lr critic_lr temperature_lr value_lr encoder_weight_decay shift_pad tau actor_tau "
         "mc_weight init_temperature actor_start bc_weight bc_weight_online bc_fade_steps conservative_weight "
-        "conservative_weight_online beta max_weight target_noise target_noise_clip first_std min_std"
+        "conservative_weight_online beta max_weight target_noise target_noise_clip first_std min_std",
     ),
+    "above 0": (lambda value: value > 0, "cql_temperature temperature exploration_noise"),
+    "at most 1": (lambda value: value <= 1, "tau actor_tau mc_weight"),
 }
-AT_MOST_1 = "tau actor_tau mc_weight"
 
 
 def build_agent(
@@ -89,15 +92,12 @@ def build_agent(
 
 
 def _check_values(config: AgentConfig) -> None:
-    for least, keys in AT_LEAST.items():
+    for limit, (holds, keys) in LIMITS.items():
         for key in keys.split():
             value = getattr(config, key, None)
             entries = value if isinstance(value, Sequence) else [] if value is None else [value]
-            if not all(entry >= least for entry in entries):  # written so that NaN fails too
-                raise CaliperError(f"agent.{key}={value} makes no sense; it must be at least {least}")
-    for key in AT_MOST_1.split():
-        if (value := getattr(config, key, 0.0)) > 1:
-            raise CaliperError(f"agent.{key}={value} makes no sense; it must be at most 1")
+            if not all(map(holds, entries)):
+                raise CaliperError(f"agent.{key}={value} makes no sense; it must be {limit}")
 
 
 __all__ = ["AGENTS", "Agent", "Noise", "build_agent"]

@@ -20,21 +20,13 @@ from torch import Tensor
 from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig, Encoded
 from caliper.agents.base import Info, Noise
 from caliper.agents.nets import GaussianActor, MakeEncoder, Policy
-from caliper.types import Batch, CaliperError
+from caliper.types import Batch
 
 
 class AWAC(ActorCritic):
     """Advantage-weighted actor-critic; online it makes the same updates."""
 
     config: AWACConfig
-
-    def build(self, make_encoder: MakeEncoder) -> None:
-        """See `Agent.build`."""
-        if not self.config.temperature > 0:
-            raise CaliperError(
-                f"agent.temperature={self.config.temperature} makes no sense; it must be above 0"
-            )
-        super().build(make_encoder)
 
     def make_actor(self, make_encoder: MakeEncoder) -> GaussianActor:
         """See `ActorCritic.make_actor`."""

@@ -23,7 +23,7 @@ from caliper.agents.actor_critic import Encoded
 from caliper.agents.base import Info, Noise
 from caliper.agents.nets import MakeEncoder
 from caliper.agents.sac import SAC, SACConfig
-from caliper.types import Batch, CaliperError
+from caliper.types import Batch
 
 
 class CQL(SAC):
@@ -33,10 +33,6 @@ class CQL(SAC):
 
     def build(self, make_encoder: MakeEncoder) -> None:
         """See `Agent.build`."""
-        if not self.config.cql_temperature > 0:
-            raise CaliperError(
-                f"agent.cql_temperature={self.config.cql_temperature} makes no sense; it must be above 0"
-            )
         super().build(make_encoder)
         self.log_lagrange = nn.Parameter(torch.tensor(1.0), requires_grad=self.config.lagrange)
 

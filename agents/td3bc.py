@@ -28,7 +28,7 @@ from caliper.agents.actor import clone_loss
 from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig, Encoded
 from caliper.agents.base import Info, Noise, polyak
 from caliper.agents.nets import GaussianActor, MakeEncoder, Policy
-from caliper.types import Batch, CaliperError, Obs
+from caliper.types import Batch, Obs
 
 
 class TD3BC(ActorCritic):
@@ -38,10 +38,6 @@ class TD3BC(ActorCritic):
 
     def build(self, make_encoder: MakeEncoder) -> None:
         """See `Agent.build`."""
-        if not self.config.exploration_noise > 0:
-            raise CaliperError(
-                f"agent.exploration_noise={self.config.exploration_noise} makes no sense; it must be above 0"
-            )
         super().build(make_encoder)
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
 

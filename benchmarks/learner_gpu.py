@@ -74,9 +74,6 @@ def against_jax(args, batch, device):
     learners = {"jax": OnStates(batch, STATE, ACTIONS)}
     for name in args.learners if device.type == "cuda" else ["eager"]:
         learners[name] = make_learner(name, "state", "float32", sampler, batch, spec, device)
-    for learner in learners.values():
-        for _ in range(WARM_UPS + 1):
-            learner.update()
     on = str(learners["jax"].device)
     rate = rates(learners, 5 if device.type == "cpu" else 100, 2 if args.quick else 5, device)
     return {
@@ -94,7 +91,10 @@ def make_learner(name, encoder, precision, sampler, batch, spec, device):
 
 
 def rates(learners, updates, rounds, device):
-    """Updates per second of each learner, by the median round."""
+    """Updates per second of each learner once it is warm, by the median round."""
+    for learner in learners.values():
+        for _ in range(WARM_UPS + 1):
+            learner.update()
     seconds = {name: [] for name in learners}
     for _ in range(rounds):
         for name, learner in learners.items():
@@ -144,11 +144,8 @@ def main():
             name: make_learner(name, encoder, precision, sampler, batch, spec, device)
             for name in (args.learners if gpu else ["eager"])
         }
-        for learner in learners.values():
-            for _ in range(WARM_UPS + 1):
-                learner.update()
-        convolutions, products, moved = least_work(learners["eager"])
         rate = rates(learners, updates, rounds, device)
+        convolutions, products, moved = least_work(learners["eager"])
         # cuDNN takes float32 convolutions to the matrix units as TF32, which torch allows; not so products.
         peak = getattr(args, f"peak_{precision}")
         peak_convolutions = max(peak, args.peak_tf32) if torch.backends.cudnn.allow_tf32 else peak

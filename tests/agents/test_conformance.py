@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from caliper.agents import AGENTS, AT_LEAST, AT_MOST_1, build_agent
+from caliper.agents import AGENTS, LIMITS, build_agent
 from caliper.agents.probe import probe
 from caliper.encoders.base import Encoder
 from caliper.types import CaliperError, ObsSpec
@@ -282,7 +282,7 @@ def test_values_that_make_no_sense_are_refused(name, key, value):
 
 def test_the_limits_are_of_keys_that_some_agent_has():
     known = set().union(*(keys_of(name) for name in AGENTS))
-    assert set(" ".join([*AT_LEAST.values(), AT_MOST_1]).split()) <= known
+    assert set(" ".join(keys for _, keys in LIMITS.values()).split()) <= known
 
 
 def test_configs_are_complete():
