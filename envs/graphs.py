@@ -7,8 +7,9 @@ torch queues, with or without Warp's kernels between, is recorded by torch, on C
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any
 
@@ -45,6 +46,21 @@ def scope(device: wp.Device) -> AbstractContextManager[Any]:
     return wp.ScopedDevice(device) if current is None else wp.ScopedStream(current, sync_enter=False)
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Where Python's garbage collector has to wait, in every thread.
+
+    What it would free in a recording (an earlier graph, an array) would become part of it, or end it.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class WarpGraph:
     """Warp launches that are always the same, on the same memory.
 
@@ -78,14 +94,14 @@ class WarpGraph:
         if not self._device.is_cuda:
             recording = wp.ScopedCapture(self._device)
             # MuJoCo Warp launches on Warp's default device, which is the GPU where there is one.
-            with scope(self._device), recording:
+            with scope(self._device), uncollected(), recording:
                 self._function()
             return recording.graph
         # The default stream cannot be recorded.
         side = torch.cuda.Stream(wp.device_to_torch(self._device))  # type: ignore[no-untyped-call]  # torch's
         with torch.cuda.stream(side), scope(self._device):
             recording = wp.ScopedCapture(stream=stream(self._device), force_module_load=False)
-            with recording:
+            with uncollected(), recording:
                 self._function()
         return recording.graph
 
@@ -117,7 +133,11 @@ class TorchGraph:
                 return self._function()
         if self._graph is None:
             self._graph = graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"), scope(device):
+            with (
+                uncollected(),
+                torch.cuda.graph(graph, capture_error_mode="thread_local"),
+                scope(device),
+            ):
                 recording = wp.ScopedCapture(stream=stream(device), external=True)
                 with recording:
                     self._outputs = self._function()

@@ -12,6 +12,7 @@ from torch import Tensor
 from caliper.agents import Agent, Noise
 from caliper.agents.base import Info
 from caliper.data.mixing import MixedSampler
+from caliper.envs.graphs import uncollected
 from caliper.types import Batch, CaliperError
 
 WARM_UPS = 3  # updates before a capture: they make what is made once (moments, library handles, workspaces)
@@ -176,7 +177,7 @@ class GraphLearner(EagerLearner):
         for group in groups:
             group["capturable"] = True
         try:
-            with torch.cuda.graph(graph, stream=self._stream):
+            with uncollected(), torch.cuda.graph(graph, stream=self._stream):
                 info = work()
         finally:
             for group in groups:

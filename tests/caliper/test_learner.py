@@ -1,6 +1,7 @@
 """The three learners make the same updates; a captured one reads on the device all that changes."""
 
 import copy
+import gc
 import shutil
 from contextlib import nullcontext
 from unittest.mock import Mock
@@ -92,7 +93,7 @@ def test_a_loaded_checkpoint_is_captured_anew():
     assert learner.captures == 2
 
 
-def test_optimisers_are_called_capturable_while_they_are_captured(monkeypatch):
+def test_optimisers_are_capturable_and_the_collector_waits_in_a_capture(monkeypatch):
     """A step outside of a capture would complain of it, as those of a later phase's warm-up are."""
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Mock)
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, stream: nullcontext())  # works on the CPU
@@ -103,14 +104,14 @@ def test_optimisers_are_called_capturable_while_they_are_captured(monkeypatch):
         return {group["capturable"] for group in groups}
 
     def work():
-        assert said() == {True}
+        assert said() == {True} and not gc.isenabled()
         return EagerLearner.update(learner)
 
     learner._capture(work)()
     assert said() == {False}
     with pytest.raises(RuntimeError, match="no"):
         learner._capture(Mock(side_effect=RuntimeError("no")))
-    assert said() == {False}
+    assert said() == {False} and gc.isenabled()
 
 
 def test_the_tape_notices_a_wait():

@@ -1,5 +1,6 @@
 """Recorded work gives what the same work gives when it is queued kernel by kernel."""
 
+import gc
 from contextlib import contextmanager
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 import warp as wp
 
 from caliper.envs import graphs
-from caliper.envs.graphs import TorchGraph, WarpGraph, warp_device
+from caliper.envs.graphs import TorchGraph, WarpGraph, uncollected, warp_device
 from caliper.envs.tasks import TASKS
 from tests.caliper.learners import Tape
 from tests.envs.conftest import same_obs, worlds
@@ -86,6 +87,41 @@ def test_work_is_done_and_recorded_where_it_belongs(monkeypatch):
     for _ in range(3):
         graph()
     assert seen == [["cpu"], ["cpu"]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "device"),
+    [
+        (WarpGraph, "cpu"),
+        pytest.param(WarpGraph, "cuda", marks=pytest.mark.gpu),
+        pytest.param(TorchGraph, "cuda", marks=pytest.mark.gpu),
+    ],
+)
+def test_no_garbage_is_collected_into_a_recording(kind, device):
+    """An earlier environment's graphs, for one, which hang together in a ring."""
+    collects = []
+
+    def work():
+        collects.append(gc.isenabled())
+        return ()
+
+    graph = kind(work, warp_device(torch.device(device)) if kind is WarpGraph else torch.device(device))
+    for _ in range(3):
+        graph()
+    assert collects == [True, False] and gc.isenabled()
+
+
+def test_the_collector_is_left_as_it_was():
+    with pytest.raises(RuntimeError, match="no"), uncollected():
+        raise RuntimeError("no")
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("task", TASKS)
