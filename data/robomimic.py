@@ -110,8 +110,9 @@ class DatasetWriter:
             group.attrs[name] = value
         self._file.close()
         with self._explained():
-            with self._partial.open("wb") as file:
-                file.write(self._image.getbuffer())
+            # Released even if writing fails, or the error would hold it and the garbage collector complain.
+            with self._partial.open("wb") as file, self._image.getbuffer() as content:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(self._partial, self.path)

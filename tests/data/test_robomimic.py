@@ -86,7 +86,7 @@ def test_a_full_disk_leaves_the_earlier_file(written, meta, monkeypatch, where):
     message = rf"cannot write {re.escape(str(path))}: No space left on device; free some space or choose"
     with (
         monkeypatch.context() as patch,
-        pytest.raises(CaliperError, match=message),
+        pytest.raises(CaliperError, match=message) as refused,
         DatasetWriter(path, meta) as writer,
     ):
         writer.add(make_episode(100, 2))
@@ -96,6 +96,8 @@ def test_a_full_disk_leaves_the_earlier_file(written, meta, monkeypatch, where):
             patch.setattr(robomimic.os, where, full)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+    writer._image.close()  # which fails while the error's frames hold a view of it
+    assert refused.tb
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path, meta):
