@@ -12,6 +12,7 @@ Without a GPU there are four worlds on Warp's CPU device, and no result is writt
 import ctypes
 import gc
 import time
+from functools import partial
 
 import torch
 import warp as wp
@@ -75,9 +76,9 @@ def measure(n, device, repeats):
     parts = {
         "whole step": lambda: env.step(action[next(turn) % 64]),
         "physics and controller": lambda: engine.advance(substeps),
-        "controller alone": WarpGraph(torques, engine.wp_device),
+        "controller alone": partial(WarpGraph(engine.wp_device), torques),
         "pictures": lambda: env._pixels(),
-        "reset": lambda: (env._begin(), engine.refresh()),
+        "reset": lambda: (env._begin(env._begin_where_done), engine.refresh()),
     }
     row = {name: round(milliseconds(work, repeats, device), 3) for name, work in parts.items()}
     env.check()

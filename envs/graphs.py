@@ -64,24 +64,25 @@ def uncollected() -> Iterator[None]:
 class WarpGraph:
     """Warp launches that are always the same, on the same memory.
 
-    The first call runs them, which loads the kernels; the second records them.
+    The first call runs them, which loads the kernels; the second records them. What launches is given at each
+    call: known to the graph, which it mostly owns, it would hold both until the next garbage collection.
     """
 
-    def __init__(self, function: Callable[[], None], device: wp.Device) -> None:
-        """Args: what launches; the device."""
-        self._function, self._device = function, device
+    def __init__(self, device: wp.Device) -> None:
+        """Args: the device."""
+        self._device = device
         self._loaded = False
         self._graph: Any = None
 
-    def __call__(self) -> None:
-        """Queues the launches."""
+    def __call__(self, work: Callable[[], None]) -> None:
+        """Queues what `work` launches."""
         if not self._loaded:
             with scope(self._device):
-                self._function()
+                work()
             self._loaded = True
             return
         if self._graph is None:
-            self._graph = self._record()
+            self._graph = self._record(work)
         # Outside any scope: that would change Warp's default device, which threads share.
         wp.capture_launch(self._graph, stream=stream(self._device))
 
@@ -90,47 +91,48 @@ class WarpGraph:
         """Whether a call replays, in which Python has no part."""
         return self._graph is not None
 
-    def _record(self) -> Any:
+    def _record(self, work: Callable[[], None]) -> Any:
         if not self._device.is_cuda:
             recording = wp.ScopedCapture(self._device)
             # MuJoCo Warp launches on Warp's default device, which is the GPU where there is one.
             with scope(self._device), uncollected(), recording:
-                self._function()
+                work()
             return recording.graph
         # The default stream cannot be recorded.
         side = torch.cuda.Stream(wp.device_to_torch(self._device))  # type: ignore[no-untyped-call]  # torch's
         with torch.cuda.stream(side), scope(self._device):
             recording = wp.ScopedCapture(stream=stream(self._device), force_module_load=False)
             with uncollected(), recording:
-                self._function()
+                work()
         return recording.graph
 
 
 class TorchGraph:
     """torch operations, and Warp's, always the same on the same memory; on a CPU a plain call.
 
-    The work must not wait for the device. What it returns is copied: no later call changes it.
+    The work must not wait for the device, and is given at each call (see `WarpGraph`). What it returns is
+    copied: no later call changes it.
     """
 
-    def __init__(self, function: Callable[[], tuple[Tensor, ...]], device: torch.device) -> None:
-        """Args: the work; the device."""
-        self._function, self._device = function, device
+    def __init__(self, device: torch.device) -> None:
+        """Args: the device."""
+        self._device = device
         self._loaded = False
         self._graph: torch.cuda.CUDAGraph | None = None
         self._outputs: tuple[Tensor, ...] = ()
 
-    def __call__(self) -> tuple[Tensor, ...]:
+    def __call__(self, work: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """Queues the work and the copies."""
-        return tuple(output.clone() for output in self._work())
+        return tuple(output.clone() for output in self._queue(work))
 
-    def _work(self) -> tuple[Tensor, ...]:
+    def _queue(self, work: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         if self._device.type != "cuda":
-            return self._function()
+            return work()
         device = warp_device(self._device)
         if not self._loaded:
             self._loaded = True
             with scope(device):
-                return self._function()
+                return work()
         if self._graph is None:
             self._graph = graph = torch.cuda.CUDAGraph()
             with (
@@ -140,7 +142,7 @@ class TorchGraph:
             ):
                 recording = wp.ScopedCapture(stream=stream(device), external=True)
                 with recording:
-                    self._outputs = self._function()
+                    self._outputs = work()
             self._kernels = recording.graph  # keeps the loaded modules
         self._graph.replay()
         return self._outputs

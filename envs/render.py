@@ -70,7 +70,7 @@ class _Chunk:
         packed = wp.to_torch(self.context.rgb_data.view(wp.int32)).view(torch.uint8)
         self.image = packed.view(n, len(cameras), size, size, 4)  # n v h w (b g r a)
 
-        self.replay = WarpGraph(self._launch, device)
+        self.replay = WarpGraph(device)
         self.away = torch.tensor([0.0, 0.0, AWAY], device=wp.device_to_torch(device))
         self.down = torch.eye(3, device=self.away.device)
 
@@ -98,7 +98,7 @@ class _Chunk:
             with scope(self.device):
                 self._launch()
         else:
-            self.replay()
+            self.replay(self._launch)
 
     def _launch(self) -> None:
         mjw.refit_bvh(self.model, self.data, self.context)
@@ -142,7 +142,7 @@ class Renderer:
         self._pool = ThreadPoolExecutor(threads) if threads > 1 and len(slices) > 1 else None
         self._out = torch.zeros((n, len(cameras), 3, size, size), dtype=torch.uint8, device=engine.device)
         self._wanted = torch.ones(n, dtype=torch.bool, device=engine.device)
-        self._draw = TorchGraph(self._draw_wanted, engine.device)
+        self._draw = TorchGraph(engine.device)
 
     def dress(self, look: Appearance) -> None:
         """Draws the worlds under a look from now on; written in place, without waiting for the device."""
@@ -159,7 +159,7 @@ class Renderer:
             uint8 (n, v, 3, h, w), RGB, origin at the top left; a tensor of its own.
         """
         self._wanted.copy_(torch.ones_like(self._wanted) if changed is None else changed)
-        return self._draw()[0]
+        return self._draw(self._draw_wanted)[0]
 
     def _draw_wanted(self) -> tuple[Tensor]:
         chunks = self._chunks

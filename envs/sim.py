@@ -109,8 +109,8 @@ class SimEnv(VectorEnv):
         self._next_seed = (seed + 1) * (1 << 40) + worlds
         self.seeds, self.steps = self._next_seed.clone(), torch.zeros_like(worlds)
         self._done = torch.zeros_like(worlds, dtype=torch.bool)
-        self._judge = TorchGraph(self._outcome, self.device)
-        self._begin = TorchGraph(self._begin_where_done, self.device)
+        self._judge = TorchGraph(self.device)
+        self._begin = TorchGraph(self.device)
         self.reset()
 
     # ---- what experts and tasks look at
@@ -173,11 +173,11 @@ class SimEnv(VectorEnv):
         self._action[:, : self.action_dim - 1] = action[:, :-1]
         self._action[:, 6] = action[:, -1]
         self.engine.advance(self._substeps)
-        success, truncated, reward, self.final_state, proprio = self._judge()
+        success, truncated, reward, self.final_state, proprio = self._judge(self._outcome)
         final_obs = obs = Obs(self._pixels(), proprio)
         # A CPU looks before it works; a GPU would have to be waited for, and does the work of a reset masked.
         if self.device.type != "cpu" or bool(self._done.any()):
-            self._begin()
+            self._begin(self._begin_where_done)
             self.engine.refresh()
             obs = Obs(self._pixels(self._done), self._proprio())
         return Step(obs, reward, success, truncated, final_obs, success)

@@ -48,8 +48,7 @@ class WarpEngine(Engine):
         self.warmstart = wp.to_torch(data.qacc_warmstart)
         self._overflow = wp.to_torch(data.overflow)
         self._advance: dict[int, WarpGraph] = {}
-        self._refresh = WarpGraph(partial(mjw.step1, self.mjw_model, data), self.wp_device)
-        self._pose = WarpGraph(partial(mjw.fwd_kinematics, self.mjw_model, data), self.wp_device)
+        self._refresh, self._pose = WarpGraph(self.wp_device), WarpGraph(self.wp_device)
         arrays = {k: getattr(data, k) for k in _FIELDS}
         with scope(self.wp_device):
             self.controller = OperationalSpace(model, arrays, control_freq, self.wp_device)
@@ -57,8 +56,8 @@ class WarpEngine(Engine):
     def advance(self, substeps: int) -> None:
         """See `Engine`."""
         if substeps not in self._advance:
-            self._advance[substeps] = WarpGraph(partial(self._run, substeps), self.wp_device)
-        self._advance[substeps]()
+            self._advance[substeps] = WarpGraph(self.wp_device)
+        self._advance[substeps](partial(self._run, substeps))
 
     def _run(self, substeps: int) -> None:
         self.controller.set_goal()
@@ -69,11 +68,11 @@ class WarpEngine(Engine):
 
     def refresh(self) -> None:
         """See `Engine`."""
-        self._refresh()
+        self._refresh(partial(mjw.step1, self.mjw_model, self.mjw_data))
 
     def pose(self) -> None:
         """See `Engine`."""
-        self._pose()
+        self._pose(partial(mjw.fwd_kinematics, self.mjw_model, self.mjw_data))
 
     def pose_arrays(self) -> dict[str, Tensor]:
         """See `Engine`."""

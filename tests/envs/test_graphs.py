@@ -1,6 +1,7 @@
 """Recorded work gives what the same work gives when it is queued kernel by kernel."""
 
 import gc
+import weakref
 from contextlib import contextmanager
 
 import pytest
@@ -9,9 +10,10 @@ import warp as wp
 
 from caliper.envs import graphs
 from caliper.envs.graphs import TorchGraph, WarpGraph, uncollected, warp_device
+from caliper.envs.sim import SimEnv
 from caliper.envs.tasks import TASKS
 from tests.caliper.learners import Tape
-from tests.envs.conftest import same_obs, worlds
+from tests.envs.conftest import random_actions, same_obs, worlds
 
 
 @wp.kernel
@@ -23,12 +25,9 @@ def _add_while_small(x: wp.array[float], y: wp.array[float]):
 
 def test_every_call_does_the_work_once():
     x, y = wp.zeros(3, dtype=float, device="cpu"), wp.array([1.0, 2.0, 0.5], dtype=float, device="cpu")
-    graph = WarpGraph(
-        lambda: wp.launch(_add_while_small, 3, inputs=[x, y], device="cpu"), wp.get_device("cpu")
-    )
-    seen = []
+    graph, seen = WarpGraph(wp.get_device("cpu")), []
     for _ in range(4):
-        graph()
+        graph(lambda: wp.launch(_add_while_small, 3, inputs=[x, y], device="cpu"))
         seen.append(x.numpy().tolist())
     assert seen == [[1, 2, 0.5], [2, 4, 1], [3, 4, 1.5], [3, 4, 2]]  # data decides, also in a replay
 
@@ -55,8 +54,8 @@ def test_results_are_not_written_over(device):
         count.add_(1)
         return count * 10, count.clone()
 
-    graph = TorchGraph(work, torch.device(device))
-    results = [graph() for _ in range(3)]
+    graph = TorchGraph(torch.device(device))
+    results = [graph(work) for _ in range(3)]
     assert [(a.tolist(), b.tolist()) for a, b in results] == [([10 * k] * 2, [k] * 2) for k in (1, 2, 3)]
 
 
@@ -83,9 +82,9 @@ def test_work_is_done_and_recorded_where_it_belongs(monkeypatch):
         seen.append(list(inside))
         wp.launch(_add_while_small, 1, inputs=[x, x], device="cpu")
 
-    graph = WarpGraph(work, wp.get_device("cpu"))
+    graph = WarpGraph(wp.get_device("cpu"))
     for _ in range(3):
-        graph()
+        graph(work)
     assert seen == [["cpu"], ["cpu"]]
 
 
@@ -105,9 +104,9 @@ def test_no_garbage_is_collected_into_a_recording(kind, device):
         collects.append(gc.isenabled())
         return ()
 
-    graph = kind(work, warp_device(torch.device(device)) if kind is WarpGraph else torch.device(device))
+    graph = kind(warp_device(torch.device(device)) if kind is WarpGraph else torch.device(device))
     for _ in range(3):
-        graph()
+        graph(work)
     assert collects == [True, False] and gc.isenabled()
 
 
@@ -124,6 +123,24 @@ def test_the_collector_is_left_as_it_was():
         gc.enable()
 
 
+@pytest.mark.parametrize(
+    ("sim", "device"),
+    [("batch", "cpu"), ("warp", "cpu"), pytest.param("warp", "cuda", marks=pytest.mark.gpu)],
+)
+def test_dropped_worlds_are_gone_at_once(sim, device):
+    """With memory and recordings, which would otherwise wait for the garbage collector."""
+    env = SimEnv("lift", 2, sim=sim, device=device, size=16, threads=2)
+    for action in random_actions(env, 3).to(device):
+        env.step(action)
+    parts = [weakref.ref(part) for part in (env, env.engine, *env._renderers.values())]
+    gc.disable()
+    try:
+        del env
+        assert [part() for part in parts] == [None, None, None]
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_what_torch_records_could_be_recorded(task):
     """Nothing brings a value to the host or from there: outcome, reset, and the pictures' poses and bytes."""
@@ -131,8 +148,8 @@ def test_what_torch_records_could_be_recorded(task):
     (chunk,) = env._renderer(env.spec.cameras, env.spec.size)._chunks
     out, wanted = env.observe().pixels, torch.tensor([True, False])
     with Tape():
-        env._judge()
-        env._begin()
+        env._judge(env._outcome)
+        env._begin(env._begin_where_done)
         chunk.load(env.engine.pose_arrays(), wanted)
         chunk.unpack(out, wanted)
 
