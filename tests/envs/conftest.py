@@ -1,6 +1,6 @@
-"""Worlds and oracles are slow to make and easy to restart, so the session makes each kind once."""
+"""Worlds and oracles are slow to make and easy to restart, so the session keeps them."""
 
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from caliper.envs.tasks.lift import CUBE_HALF
 CAMERAS = ("agentview", "robot0_eye_in_hand")
 
 
-@cache
+@lru_cache(8)  # more would take gigabytes
 def _worlds(task, num_envs, **kwargs):
     return SimEnv(task, num_envs, **{"size": 32, "threads": 1, "cameras": CAMERAS, **kwargs})
 
