@@ -1,4 +1,4 @@
-"""Worlds and oracles are slow to make and easy to restart, so the session keeps them."""
+"""Worlds and oracles are slow to make and easy to restart, so they are kept; of worlds, eight kinds."""
 
 from functools import cache, lru_cache, partial
 
