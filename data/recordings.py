@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caliper.data.dataset import numbered
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 MAX_STEPS, MAX_WIDTH = 200_000, 2_000  # of an episode: nearly three hours at 20 Hz, and 300 objects
 MAX_XML = 8 << 20  # bytes of a model; the largest known has 0.3 MB
@@ -134,13 +134,15 @@ def _read(file: h5py.File, path: Path) -> Recording:
     demos = [_demo(data[name], path) for name in names]
     masks, lost = _masks(file.get("mask"), names)
     first = data[names[0]]
-    absent = [f"{name} in {first.name}" for name in ("rewards", "dones") if name not in first]
-    absent += [f"model_file in {d.name}" for d in demos if d.model is None and d.fault is None][:1]
+    absent = [name for name in ("rewards", "dones") if name not in first]
+    absent += ["model_file"] * any(d.model is None and d.fault is None for d in demos)
+    absent += ["version of robosuite"] * ("" == _version(attrs, info))
+    absent += ["controller"] * ("controller_configs" not in settings)
     return Recording(
         path=path,
         family=_family(attrs, first),
         env_name=str(info.get("env_name") or attrs.get("env") or attrs.get("env_name") or ""),
-        version=str(attrs.get("repository_version") or info.get("env_version") or ""),
+        version=_version(attrs, info),
         settings=settings,
         demos=demos,
         masks=masks,
@@ -162,6 +164,10 @@ def _family(attrs: Mapping[str, Any], demo: h5py.Group) -> str:
     if "teleop_config" in attrs or "teleop_config" in demo.attrs:
         return "RoboTurk teleoperation"
     return "robomimic" if "env_args" in attrs else "robosuite"
+
+
+def _version(attrs: Mapping[str, Any], info: Mapping[str, Any]) -> str:
+    return str(attrs.get("repository_version") or info.get("env_version") or "")
 
 
 def _demo(group: h5py.Group, path: Path) -> RecordedDemo:

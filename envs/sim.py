@@ -136,6 +136,10 @@ class SimEnv(VectorEnv):
         """Rotation of the task's object, (n, 3, 3)."""
         return self.engine.xmat[:, self._body].view(-1, 3, 3)
 
+    def solved(self) -> Tensor:
+        """Whether the task is solved in the worlds' states as they are, bool (n,)."""
+        return self.task.success(self.object_pos, self.grip_pos)
+
     # ---- episodes
 
     def reset(self, mask: Tensor | None = None, seeds: Tensor | None = None) -> Obs:
@@ -186,7 +190,7 @@ class SimEnv(VectorEnv):
     def _outcome(self) -> tuple[Tensor, ...]:
         """What the last control step led to: success, time-out, reward, state, proprioception."""
         self.steps += 1
-        success = self.task.success(self.object_pos, self.grip_pos)
+        success = self.solved()
         truncated = (self.steps >= self.horizon) & ~success
         self._done.copy_(success | truncated)
         return success, truncated, success.float(), self.get_state(), self._proprio()

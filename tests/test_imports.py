@@ -22,7 +22,7 @@ MAY: dict[str, set[str]] = {
 
 
 # The rooms of the glue, from the cellar up.
-FLOORS = ("utils", "analysis", "config", "rollout", "training", "tools")
+FLOORS = ("utils", "analysis", "config", "importing", "rollout", "training", "tools")
 
 
 def imports(source: str) -> Iterator[str]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caliper.envs.kernels import KNULL, KP, POSITION_SCALE, ROTATION_SCALE
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 Array = NDArray[np.float64]
 ARM_JOINT = re.compile(r"robot(\d)_joint\d+")

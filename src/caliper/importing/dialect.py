@@ -14,7 +14,7 @@ from caliper.envs.starts import POSTURE
 from caliper.importing.controller import DIALECTS, Array, Controller, Dialect, Hidden, Settings, arms_of
 
 TURNING, FIRST = 24, 8  # steps that are tried: those that rotate most, where dialects differ, and the first
-ASKED = 5  # demos of a file that are read in every way
+ASKED = 3  # demos of a file that are read in every way
 SURE = 1e-6  # rad; a reading this good need not be compared with others
 BETTER = 1.2  # a reading replaces the one that is expected if its error is smaller by this factor
 FLOOR = 1e-12  # rad; below is rounding

@@ -13,7 +13,7 @@ from PIL import Image
 
 from caliper.envs.scenes import VISUAL_GROUP
 from caliper.importing.assets import locate, robosuite_assets
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 NUMBERS = re.compile(r"\s*\[([^\]]*)\]\s*")  # a Python list where numbers belong: pos="[0, 0, 0.005]"
 GONE = ("njmax", "nconmax", "nstack")  # sizes that MuJoCo finds out by itself since 2.3
