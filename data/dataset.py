@@ -6,7 +6,7 @@ Pixels are made from the states when the data is loaded (`caliper.rollout.replay
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -160,7 +160,28 @@ class Dataset:
             CaliperError: something differs; names the file, both values and the mend.
         """
         if wrong := self.mismatches(expected):
-            raise CaliperError(
-                f"{self.path or 'the dataset'} does not fit: {'; '.join(wrong)}. "
-                f"Collect it again with: caliper collect task={expected.task}"
+            keys = ("controller", "control_freq", "action_dim")  # what a run can be told to take over
+            told = all(name in keys for name in IDENTITY if getattr(self.meta, name) != getattr(expected, name))
+            mend = (
+                f"Use it as it is with: task.controller={self.meta.controller} "
+                f"task.control_freq={self.meta.control_freq}"
+                if told
+                else f"Collect it again with: caliper collect task={expected.task}"
             )
+            raise CaliperError(f"{self.path or 'the dataset'} does not fit: {'; '.join(wrong)}. {mend}")
+
+    def select(self, episodes: Sequence[int]) -> Dataset:
+        """The same dataset with some of its episodes, by their places."""
+        return replace(self, episodes=[self.episodes[i] for i in episodes])
+
+
+def joined(parts: Sequence[Dataset]) -> Dataset:
+    """Several datasets of one scene and control (see `Dataset.check`) as one, in their order."""
+    if len(parts) == 1:
+        return parts[0]
+    return replace(
+        parts[0],
+        episodes=[episode for part in parts for episode in part.episodes],
+        path=Path(", ".join(str(part.path) for part in parts)),
+        returns=all(part.returns for part in parts),
+    )

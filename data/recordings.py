@@ -110,6 +110,15 @@ def read_images(path: Path, demo: str, name: str, rows: NDArray[np.int64]) -> ND
         return images
 
 
+def read_filters(path: Path) -> dict[str, list[int]]:
+    """A dataset's filter keys, each with the places of its episodes in the file's order."""
+    with h5py.File(path, "r") as file:
+        _refuse_outside(file, path)
+        names = numbered(file["data"], "demo_")
+        masks, _ = _masks(file.get("mask"), names)
+    return {key: sorted(names.index(name) for name in listed) for key, listed in masks.items()}
+
+
 def is_foreign(path: str | Path) -> bool:
     """Whether a file is a recording that has to be imported: HDF5, but not a dataset of Caliper's."""
     try:

@@ -132,6 +132,8 @@ def _collect(words: list[str]) -> None:
     from caliper.rollout.collect import collect
 
     config = compose(words)
+    if isinstance(config.data.path, list):
+        raise CaliperError(f"data.path names {len(config.data.path)} files; collect into one")
     path = collect(config, Path(config.dataset_path()))
     _inspect([str(path)])
 

@@ -64,7 +64,9 @@ class PriorConfig:
 class DataConfig:
     """The dataset, and how it is collected if it is not there."""
 
-    path: str | None = None  # HDF5, or the folder of a Minari dataset; null: a name under datasets/
+    # HDF5 of Caliper's or a recording, several as [a,b], or a Minari dataset's folder; null: a name under datasets/
+    path: Any = None
+    filter: str | None = None  # key of the file's `mask`, such as train or 20_percent; null: all episodes
     episodes: int = 200
     horizon: int | None = None  # control steps of a recorded episode; null: task.horizon
     start: str | None = None  # how recorded episodes start; null: task.start
@@ -190,7 +192,12 @@ class RunConfig:
         if not (self.data.prior.episodes or self.data.prior.path):
             return None
         given = {k: v for k, v in asdict(self.data.prior).items() if v is not None or k == "path"}
-        return replace(self, data=replace(self.data, **given, prior=PriorConfig()))
+        return replace(self, data=replace(self.data, **given, filter=None, prior=PriorConfig()))
+
+    def dataset_paths(self) -> list[str]:
+        """Where the dataset's files are: those named, or the one that would be collected."""
+        path = self.data.path
+        return list(path) if isinstance(path, list) else [self.dataset_path()]
 
     def dataset_path(self) -> str:
         """Where the dataset is, or will be collected to; another mixture makes another file."""
@@ -201,4 +208,4 @@ class RunConfig:
         words += [str(data.episodes), f"seed{data.seed}"]
         if data.mixture != DataConfig().mixture:
             words.append(f"mix{zlib.crc32(json.dumps(data.mixture).encode()):08x}")
-        return data.path or f"datasets/{'_'.join(words)}.hdf5"
+        return self.data.path or f"datasets/{'_'.join(words)}.hdf5"

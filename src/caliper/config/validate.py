@@ -127,6 +127,10 @@ def check_task(config: RunConfig) -> None:
         _check_ways(config)
     else:
         _check_gymnasium(config)
+    path = config.data.path
+    if not (path is None or isinstance(path, str)):
+        if not (isinstance(path, list) and path and all(isinstance(name, str) for name in path)):
+            raise CaliperError(f"data.path={path} must be a file, or several as data.path=[a.hdf5,b.hdf5]")
     _check_mixture("data.mixture", config.data.mixture)
     if config.data.prior.mixture is not None:
         _check_mixture("data.prior.mixture", config.data.prior.mixture)
