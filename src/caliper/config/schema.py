@@ -208,4 +208,4 @@ class RunConfig:
         words += [str(data.episodes), f"seed{data.seed}"]
         if data.mixture != DataConfig().mixture:
             words.append(f"mix{zlib.crc32(json.dumps(data.mixture).encode()):08x}")
-        return self.data.path or f"datasets/{'_'.join(words)}.hdf5"
+        return str(self.data.path or f"datasets/{'_'.join(words)}.hdf5")
