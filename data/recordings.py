@@ -265,14 +265,14 @@ def _images(demo: h5py.Group) -> dict[str, tuple[int, ...]]:
 def _refuse_outside(file: h5py.File, path: Path) -> None:
     """Refuses links to other files, which would read whatever the file's maker wants to know of this machine."""
 
-    def visit(name: str, link: Any) -> None:
-        if isinstance(link, h5py.ExternalLink):
-            raise CaliperError(
-                f"{path} is refused: {name} is a link to another file ({link.filename}); copy what it "
-                "names into the file"
-            )
+    def visit(name: str, link: Any) -> tuple[str, str] | None:
+        return (name, link.filename) if isinstance(link, h5py.ExternalLink) else None
 
-    file.visititems_links(visit)
+    if found := file.visititems_links(visit):
+        raise CaliperError(
+            f"{path} is refused: {found[0]} is a link to another file ({found[1]}); copy what it names into "
+            "the file"
+        )
 
 
 def _text(value: Any) -> Any:

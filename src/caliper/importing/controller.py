@@ -139,7 +139,7 @@ def read_settings(config: Any) -> Settings:
         if (value := part.get(key, allowed[0])) not in allowed:
             raise CaliperError(f"its controller has {key} {value}; only {allowed[0]} can be translated")
     size = 3 if kind == "OSC_POSITION" else 6
-    ours = [POSITION_SCALE] * 3 + [ROTATION_SCALE] * 3
+    ours = ([POSITION_SCALE] * 3 + [ROTATION_SCALE] * 3)[:size]
     kp = _vector(part.get("kp", KP), 6)
     ratio = _vector(part.get("damping_ratio", part.get("damping", 1)), 6)
     return Settings(
