@@ -16,6 +16,7 @@ import numpy as np
 from caliper.data.dataset import DatasetMeta, Episode
 from caliper.data.recordings import RecordedDemo, Recording, is_foreign, open_recording
 from caliper.data.robomimic import DatasetWriter
+from caliper.envs.sim import task_scene
 from caliper.envs.starts import POSTURE
 from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError
@@ -250,6 +251,9 @@ class Importer:
         freq = control_freq(demo.states) or self.recording.settings.get("control_freq", 20)
         if not isinstance(freq, int | float) or freq != round(freq):
             raise CaliperError(f"its states are {freq} control steps per second, which is no whole number")
+        substeps = 1 / task_scene(self.task).model.opt.timestep / freq
+        if abs(substeps - round(substeps)) > 1e-6:
+            raise CaliperError(f"its {freq:g} control steps per second do not divide the physics' 500")
         return round(freq)
 
     def _model(self, demo: RecordedDemo) -> mujoco.MjModel:

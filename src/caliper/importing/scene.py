@@ -32,7 +32,8 @@ def canonical(name: str) -> str:
     """
     if re.match(r"(robot|gripper|mount|fixed_mount)\d", name):
         return name.replace("right_", "")
-    return re.sub(r"(?<=\D)0?(_main|_root|_?(jnt|joint)\d?)?$", "", name)
+    plain = re.sub(r"_?(main|root|jnt\d?|joint\d?)$", "", name)
+    return re.sub(r"(?<=[A-Za-z])0$", "", plain)
 
 
 @dataclass(frozen=True)
