@@ -31,7 +31,10 @@ from caliper.rollout.collect import collect
 
 
 def open_loop(path) -> list[int | None]:
-    """The step at which each episode's actions alone, from its first state, solve the task; None if never."""
+    """The step at which each episode's actions alone, from its first state, solve the task; None if never.
+
+    An episode's last action is repeated for five steps.
+    """
     dataset = read_dataset(path)
     env = SceneTrial(dataset.meta.task, dataset.meta.controller, dataset.meta.control_freq).env
     state, nq, n = env.state_dict(), env.engine.model.nq, len(dataset.episodes)
@@ -42,7 +45,7 @@ def open_loop(path) -> list[int | None]:
     state["posture"][:] = torch.tensor(POSTURE)
     env.load_state_dict(state)
     solved: list[int | None] = [None] * n
-    for t in range(max(len(e) for e in dataset.episodes)):
+    for t in range(max(len(e) for e in dataset.episodes) + 5):
         action = torch.zeros(env.num_envs, env.action_dim, dtype=torch.float64)
         for i, episode in enumerate(dataset.episodes):
             action[i] = torch.as_tensor(episode.actions[min(t, len(episode) - 1)])
