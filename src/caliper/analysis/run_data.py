@@ -33,7 +33,6 @@ class Evaluation:
     env_steps: int
     updates: int
     success_once: float
-    success_at_end: float
     episodes: int
     interval: tuple[float, float]
     episode_success: tuple[bool, ...] = ()
@@ -69,9 +68,9 @@ class Run:
         return last is not None and online is not None and last.env_steps >= int(online["env_steps"])
 
     @property
-    def levers(self) -> tuple[str, ...]:
+    def deviations(self) -> tuple[str, ...]:
         """What it uses beyond the published algorithm, in sentences."""
-        return tuple(f"{key}: {words}" for key, words in (self.config.get("levers") or {}).items())
+        return tuple(f"{key}: {words}" for key, words in (self.config.get("deviations") or {}).items())
 
     @property
     def switch(self) -> int | None:
@@ -160,7 +159,6 @@ def _evaluation(path: Path) -> Evaluation:
         env_steps=int(record["env_steps"]),
         updates=int(record["updates"]),
         success_once=float(record["success_once"]),
-        success_at_end=float(record["success_at_end"]),
         episodes=int(record["episodes"]),
         interval=(float(record["interval"][0]), float(record["interval"][1])),
         episode_success=tuple(map(bool, record.get("episode_success", ()))),
