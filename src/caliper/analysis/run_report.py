@@ -81,7 +81,7 @@ def write_report(run_folder: Path | str) -> Path:
         section("Is the critic calibrated?", *(image(plot, run, run.folder) for plot in CRITIC)),
         section("If it fails, why?", image(DIAGNOSTICS, run, run.folder)),
         section("Losses", image(LOSSES, run, run.folder)),
-        section("What this preset uses beyond the published algorithm", _deviations(run)),
+        section("What this run uses beyond the published algorithm", _deviations(run)),
         section("Where these numbers come from", _provenance(run)),
     ]
     title = " · ".join(_names(run)) or run.folder.resolve().name
@@ -179,7 +179,7 @@ def _videos(run: Run) -> str:
 
 
 def _deviations(run: Run) -> str:
-    if "deviations" not in run.config:
+    if not run.config:
         return ""
     return bullets(run.deviations) or "<p>Nothing: the algorithm as published.</p>"
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caliper.analysis.metrics import INDEX, read_table
+from caliper.analysis.run_data import INDEX, read_table
 from caliper.errors import CaliperError
 from caliper.utils.files import replacing
 
