@@ -61,7 +61,7 @@ def train(config: RunConfig) -> Path:
     check(config)
     _write_config(config, folder)
     with replacing(folder / "git.json") as partial:
-        partial.write_text(json.dumps(provenance(Path(__file__)), indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(provenance(), indent=1) + "\n", encoding="utf-8")
     return _run(config, folder, None)
 
 
