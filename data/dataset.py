@@ -166,7 +166,9 @@ class Dataset:
                 f"Use it as it is with: task.controller={self.meta.controller} "
                 f"task.control_freq={self.meta.control_freq}"
                 if told
-                else f"Collect it again with: caliper collect task={expected.task}"
+                else f"Collect it again with: caliper collect task={expected.task} task.controller="
+                f"{expected.controller} task.control_freq={expected.control_freq} "
+                f"data.horizon={expected.horizon}"
             )
             raise CaliperError(f"{self.path or 'the dataset'} does not fit: {'; '.join(wrong)}. {mend}")
 

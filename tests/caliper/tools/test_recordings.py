@@ -198,7 +198,13 @@ def test_prior_data_is_not_filtered(can):
     assert config.prior.data.filter is None
 
 
-@pytest.mark.parametrize("path", ["3", "[]", "[1,2]", "{a:b}"])
-def test_a_path_that_is_none_is_refused(path):
+def test_no_path_at_all_is_refused():
     with pytest.raises(CaliperError, match="must be a file, or several"):
-        check_task(compose([*TASK, f"data.path={path}"]))
+        check_task(compose([*TASK, "data.path=[]"]))
+
+
+def test_several_paths_are_taken_letter_by_letter(tmp_path, monkeypatch):
+    assert compose([*TASK, "data.path=[a b.hdf5, it's=3.hdf5]"]).dataset_paths() == ["a b.hdf5", "it's=3.hdf5"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "[a,b]").touch()  # a file may be called so
+    assert compose([*TASK, "data.path=[a,b]"]).dataset_paths() == ["[a,b]"]
