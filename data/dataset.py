@@ -161,16 +161,19 @@ class Dataset:
         """
         if wrong := self.mismatches(expected):
             keys = ("controller", "control_freq", "action_dim")  # what a run can be told to take over
-            told = all(name in keys for name in IDENTITY if getattr(self.meta, name) != getattr(expected, name))
-            mend = (
-                f"Use it as it is with: task.controller={self.meta.controller} "
-                f"task.control_freq={self.meta.control_freq}"
-                if told
-                else f"Collect it again with: caliper collect task={expected.task} task.controller="
-                f"{expected.controller} task.control_freq={expected.control_freq} "
+            told = all(
+                name in keys for name in IDENTITY if getattr(self.meta, name) != getattr(expected, name)
+            )
+            as_it_is = (
+                f"Use it as it is with task.controller={self.meta.controller} "
+                f"task.control_freq={self.meta.control_freq}, or collect"
+            )
+            raise CaliperError(
+                f"{self.path or 'the dataset'} does not fit: {'; '.join(wrong)}. "
+                f"{as_it_is if told else 'Collect'} it again with: caliper collect task={expected.task} "
+                f"task.controller={expected.controller} task.control_freq={expected.control_freq} "
                 f"data.horizon={expected.horizon}"
             )
-            raise CaliperError(f"{self.path or 'the dataset'} does not fit: {'; '.join(wrong)}. {mend}")
 
     def select(self, episodes: Sequence[int]) -> Dataset:
         """The same dataset with some of its episodes, by their places."""

@@ -145,7 +145,7 @@ def _read(file: h5py.File, path: Path) -> Recording:
     first = data[names[0]]
     absent = [name for name in ("rewards", "dones") if name not in first]
     absent += ["model_file"] * any(d.model is None and d.fault is None for d in demos)
-    absent += ["version of robosuite"] * ("" == _version(attrs, info))
+    absent += ["version of robosuite"] * (_version(attrs, info) == "")
     absent += ["controller"] * ("controller_configs" not in settings)
     return Recording(
         path=path,
@@ -217,7 +217,9 @@ def _stored(dataset: Any, name: str) -> h5py.Dataset:
     """The dataset, if what it claims to hold can be in the file; checked before anything is allocated."""
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError(f"{name} is a group, not numbers")
-    if dataset.external or (dataset.is_virtual and any(s.file_name != "." for s in dataset.virtual_sources())):
+    if dataset.external or (
+        dataset.is_virtual and any(s.file_name != "." for s in dataset.virtual_sources())
+    ):
         raise ValueError(f"{name} lies in another file")
     claimed = dataset.size * dataset.dtype.itemsize if dataset.shape is not None else 0
     if not dataset.is_virtual and claimed > max(UNSTORED, RATIO * dataset.id.get_storage_size()):
@@ -240,7 +242,7 @@ def _model(text: str, path: Path) -> str:
 
 
 def _masks(group: Any, names: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Names by filter key, and what the keys name but the file lacks. An empty key stays: robomimic makes them."""
+    """Names by filter key, and what the keys name but the file lacks. Empty keys stay, as made."""
     masks, lost, known = {}, [], set(names)
     for key, dataset in group.items() if isinstance(group, h5py.Group) else ():
         listed = [_text(name) for name in np.asarray(_stored(dataset, key)).ravel().tolist()]
@@ -263,7 +265,7 @@ def _images(demo: h5py.Group) -> dict[str, tuple[int, ...]]:
 
 
 def _refuse_outside(file: h5py.File, path: Path) -> None:
-    """Refuses links to other files, which would read whatever the file's maker wants to know of this machine."""
+    """Refuses links to other files: they would read what the file's maker wants to know of this machine."""
 
     def visit(name: str, link: Any) -> tuple[str, str] | None:
         return (name, link.filename) if isinstance(link, h5py.ExternalLink) else None

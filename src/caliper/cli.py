@@ -200,10 +200,10 @@ def _report(words: list[str]) -> None:
 
 def _inspect(words: list[str]) -> None:
     from caliper.config.build import installed_meta
+    from caliper.data.recordings import is_foreign, open_recording
     from caliper.data.robomimic import read_dataset
     from caliper.envs.controller import ACTION_DIMS
     from caliper.envs.tasks import TASKS
-    from caliper.data.recordings import is_foreign, open_recording
     from caliper.importing.describe import describe_recording
     from caliper.tools.inspect_dataset import describe, describe_minari
 

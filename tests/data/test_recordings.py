@@ -207,7 +207,9 @@ def test_storage_in_other_files_is_refused(edited, tmp_path):
         place = [(str(tmp_path / "secret"), 0, h5py.h5f.UNLIMITED)]
         file["data/demo_1"].create_dataset("states", shape=(38, 32), dtype="f8", external=place)
 
-    assert open_recording(edited("robosuite141_lift", outside)).demos[0].fault == "states lies in another file"
+    assert (
+        open_recording(edited("robosuite141_lift", outside)).demos[0].fault == "states lies in another file"
+    )
 
 
 def test_virtual_datasets_of_other_files_are_refused(edited, files):
@@ -217,7 +219,9 @@ def test_virtual_datasets_of_other_files_are_refused(edited, files):
         layout[:] = h5py.VirtualSource(str(files["robosuite141_lift"]), "data/demo_1/states", (38, 32))
         file["data/demo_1"].create_virtual_dataset("states", layout)
 
-    assert open_recording(edited("robosuite141_lift", virtual)).demos[0].fault == "states lies in another file"
+    assert (
+        open_recording(edited("robosuite141_lift", virtual)).demos[0].fault == "states lies in another file"
+    )
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ class Settings:
     world: bool
 
     def scale(self, action: Array) -> tuple[Array, Array]:
-        """The offset in metres (3,) and radians (3,) that an action without its gripper entry (k,) asks for."""
+        """The offset in metres (3,) and radians (3,) that an action (k,) without its gripper asks for."""
         inside = np.clip(action, self.low, self.high)
         gain = (self.out_high - self.out_low) / (self.high - self.low)
         offset = (inside - (self.high + self.low) / 2) * gain + (self.out_high + self.out_low) / 2
@@ -210,7 +210,7 @@ def _ids(count: int, get: Any, pattern: str) -> list[int]:
 
 @dataclass
 class Hidden:
-    """What a recorded state leaves out: finger command (2,), and the goal's orientation in the world (3, 3)."""
+    """What a recorded state leaves out: finger command (2,), and the goal's orientation, world (3, 3)."""
 
     closing: Array
     turn: Array
@@ -218,7 +218,7 @@ class Hidden:
 
 @dataclass(frozen=True)
 class Goal:
-    """Where an action sends a hand: position (3,) and orientation (3, 3) in the world, sign of the gripper."""
+    """Where an action sends a hand, in the world: position (3,), orientation (3, 3); gripper's sign."""
 
     pos: Array
     turn: Array
@@ -251,7 +251,11 @@ class Controller:
     def put(self, data: mujoco.MjData, state: Array) -> None:
         """Writes a recorded state (s,) and derives what depends on it."""
         mujoco.mj_resetData(self.model, data)
-        data.time, data.qpos[:], data.qvel[:] = state[0], state[1 : 1 + self.model.nq], state[1 + self.model.nq :]
+        data.time, data.qpos[:], data.qvel[:] = (
+            state[0],
+            state[1 : 1 + self.model.nq],
+            state[1 + self.model.nq :],
+        )
         mujoco.mj_forward(self.model, data)
 
     def at_rest(self, state: Array) -> mujoco.MjData:

@@ -89,7 +89,9 @@ def _reach(demos: Sequence[RecordedDemo]) -> str:
     if not demos:
         return "none"
     largest = max(float(np.abs(d.actions).max()) for d in demos)
-    beyond = sum(int((np.abs(d.actions) > 1).any(1).sum()) for d in demos) / sum(len(d.actions) for d in demos)
+    beyond = sum(int((np.abs(d.actions) > 1).any(1).sum()) for d in demos) / sum(
+        len(d.actions) for d in demos
+    )
     return f"up to {largest:.3g}" + (f", {beyond:.1%} of the steps beyond 1" if beyond else "")
 
 

@@ -63,9 +63,7 @@ def control_freq(states: Array) -> float | None:
     return float(round(freq)) if abs(freq - round(freq)) < 0.01 * freq else freq
 
 
-def read_as(
-    model: mujoco.MjModel, settings: Settings, demo: RecordedDemo, freq: float, way: Way
-) -> Reading:
+def read_as(model: mujoco.MjModel, settings: Settings, demo: RecordedDemo, freq: float, way: Way) -> Reading:
     """A demo read in a way, and how well the way explains it."""
     arms = arms_of(model, settings)
     rest = np.tile(np.array(POSTURE), (len(arms), 1))
@@ -76,7 +74,9 @@ def read_as(
     return Reading(way, geometric_mean(errors), controller, history)
 
 
-def usual_way(demos: Sequence[tuple[mujoco.MjModel, RecordedDemo]], settings: Settings, freq: float, version: str) -> Way:
+def usual_way(
+    demos: Sequence[tuple[mujoco.MjModel, RecordedDemo]], settings: Settings, freq: float, version: str
+) -> Way:
     """The way in which most of a file's actions come true.
 
     Args:

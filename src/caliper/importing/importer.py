@@ -26,10 +26,10 @@ from caliper.importing.model import physics_model
 from caliper.importing.scene import SceneTrial, carry, differences
 from caliper.importing.translate import translate
 
-# Of the arm's one-step errors in the scene, rad. The best tenth of a demo's steps is free motion, where a right
-# translation is off by 1e-8 and a wrong posture or dialect by 1e-4 and more; its median may lie in contact, which
-# MuJoCo's versions resolve differently, by up to 1e-4. Beyond 2e-3 a step the actions are not those of the file:
-# the wrong dialect is off by 6e-3 or more, robosuite 1.0's lighter arm by 8e-4.
+# Of the arm's one-step errors in the scene, rad. The best tenth of a demo's steps is free motion, where a
+# right translation is off by 1e-8 and a wrong posture or dialect by 1e-4 and more; its median may lie in contact,
+# which MuJoCo's versions resolve differently, by up to 1e-4. Beyond 2e-3 a step the actions are not those of
+# the file: a wrong dialect is off by 6e-3 or more, the lighter arm of robosuite 1.0 by 8e-4.
 EXACT, CONTACT, TOO_FAR = 1e-6, 1e-4, 2e-3
 ROBOT = "Panda"
 
@@ -202,23 +202,21 @@ class Importer:
                 f"best, {reading.way.dialect.name}, is off by {reading.error:.0e} rad a step"
             )
         notes = []
-        if (said := stated(self.recording.version)) not in (None, reading.way.dialect):
+        if stated(self.recording.version) not in (None, reading.way.dialect):
             notes.append(f"the file says robosuite {self.recording.version}")
         translation = translate(demo, reading)
         trial = self.trial(translation.controller, freq)
         carried = carry(model, trial.model, demo.states)
         arm = reading.controller.arms[0]
-        notes += differences(
-            model, trial.model, demo.states[0], carried.states[0], (arm.site, trial.site)
-        )
+        notes += differences(model, trial.model, demo.states[0], carried.states[0], (arm.site, trial.site))
         actions = translation.actions.astype(np.float32)
         step = trial.step(carried.states, actions.astype(np.float64), reading.way.posture)
         solved = trial.solved(np.vstack([carried.states, step.last]))
         error = float(np.median(step.arm)) if len(step.arm) else 0.0
         if error > TOO_FAR:
             raise CaliperError(
-                f"its actions do something else in the scene: the arm is off by {error:.0e} rad after one step "
-                f"(median), more than {TOO_FAR:.0e}"
+                f"its actions do something else in the scene: the arm is off by {error:.0e} rad after one "
+                f"step (median), more than {TOO_FAR:.0e}"
             )
         free = float(np.quantile(step.arm, 0.1)) if len(step.arm) else 0.0
         if free > EXACT or error > CONTACT:
@@ -277,7 +275,8 @@ class Importer:
             raise CaliperError(f"its arm has {len(arms[0].motors)} joints; a {ROBOT} has {len(POSTURE)}")
         if demo.actions.shape[1] != arms[0].dim:
             raise CaliperError(
-                f"its actions have {demo.actions.shape[1]} numbers; its controller and gripper take {arms[0].dim}"
+                f"its actions have {demo.actions.shape[1]} numbers; its controller and gripper take "
+                f"{arms[0].dim}"
             )
         return model
 
@@ -337,9 +336,7 @@ def _cut(states: Array, last: Array, actions: Array, solved: Array, keep_length:
     )
 
 
-def import_recording(
-    path: Path, out: Path, options: Options, say: Callable[[str], None] = print
-) -> Path:
+def import_recording(path: Path, out: Path, options: Options, say: Callable[[str], None] = print) -> Path:
     """Imports a file; an existing `out` is replaced only by a whole new one.
 
     Args:
@@ -362,7 +359,9 @@ def import_recording(
         try:
             imported = importer.convert(demo)
             if done and imported.controller != done[0].controller:
-                raise CaliperError(f"it needs {imported.controller}, the demos before it {done[0].controller}")
+                raise CaliperError(
+                    f"it needs {imported.controller}, the demos before it {done[0].controller}"
+                )
             if done and imported.report.control_freq != done[0].report.control_freq:
                 raise CaliperError(
                     f"it runs at {imported.report.control_freq} Hz, the demos before it at "
@@ -487,8 +486,11 @@ def _table(
             f"{max(r.arm_error_max for r in reports):.0e} in the worst step",
         ),
         ("object", f"one step off by {1e3 * float(np.median([r.object_error for r in reports])):.2g} mm"),
-        ("clipped", f"{sum(r.clipped for r in reports)} goals out of reach, {sum(r.beyond for r in reports)} "
-         "actions beyond the recorded range"),
+        (
+            "clipped",
+            f"{sum(r.clipped for r in reports)} goals out of reach, {sum(r.beyond for r in reports)} "
+            "actions beyond the recorded range",
+        ),
         ("filters", ", ".join(f"{key} {len(found)}" for key, found in masks.items()) or "none"),
         *(("left out", f"{name}: {why}") for name, why in left.items()),
         *((("parked", f"{', '.join(parked)} take no part and are left out"),) if parked else ()),

@@ -12,8 +12,8 @@ import mujoco
 from PIL import Image
 
 from caliper.envs.scenes import VISUAL_GROUP
-from caliper.importing.assets import locate, robosuite_assets
 from caliper.errors import CaliperError
+from caliper.importing.assets import locate, robosuite_assets
 
 NUMBERS = re.compile(r"\s*\[([^\]]*)\]\s*")  # a Python list where numbers belong: pos="[0, 0, 0.005]"
 GONE = ("njmax", "nconmax", "nstack")  # sizes that MuJoCo finds out by itself since 2.3
@@ -150,7 +150,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _dress(spec: mujoco.MjSpec, geom: Any, robot: str, link: str) -> bool:
-    """Gives a geom's body the visual geoms that the installed robot has on that link; False if it has none."""
+    """Gives a geom's body the visual geoms of the installed robot's link; False if there are none."""
     folder = robosuite_assets() / "robots" / robot
     if not (folder / "robot.xml").is_file():
         return False
@@ -158,7 +158,9 @@ def _dress(spec: mujoco.MjSpec, geom: Any, robot: str, link: str) -> bool:
     meshes = {m.get("name"): m for m in installed.iter("mesh")}
     colours = {m.get("name"): m.get("rgba") for m in installed.iter("material")}
     bodies = [b for b in installed.iter("body") if b.get("name") == link]
-    seen = [g for b in bodies for g in b.findall("geom") if g.get("contype") == "0" and g.get("mesh") in meshes]
+    seen = [
+        g for b in bodies for g in b.findall("geom") if g.get("contype") == "0" and g.get("mesh") in meshes
+    ]
     for part in seen:
         mesh, name = meshes[part.get("mesh")], f"{geom.parent.name}_{part.get('mesh')}"
         spec.add_mesh(

@@ -1,4 +1,4 @@
-"""A recording's states in Caliper's scene of the task: carried over by joint name, compared, judged, stepped."""
+"""A recording's states in Caliper's scene of the task: carried over by name, compared, judged, stepped."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def carry(theirs: mujoco.MjModel, ours: mujoco.MjModel, states: Array) -> Carrie
     base = _base(theirs)
     for name, i in partners.items():
         at = 1 + theirs.jnt_qposadr[i]
-        near = theirs.jnt_type[i] != FREE or np.linalg.norm(states[:, at : at + 2] - base, axis=1).min() < PARKED
+        near = (
+            theirs.jnt_type[i] != FREE or np.linalg.norm(states[:, at : at + 2] - base, axis=1).min() < PARKED
+        )
         if near:
             raise CaliperError(f"its {name} takes part, and the scene has none")
     return Carried(out, sorted(partners))
@@ -133,9 +135,7 @@ def differences(
 
 def _note(notes: list[str], what: str, gap: Array) -> None:
     if (far := float(np.linalg.norm(gap))) > MOVED:
-        raise CaliperError(
-            f"{what} {1e2 * far:.1f} cm elsewhere in the scene than in the file's own model, at the same state"
-        )
+        raise CaliperError(f"{what} {1e2 * far:.1f} cm elsewhere in the scene than in the file's own model")
     if far > NOTED:
         notes.append(f"{what} {1e3 * far:.1f} mm elsewhere")
 

@@ -30,7 +30,7 @@ class _Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True)
 class _Clip:
-    """An episode to film, the line below it, and whether it succeeded, if that is known."""
+    """An episode to film, the line below it, and whether it succeeded, if known."""
 
     staged: Staged
     caption: str
@@ -41,7 +41,7 @@ class _Clip:
 def film_recording(words: list[str]) -> Path:
     """Films the first episodes of a dataset or a recording, as a command line says.
 
-    A recording of a task that has a scene here is filmed in that scene, as the policy will see it; another one
+    A recording of a task that has a scene here is filmed in that scene, as the policy will see it; another
     in its own model.
 
     Returns:
@@ -94,7 +94,9 @@ def _clips(path: Path, count: int, assets: Path | None) -> list[_Clip]:
         raise CaliperError(f"{path} is of task {meta.task}, which has no scene here")
     model = task_scene(meta.task).model
     if meta.state_dim != 1 + model.nq + model.nv:
-        raise CaliperError(f"{path} has states of {meta.state_dim} numbers, the scene {1 + model.nq + model.nv}")
+        raise CaliperError(
+            f"{path} has states of {meta.state_dim} numbers, the scene {1 + model.nq + model.nv}"
+        )
     return [
         _Clip(
             Staged(model, np.vstack([e.states, e.final_state]), meta.task),

@@ -9,7 +9,9 @@ from typing import NoReturn
 from caliper.errors import CaliperError
 from caliper.importing.importer import Options, default_out, import_recording
 
-USAGE = "caliper import FILE [OUT] [--task NAME] [--assets FOLDER] [--filter KEY] [--skip-bad] [--keep-length]"
+USAGE = (
+    "caliper import FILE [OUT] [--task NAME] [--assets FOLDER] [--filter KEY] [--skip-bad] [--keep-length]"
+)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -197,7 +197,9 @@ def _find_recordings(config: RunConfig) -> Recordings:
     """The observations that a run in a Gymnasium environment learns from."""
     task, path = config.task, config.data.path
     if config.data.filter is not None:
-        raise CaliperError(f"data.filter={config.data.filter}: a Minari dataset has no filter keys; leave it out")
+        raise CaliperError(
+            f"data.filter={config.data.filter}: a Minari dataset has no filter keys; leave it out"
+        )
     if not isinstance(path, str):
         raise CaliperError(
             f"task={task.name} has no expert to collect from; name a Minari dataset's folder: data.path=..."

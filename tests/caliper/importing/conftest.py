@@ -11,7 +11,7 @@ from tests.recordings import edited, files, recordings  # noqa: F401  # fixtures
 
 
 @pytest.fixture(scope="session")
-def imported(files, tmp_path_factory) -> Callable[[str], tuple[Path, list[str]]]:
+def imported(files, tmp_path_factory) -> Callable[[str], tuple[Path, list[str]]]:  # noqa: F811
     """The dataset that a recording becomes, and what was said; made once."""
     done: dict[str, tuple[Path, list[str]]] = {}
     folder = tmp_path_factory.mktemp("imported")
@@ -27,5 +27,5 @@ def imported(files, tmp_path_factory) -> Callable[[str], tuple[Path, list[str]]]
 
 
 @pytest.fixture
-def settings(recordings) -> Settings:
+def settings(recordings) -> Settings:  # noqa: F811
     return read_settings(recordings["robosuite141_lift"].settings["controller_configs"])

@@ -132,9 +132,7 @@ def test_a_file_cut_at_the_start_has_lost_its_first_actions(recordings):
     assert not controller.starts_stale(demo.states)
 
 
-@pytest.mark.parametrize(
-    ("name", "dialect"), [("robosuite100_lift", V10), (LIFT, V14), (CAN, V15)]
-)
+@pytest.mark.parametrize(("name", "dialect"), [("robosuite100_lift", V10), (LIFT, V14), (CAN, V15)])
 def test_the_first_step_comes_from_the_rest_posture(recordings, name, dialect):
     controller, demo = controller_of(recordings, name, dialect)
     history = controller.history(demo.states, demo.actions)

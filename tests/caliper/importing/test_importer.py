@@ -1,4 +1,4 @@
-"""Recordings become datasets that are right to the bit where they can be, and are refused in one sentence else."""
+"""Recordings become datasets, right to the bit where they can be, or are refused in one sentence."""
 
 import json
 from importlib.metadata import version
@@ -119,12 +119,14 @@ def test_actions_of_1_5_stay_as_they_are(imported, recordings):
     (episode,) = read_dataset(path).episodes
     recorded = recordings["robosuite152_can"].demos[0].actions
     assert np.array_equal(episode.actions[1:], np.clip(recorded[1:59], -1, 1).astype(np.float32))
-    assert not np.array_equal(episode.actions[0], recorded[0].astype(np.float32))  # aims from the rest posture
+    assert not np.array_equal(
+        episode.actions[0], recorded[0].astype(np.float32)
+    )  # aims from the rest posture
     assert reports(path)[0]["dialect"] == "1.5"
 
 
 def test_actions_of_1_0_turn_the_other_way(imported, recordings):
-    """Where a step turns and its goal starts from the achieved pose, the translation is the negated rotation."""
+    """Where a step turns, its goal starts from the achieved pose: the negated rotation."""
     path, _ = imported("robosuite100_lift")
     (episode,) = read_dataset(path).episodes
     recorded = recordings["robosuite100_lift"].demos[0].actions[:401]
@@ -141,7 +143,12 @@ def test_the_dataset_says_where_it_comes_from(imported, files):
     path, _ = imported("robomimic030_can")
     meta = read_dataset(path).meta
     assert meta == installed_meta(meta)
-    assert (meta.task, meta.controller, meta.control_freq, meta.horizon) == ("pick_place_can", "osc_pose", 20, 97)
+    assert (meta.task, meta.controller, meta.control_freq, meta.horizon) == (
+        "pick_place_can",
+        "osc_pose",
+        20,
+        97,
+    )
     assert meta.mujoco_version == version("mujoco")
     with h5py.File(path) as file:
         origin = json.loads(file["data"].attrs["imported"])
@@ -192,7 +199,7 @@ def test_filter_and_keep_length(files, tmp_path):
 
 
 def test_an_unknown_filter_lists_those_there_are(files, tmp_path):
-    with pytest.raises(CaliperError, match="no filter 'best'; choose one of: 50_percent, .*valid"):
+    with pytest.raises(CaliperError, match=r"no filter 'best'; choose one of: 50_percent, .*valid"):
         import_recording(files["robomimic030_can"], tmp_path / "out.hdf5", Options(filter="best"))
     with pytest.raises(CaliperError, match="no filter 'train'; it has none"):
         import_recording(files["robosuite141_lift"], tmp_path / "out.hdf5", Options(filter="train"))
@@ -209,7 +216,9 @@ def _spoiled(file):
 
 def test_a_bad_demo_stops_the_import_or_is_left_out(edited, tmp_path):
     path, out = edited("robosuite141_lift", _spoiled), tmp_path / "out.hdf5"
-    with pytest.raises(CaliperError, match=r"demo_2 cannot be imported: states holds a value that is not fin"):
+    with pytest.raises(
+        CaliperError, match=r"demo_2 cannot be imported: states holds a value that is not fin"
+    ):
         import_recording(path, out, Options(), lambda _: None)
     assert not out.exists()
     said: list[str] = []
@@ -309,7 +318,10 @@ def _solved(file):
         (_info(kp=80), "stiffness 80"),
         (_info(robots=["Sawyer"]), "recorded with Sawyer; the scenes have one Panda"),
         (_info(robots=["Panda", "Panda"]), "recorded with Panda and Panda"),
-        (_info(env_name="Door"), "records Door, which has no scene here; these have: Lift .lift., PickPlaceCan"),
+        (
+            _info(env_name="Door"),
+            "records Door, which has no scene here; these have: Lift .lift., PickPlaceCan",
+        ),
         (_upside_down, "no known version of robosuite's controller does with its actions"),
         (_slow, "its 17 control steps per second do not divide"),
         (_solved, "solved in its first state"),
@@ -325,7 +337,14 @@ def test_what_cannot_be_imported_is_refused_in_one_sentence(edited, tmp_path, ch
 
 
 @pytest.mark.parametrize(
-    "name", ["robosuite100_wipe", "robosuite100_pick_place", "teleop13_handover", "mimicgen_square_d0", "libero_object"]
+    "name",
+    [
+        "robosuite100_wipe",
+        "robosuite100_pick_place",
+        "teleop13_handover",
+        "mimicgen_square_d0",
+        "libero_object",
+    ],
 )
 def test_tasks_without_a_scene_are_refused_with_those_that_have_one(recordings, name):
     env = recordings[name].env_name
@@ -343,7 +362,7 @@ def test_a_named_task_is_tried_and_refused_if_its_objects_are_others(recordings)
     with pytest.raises(CaliperError, match="--task stack is unknown; choose one of: lift"):
         find_task(recordings["robosuite141_lift"], "stack")
     importer = Importer(recordings["robosuite100_pick_place"], Options(task="pick_place_can"))
-    with pytest.raises(CaliperError, match="its (Milk|Bread|Cereal) takes part"):
+    with pytest.raises(CaliperError, match=r"its (Milk|Bread|Cereal) takes part"):
         importer.convert(importer.demos[0])
 
 
@@ -389,7 +408,13 @@ def test_a_file_that_says_the_wrong_version_is_told_so(edited):
 def exported(dataset: Dataset, path) -> None:
     """A dataset as robosuite 1.5 would have written it, its last state as one more row."""
     model = make_task(dataset.meta.task).compose().to_xml()
-    part = {"type": "OSC_POSE", "input_type": "delta", "input_ref_frame": "base", "kp": 150, "damping_ratio": 1}
+    part = {
+        "type": "OSC_POSE",
+        "input_type": "delta",
+        "input_ref_frame": "base",
+        "kp": 150,
+        "damping_ratio": 1,
+    }
     part |= {"output_max": [0.05] * 3 + [0.5] * 3, "output_min": [-0.05] * 3 + [-0.5] * 3}
     if dataset.meta.controller == "osc_position":
         part |= {"type": "OSC_POSITION", "output_max": [0.05] * 3, "output_min": [-0.05] * 3}
@@ -409,7 +434,9 @@ def exported(dataset: Dataset, path) -> None:
 @pytest.mark.parametrize(("controller", "freq"), [("osc_pose", 20), ("osc_position", 10)])
 def test_our_own_dataset_comes_back_bit_by_bit(tmp_path, controller, freq):
     words = [f"task.controller={controller}", f"task.control_freq={freq}", "task.horizon=45"]
-    config = compose(["task=lift", *words, "data.episodes=3", "data.num_envs=3", "data.mixture=[[1.0,0.1,0.0]]"])
+    config = compose(
+        ["task=lift", *words, "data.episodes=3", "data.num_envs=3", "data.mixture=[[1.0,0.1,0.0]]"]
+    )
     ours = read_dataset(collect(config, tmp_path / "ours.hdf5"))
     exported(ours, tmp_path / "raw.hdf5")
     path = import_recording(tmp_path / "raw.hdf5", tmp_path / "back.hdf5", Options(), lambda _: None)

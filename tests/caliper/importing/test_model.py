@@ -109,7 +109,8 @@ def test_models_that_differ_in_a_colour_are_compiled_once():
 
 def test_a_missing_mesh_that_collides_is_refused():
     xml = BOX.format(
-        asset=f'<mesh name="m" file="{OTHERS}/objects/unknown/thing.stl"/>', geom='<geom type="mesh" mesh="m"/>'
+        asset=f'<mesh name="m" file="{OTHERS}/objects/unknown/thing.stl"/>',
+        geom='<geom type="mesh" mesh="m"/>',
     )
     for get in (physics_model, looks):
         with pytest.raises(CaliperError, match=r"thing\.stl, which is not installed; .*--assets"):

@@ -27,7 +27,10 @@ def test_pictures_are_those_of_the_environment(imported):
 
 def test_a_task_with_a_scene_is_shown_in_it_and_another_in_its_own_model(recordings):
     can = recordings["robosuite152_can"]
-    assert (stage(can, can.demos[0]).task, stage(can, can.demos[0]).states.shape) == ("pick_place_can", (60, 32))
+    assert (stage(can, can.demos[0]).task, stage(can, can.demos[0]).states.shape) == (
+        "pick_place_can",
+        (60, 32),
+    )
     square = recordings["mimicgen_square_d0"]
     staged = stage(square, square.demos[0])
     assert (staged.task, staged.states.shape, staged.lost) == (None, (40, 45), [])
@@ -82,7 +85,11 @@ def test_a_difference_is_a_mean():
 
 
 def test_names_of_pictures_are_those_of_cameras():
-    names = {"agentview_image": "agentview", "agentview_rgb": "agentview", "eye_in_hand_rgb": "robot0_eye_in_hand"}
+    names = {
+        "agentview_image": "agentview",
+        "agentview_rgb": "agentview",
+        "eye_in_hand_rgb": "robot0_eye_in_hand",
+    }
     assert {name: camera_of(name) for name in names} == names
     assert camera_of("robot0_eye_in_hand_image") == "robot0_eye_in_hand"
 

@@ -9,12 +9,19 @@ from caliper.errors import CaliperError
 from caliper.importing.model import physics_model
 from caliper.importing.scene import SceneTrial, canonical, carry, differences, fingers_closed
 
-ROBOT = '<body name="base"><body name="link" pos="0 0 {height}"><joint name="robot0_joint1"/><geom size=".01"/>' \
-        '<site name="grip"/></body></body>'
-SCENE = "<mujoco><worldbody>" + ROBOT + """
+ROBOT = (
+    '<body name="base"><body name="link" pos="0 0 {height}"><joint name="robot0_joint1"/><geom size=".01"/>'
+    '<site name="grip"/></body></body>'
+)
+SCENE = (
+    "<mujoco><worldbody>"
+    + ROBOT
+    + """
 <body name="{table}" pos="{x} 0 0"><geom type="box" size=".5 .5 .1" pos="2 0 0"/></body>
-<body name="{cube}" pos="2 0 {z}"><joint name="{joint}" type="free"/><geom type="box" size="{half} {half} {half}"/></body>
+<body name="{cube}" pos="2 0 {z}"><joint name="{joint}" type="free"/>
+<geom type="box" size="{half} {half} {half}"/></body>
 {more}</worldbody></mujoco>"""
+)
 
 
 def scene(table="table", cube="cube_main", joint="cube_joint0", x=0.0, z=0.2, half=0.1, height=0.5, more=""):
@@ -54,7 +61,9 @@ def test_states_are_carried_by_name_with_quaternions_as_they_are():
         "<mujoco><worldbody><body name='c'><joint name='cube_joint0' type='free'/><geom size='.1'/></body>"
         "<body><joint name='robot0_joint1'/><geom size='.1'/></body></worldbody></mujoco>"
     )
-    state = np.arange(1 + theirs.nq + theirs.nv, dtype=float)[None]  # time 0, joint 1, cube 2..8, speeds 9, 10..15
+    state = np.arange(1 + theirs.nq + theirs.nv, dtype=float)[
+        None
+    ]  # time 0, joint 1, cube 2..8, speeds 9, 10..15
     carried = carry(theirs, ours, state)
     assert carried.states[0].tolist() == [0, 2, 3, 4, 5, 6, 7, 8, 1, 10, 11, 12, 13, 14, 15, 9]
     assert carried.parked == []

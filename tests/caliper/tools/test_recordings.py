@@ -132,9 +132,13 @@ def test_inspect_refuses_other_words(files, capsys):  # noqa: F811
 def _frame(video, number):
     """One frame of a video, uint8 (h, w, 3)."""
     tool = imageio_ffmpeg.get_ffmpeg_exe()
-    size = [line for line in imageio_ffmpeg.read_frames(str(video)) if isinstance(line, dict)][0]["size"]
+    facts = imageio_ffmpeg.read_frames(str(video))
+    size = next(facts)["size"]
+    facts.close()
     words = [tool, "-v", "error", "-i", str(video), "-vf", f"select=eq(n\\,{number})", "-frames:v", "1"]
-    raw = subprocess.run([*words, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True)
+    raw = subprocess.run(
+        [*words, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True
+    )
     return np.frombuffer(raw.stdout, np.uint8).reshape(size[1], size[0], 3)
 
 
@@ -182,7 +186,9 @@ def test_a_run_reads_several_files_and_imports_recordings(can, files, tmp_path, 
 def test_a_run_takes_a_filter(can):
     dataset = find_data(compose([*TASK, f"data.path={can}", "data.filter=50_percent"]))
     assert [len(e) for e in dataset.episodes] == [97]
-    with pytest.raises(CaliperError, match=r"data\.filter=best: .* no such filter key; choose one of: 50_percent"):
+    with pytest.raises(
+        CaliperError, match=r"data\.filter=best: .* no such filter key; choose one of: 50_percent"
+    ):
         find_data(compose([*TASK, f"data.path={can}", "data.filter=best"]))
     with pytest.raises(CaliperError, match=r"data\.filter=valid: .* lists no episode"):
         find_data(compose([*TASK, f"data.path={can}", "data.filter=valid"]))
@@ -204,7 +210,10 @@ def test_no_path_at_all_is_refused():
 
 
 def test_several_paths_are_taken_letter_by_letter(tmp_path, monkeypatch):
-    assert compose([*TASK, "data.path=[a b.hdf5, it's=3.hdf5]"]).dataset_paths() == ["a b.hdf5", "it's=3.hdf5"]
+    assert compose([*TASK, "data.path=[a b.hdf5, it's=3.hdf5]"]).dataset_paths() == [
+        "a b.hdf5",
+        "it's=3.hdf5",
+    ]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "[a,b]").touch()  # a file may be called so
     assert compose([*TASK, "data.path=[a,b]"]).dataset_paths() == ["[a,b]"]
