@@ -148,7 +148,7 @@ class RunConfig:
     seed: int = 0
     threads: int | None = None  # CPU threads; null: one per core
     batch_size: int = 256
-    learner: str = "eager"  # eager | compile (torch.compile) | graph (each update one CUDA graph; GPU alone)
+    learner: str = "eager"  # eager | graph (each update one CUDA graph; GPU alone)
     method: str | None = None  # what the agent and its driver's settings are called; null: as the agent
     agent: dict[str, Any] = MISSING
     encoder: dict[str, Any] = MISSING

@@ -36,7 +36,7 @@ AT_LEAST = {
     ),
 }
 OBS = ("pixels", "state")
-LEARNERS = ("eager", "compile", "graph")
+LEARNERS = ("eager", "graph")
 WANDB = ("disabled", "offline", "online")
 
 
