@@ -57,7 +57,7 @@ class ActorCritic(Agent):
     def bc_update(self, batch: Batch, noise: Noise = DRAWN) -> Info:
         """See `Agent.bc_update`."""
         info = deviations.bc_update(self, batch, noise)
-        if self.average_actor is not None:
+        if self.average_actor is not None:  # deviation
             polyak(self.average_actor.parameters(), self.actor.parameters(), self.config.actor_tau)
         return info
 

@@ -48,7 +48,7 @@ class AWAC(ActorCritic):
                 advantage, info = self.advantage(features, pi, q, noise)
                 losses["actor"], more = self.actor_loss(pi, batch.action, advantage)
                 info |= more
-            losses["critic"], more = td_loss(q, self.target(batch, next_obs, noise))
+            losses["critic"], more = td_loss(q, self.td_target(batch, next_obs, noise))
             info |= more
         info |= descend(self.optimizers, losses)
         polyak(self.target_critic.parameters(), self.critic.parameters(), cfg.tau)
@@ -57,8 +57,8 @@ class AWAC(ActorCritic):
         return {name: value.detach() for name, value in info.items()}
 
     @torch.no_grad()
-    def target(self, batch: Batch, next_obs: Obs, noise: Noise) -> Tensor:
-        """Y (b,): minimum over the target ensemble of one sample of the policy's value."""
+    def td_target(self, batch: Batch, next_obs: Obs, noise: Noise) -> Tensor:
+        """The target y (b,): minimum over the target ensemble of one sample of the policy's value."""
         action, _ = self.actor(next_obs).sample(1, self.generator, noise.eps_target)
         value = self.target_critic(self.target_critic.encoder(next_obs), action)[..., 0].amin(0)
         y: Tensor = batch.reward + self.discount * (1.0 - batch.terminal) * value

@@ -68,7 +68,7 @@ class IQL(ActorCritic):
                     q_pi = self.critic(features, pi.mode()[:, None]).amin(0).mean()
                 info |= more | {"critic/q_pi": q_pi}
             q = self.critic(features, action)[..., 0]  # (e, b)
-            losses["critic"], more = td_loss(q, self.target(batch, next_obs))
+            losses["critic"], more = td_loss(q, self.td_target(batch, next_obs))
             info |= more
         info |= descend(self.optimizers, losses)
         polyak(self.target_critic.parameters(), self.critic.parameters(), cfg.tau)
@@ -77,8 +77,8 @@ class IQL(ActorCritic):
         return {name: value.detach() for name, value in info.items()}
 
     @torch.no_grad()
-    def target(self, batch: Batch, next_obs: Obs) -> Tensor:
-        """Y (b,): V at s', no action."""
+    def td_target(self, batch: Batch, next_obs: Obs) -> Tensor:
+        """The target y (b,): V at s', no action."""
         y: Tensor = batch.reward + self.discount * (1.0 - batch.terminal) * self.value(next_obs)
         if self.config.mc_weight:  # deviation
             y = deviations.mix_return(y, batch.mc_return, self.config.mc_weight)

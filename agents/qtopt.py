@@ -44,7 +44,7 @@ class QTOpt(Agent):
         obs = augment(batch.obs, cfg.shift_pad, g, noise.shift)
         next_obs = augment(batch.next_obs, cfg.shift_pad, g, noise.shift_next)
         with self.autocast:
-            y, info = self.target(batch, next_obs, noise)
+            y, info = self.td_target(batch, next_obs, noise)
             q = self.critic(self.critic.encoder(obs), batch.action[:, None])[..., 0]  # (e, b)
             loss, more = td_loss(q, y)
         info |= more | descend(self.optimizers, {"critic": loss})
@@ -52,8 +52,8 @@ class QTOpt(Agent):
         return {name: value.detach() for name, value in info.items()}
 
     @torch.no_grad()
-    def target(self, batch: Batch, next_obs: Obs, noise: Noise) -> tuple[Tensor, Info]:
-        """Y (b,): minimum over the target ensemble at the first member's best action."""
+    def td_target(self, batch: Batch, next_obs: Obs, noise: Noise) -> tuple[Tensor, Info]:
+        """The target y (b,): minimum over the target ensemble at the first member's best action."""
         features, eps = self.target_critic.encoder(next_obs), noise.eps_target
         if eps is None:
             shape = (len(batch), self.draws, self.action_dim)

@@ -31,8 +31,8 @@ class SubsetTarget(SAC):
     config: SubsetConfig
 
     @torch.no_grad()
-    def target(self, x: Encoded, noise: Noise) -> Tensor:
-        """Y (b,): see `SAC.target`, but with the minimum over a random subset of the target ensemble."""
+    def td_target(self, x: Encoded, noise: Noise) -> Tensor:
+        """The target y (b,): as `SAC.td_target`, the minimum being over a random few of the critics."""
         action, log_pi = x.pi_next.sample(self.n_target_actions, self.generator, noise.eps_target)
         members = self.subset(noise.subset)  # (m,)
         q = self.target_critic(x.target_features, action).index_select(0, members)  # (m, b, k)

@@ -75,7 +75,7 @@ class SAC(ActorCritic):
         info = {"temperature/alpha": self.log_alpha.exp()}
         with self.autocast:
             x = self.encode(batch, noise)
-            y = self.target(x, noise)
+            y = self.td_target(x, noise)
             losses["critic"], more = self.critic_loss(x, y, noise)
             info |= more
             if x.sample is not None:
@@ -108,8 +108,8 @@ class SAC(ActorCritic):
         return Encoded(batch, obs, sample, pi_next, features, target_features)
 
     @torch.no_grad()
-    def target(self, x: Encoded, noise: Noise) -> Tensor:
-        """Y (b,): minimum over the target ensemble, then maximum over the sampled actions."""
+    def td_target(self, x: Encoded, noise: Noise) -> Tensor:
+        """The target y (b,): minimum over the target ensemble, then maximum over the sampled actions."""
         action, log_pi = x.pi_next.sample(self.n_target_actions, self.generator, noise.eps_target)
         q = self.target_critic(x.target_features, action)  # (e, b, k)
         value, best = q.amin(0).max(-1)  # (b,)
@@ -172,7 +172,7 @@ class SAC(ActorCritic):
     def load_train_state(self, state: dict[str, Any]) -> None:
         """See `Agent.load_train_state`."""
         super().load_train_state(state)
-        if self.bc_term is not None:
+        if self.bc_term is not None:  # deviation
             self.bc_term.online_updates.copy_(state["online_updates"])
 
 

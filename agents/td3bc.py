@@ -59,7 +59,7 @@ class TD3BC(ActorCritic):
             if actor_too:
                 losses["actor"], info = self.actor_loss(self.actor(obs), features, batch.action)
             q = self.critic(features, batch.action[:, None])[..., 0]  # (e, b)
-            losses["critic"], more = td_loss(q, self.target(batch, next_obs, noise))
+            losses["critic"], more = td_loss(q, self.td_target(batch, next_obs, noise))
             info |= more
         info |= descend(self.optimizers, losses)
         if actor_too:
@@ -70,8 +70,8 @@ class TD3BC(ActorCritic):
         return {name: value.detach() for name, value in info.items()}
 
     @torch.no_grad()
-    def target(self, batch: Batch, next_obs: Obs, noise: Noise) -> Tensor:
-        """Y (b,): minimum over the target ensemble near the slow policy's action."""
+    def td_target(self, batch: Batch, next_obs: Obs, noise: Noise) -> Tensor:
+        """The target y (b,): minimum over the target ensemble near the slow policy's action."""
         cfg, mode = self.config, self.target_actor(next_obs).mode()[:, None]  # (b, 1, a)
         eps = noise.eps_target
         if eps is None:

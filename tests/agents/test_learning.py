@@ -176,7 +176,7 @@ def test_other_seeds_do_too(check, seed):
 
 def broken_target(pick="amin", terminal=1.0, discount=REWARD.gamma, stay=False):
     @torch.no_grad()
-    def target(self, x, noise):
+    def td_target(self, x, noise):
         pi, features = x.pi_next, x.target_features
         if stay:  # values s where it should value s'
             pi, features = x.sample[0], self.target_critic.encoder(x.batch.obs)
@@ -184,7 +184,7 @@ def broken_target(pick="amin", terminal=1.0, discount=REWARD.gamma, stay=False):
         value = getattr(self.target_critic(features, action), pick)(0).amax(-1)
         return x.batch.reward + discount * (1 - terminal * x.batch.terminal) * value
 
-    return {(SAC, "target"): target}
+    return {(SAC, "td_target"): td_target}
 
 
 def uncalibrated(self, q, mc_return):

@@ -34,12 +34,12 @@ def test_target_takes_the_minimum_over_critics_before_the_maximum_over_actions()
     # y = r + gamma * (1 - d) * 0.5 = 1 + 0.9 * 0.5 = 1.45
     agent = linear_agent(n_target_actions=2, discount=0.9)
     batch, noise = linear_batch(0.0, 0.0, r=1.0), Noise(eps_target=eps(HALF, -HALF))
-    assert agent.target(agent.encode(batch, noise), noise).item() == pytest.approx(1.45)
+    assert agent.td_target(agent.encode(batch, noise), noise).item() == pytest.approx(1.45)
     # With Q_2 = -2 a the orders differ: Q_1 = (0.5, -0.5), Q_2 = (-1, 1): min (-1, -0.5), then max -0.5;
     # maximum first would give min(0.5, 1) = 0.5.
     with torch.no_grad():
         agent.target_critic.weights[0][1, 1] = -2.0
-    assert agent.target(agent.encode(batch, noise), noise).item() == pytest.approx(1 + 0.9 * -0.5)
+    assert agent.td_target(agent.encode(batch, noise), noise).item() == pytest.approx(1 + 0.9 * -0.5)
 
 
 def test_target_of_a_chunk_is_discounted_over_all_its_steps():
@@ -49,14 +49,14 @@ def test_target_of_a_chunk_is_discounted_over_all_its_steps():
         agent.target_critic.weights[0].zero_()
         agent.target_critic.biases[0].fill_(2.0)
     batch, noise = linear_batch(0.0, 0.0, r=1.0), Noise()
-    assert agent.target(agent.encode(batch, noise), noise).item() == pytest.approx(1 + 0.729 * 2)
+    assert agent.td_target(agent.encode(batch, noise), noise).item() == pytest.approx(1 + 0.729 * 2)
 
 
 def test_target_stops_at_terminal_states_only():
     # d = 1: y = r
     agent = linear_agent(n_target_actions=1)
     batch, noise = linear_batch(0.0, 0.0, r=1.0, d=1.0), Noise(eps_target=eps(HALF))
-    assert agent.target(agent.encode(batch, noise), noise).item() == 1.0
+    assert agent.td_target(agent.encode(batch, noise), noise).item() == 1.0
 
 
 def test_entropy_backup_subtracts_the_chosen_actions_log_density():
@@ -65,7 +65,7 @@ def test_entropy_backup_subtracts_the_chosen_actions_log_density():
     # y = 0 + 0.9 (0.5 + 0.5 * 0.78213) = 0.80196
     agent = linear_agent(n_target_actions=2, discount=0.9, backup_entropy=True, init_temperature=0.5)
     batch, noise = linear_batch(0.0, 0.0), Noise(eps_target=eps(-HALF, HALF))
-    assert agent.target(agent.encode(batch, noise), noise).item() == pytest.approx(0.80196, abs=1e-4)
+    assert agent.td_target(agent.encode(batch, noise), noise).item() == pytest.approx(0.80196, abs=1e-4)
 
 
 def test_td_loss_is_a_mean_over_the_batch_and_a_sum_over_critics():
@@ -261,7 +261,7 @@ def test_target_mixed_with_the_return():
     # action 0.5 at s' = 2: min(2.5, 1) = 1; bootstrapped 1 + 0.5 * 1 = 1.5; 0.75 * 1.5 + 0.25 * 5.5 = 2.5
     agent = linear_agent("sac", discount=0.5, mc_weight=0.25)
     x = agent.encode(linear_batch(0.0, 0.0, r=1.0, s2=2.0, g=5.5), Noise())
-    assert agent.target(x, Noise(eps_target=eps(HALF))).item() == pytest.approx(2.5)
+    assert agent.td_target(x, Noise(eps_target=eps(HALF))).item() == pytest.approx(2.5)
 
 
 def test_the_averaged_actor_acts():

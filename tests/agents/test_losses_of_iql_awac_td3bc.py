@@ -139,7 +139,7 @@ def test_td3_target_noise_is_bounded_and_so_is_the_action(mean, noise, action):
         agent.target_actor.layers[0].bias.fill_(math.atanh(mean))
         agent.actor.layers[0].bias.fill_(-3.0)  # the target asks the slow copy
     batch = linear_batch(0.0, 0.0, r=1.0, s2=0.5)
-    y = agent.target(batch, batch.next_obs, Noise(eps_target=eps(noise)))
+    y = agent.td_target(batch, batch.next_obs, Noise(eps_target=eps(noise)))
     assert y.item() == pytest.approx(1 + 0.9 * min(0.5 + action, 2 * action))
 
 

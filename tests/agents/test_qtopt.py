@@ -71,7 +71,7 @@ def test_target_takes_the_minimum_where_the_first_critic_is_highest():
     noise = Noise(eps_target=draws(0.5, -0.5))
     for d, expected in ((0.0, 0.1), (1.0, 1.0)):
         batch = linear_batch(0.0, 0.0, r=1.0, d=d)
-        y, _ = agent.target(batch, batch.next_obs, noise)
+        y, _ = agent.td_target(batch, batch.next_obs, noise)
         assert y.item() == pytest.approx(expected)
 
 

@@ -30,7 +30,7 @@ def four_critics(name, **keys):
 def target(agent, *draws, subset):
     batch = linear_batch(0.0, 0.0, r=1.0)
     noise = Noise(eps_target=eps(*draws), subset=torch.tensor(subset))
-    return agent.target(agent.encode(batch, noise), noise).item()
+    return agent.td_target(agent.encode(batch, noise), noise).item()
 
 
 @pytest.mark.parametrize(("subset", "value"), [([0, 3], 0.5), ([3, 1], 1.0), ([2, 3], -1.0), ([3], 2.0)])
@@ -51,7 +51,7 @@ def test_a_member_outside_of_the_subset_does_not_count():
     with torch.no_grad():
         agent.target_critic.biases[-1][2:] = torch.nan
     x = agent.encode(batch, Noise())
-    values = {pair: agent.target(x, Noise(subset=torch.tensor(pair))) for pair in ((0, 1), (1, 2))}
+    values = {pair: agent.td_target(x, Noise(subset=torch.tensor(pair))) for pair in ((0, 1), (1, 2))}
     assert values[0, 1].isfinite().all()
     assert values[1, 2][batch.terminal == 0].isnan().all()
 

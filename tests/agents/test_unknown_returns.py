@@ -15,7 +15,7 @@ def test_a_target_mixes_in_only_a_known_return(g, wanted):
     # The Bellman target is 1 + 0.9 * 0.5 = 1.45, see test_losses; 30 % of it would be the return.
     agent = linear_agent(n_target_actions=2, discount=0.9, mc_weight=0.3)
     batch, noise = linear_batch(0.0, 0.0, r=1.0, g=g), Noise(eps_target=eps(HALF, -HALF))
-    assert agent.target(agent.encode(batch, noise), noise).item() == pytest.approx(wanted)
+    assert agent.td_target(agent.encode(batch, noise), noise).item() == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(("g", "cloned"), [(UNKNOWN, 1.0), (-9.0, 0.0), (9.0, 1.0)])
