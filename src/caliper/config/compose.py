@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import asdict, fields
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from caliper.config.messages import require_pair, sentence
-from caliper.config.schema import OfflineConfig, RunConfig
+from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
 
 
@@ -49,7 +51,7 @@ def load(path: Path, overrides: list[str]) -> RunConfig:
     for word in overrides:
         require_pair(word)
     try:
-        saved = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(path))
+        saved = OmegaConf.merge(OmegaConf.structured(RunConfig), usual_values(), OmegaConf.load(path))
     except (OSError, YAMLError, OmegaConfBaseException, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise CaliperError(f"{path} is not the configuration of a run ({reason}); name another") from error
@@ -57,6 +59,14 @@ def load(path: Path, overrides: list[str]) -> RunConfig:
         return _fitted(_typed(OmegaConf.merge(saved, OmegaConf.from_dotlist(overrides))), overrides)
     except (OmegaConfBaseException, YAMLError) as error:
         raise CaliperError(sentence(error)) from error
+
+
+def usual_values() -> dict[str, Any]:
+    """The values of train.yaml, which the groups' files and the command line change."""
+    values: dict[str, Any] = yaml.safe_load(
+        files("caliper.configs").joinpath("train.yaml").read_text(encoding="utf-8")
+    )
+    return {key: value for key, value in values.items() if key != "defaults"}
 
 
 def collect_command(config: RunConfig) -> str:
@@ -79,7 +89,7 @@ def to_yaml(config: RunConfig) -> str:
 
 
 def _fitted(config: RunConfig, overrides: list[str]) -> RunConfig:
-    """Without what a preset, or an earlier version, sets for other agents, and without levers not used.
+    """Without what a preset, or an earlier version, sets for other agents.
 
     What the command line sets stays, so that a key which the agent lacks is refused there.
     """
@@ -91,10 +101,6 @@ def _fitted(config: RunConfig, overrides: list[str]) -> RunConfig:
     wanted = {word.partition("=")[0].lstrip("+").removeprefix("agent.") for word in overrides}
     foreign = set().union(*keys.values()) - keys[name]
     config.agent = {k: v for k, v in config.agent.items() if k not in foreign or k in wanted}
-    published = {field.name: field.default for field in fields(AGENTS[name][1])}
-    published |= {"batch_size": RunConfig.batch_size, "clone_updates": OfflineConfig.clone_updates}
-    now = config.agent | {"batch_size": config.batch_size, "clone_updates": config.offline.clone_updates}
-    config.levers = {k: v for k, v in config.levers.items() if k in now and now[k] != published.get(k)}
     return config
 
 

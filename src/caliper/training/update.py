@@ -71,9 +71,7 @@ class GraphLearner(EagerLearner):
     ) -> None:
         super().__init__(agent, sampler, batch_size, generator)
         self._key: tuple[Any, ...] | None = None  # what all the graphs hold for
-        self._graphs: dict[
-            tuple[bool, ...], _Graph
-        ] = {}  # by the operations it needs, see `Agent.next_update`
+        self._graphs: dict[tuple[bool, ...], _Graph] = {}  # by what `Agent.next_update` says
         self._stream: torch.cuda.Stream | None = None
         for optimizer in agent.optimizers.values():
             # Loaded moments are new tensors, of which a graph knows nothing.

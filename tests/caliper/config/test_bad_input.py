@@ -81,7 +81,7 @@ def refused(capsys, *words):
         (["train", "online.utd=nan"], "online.utd=nan makes no sense"),
         (["train", "threads=0"], "threads=0 makes no sense"),
         (["train", "online.capacity=20"], "online.capacity=20 frames hold no episode"),
-        (["train", "online.mixing=2"], "online.mixing=2.0 is a share"),
+        (["train", "online.mixing=2"], "online.mixing=2.0 makes no sense; it must be at most 1"),
         (["train", "log.wandb=yes"], "choose one of: disabled, offline, online"),
         (["train", "data.horizon=0"], "data.horizon=0 makes no sense"),
         (["train", "data.mixture=[[1.0,0.1]]"], "must be rows of [weight, action noise"),

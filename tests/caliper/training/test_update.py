@@ -11,7 +11,7 @@ import torch
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.interrupt import InterruptedRunError
 from caliper.training.run import resume, train
-from caliper.training.trainer import Phases
+from caliper.training.trainer import Trainer
 from caliper.training.update import LEARNERS, WARM_UPS, EagerLearner, GraphLearner
 from tests.agents.conftest import CONFIGS
 from tests.caliper.training.updates import (
@@ -130,16 +130,16 @@ def test_a_captured_run_can_be_resumed(configure, tmp_path, monkeypatch):
     folders = tmp_path / "whole", tmp_path / "stopped"
     train(configure(f"run_dir={folders[0]}"))
 
-    update, at = Phases._update, 11  # in the online phase, between a capture and the next
+    update, at = Trainer._update, 11  # in the online phase, between a capture and the next
 
-    def stopping(phases, phase):
-        if phases.counters.updates == at:
-            raise InterruptedRunError(phases.folder)
-        update(phases, phase)
+    def stopping(trainer, phase):
+        if trainer.counters.updates == at:
+            raise InterruptedRunError(trainer.folder)
+        update(trainer, phase)
 
     config = configure(f"run_dir={folders[1]}")
     with monkeypatch.context() as patch:
-        patch.setattr(Phases, "_update", stopping)
+        patch.setattr(Trainer, "_update", stopping)
         with pytest.raises(InterruptedRunError):
             train(config)
     resume(folders[1], config)
