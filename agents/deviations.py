@@ -90,7 +90,7 @@ class BCTerm(nn.Module):
         return bool(config.actor_start or config.bc_weight or config.bc_weight_online)
 
     def weight(self, online: bool) -> float | Tensor:
-        """C now, (): after the switch it fades linearly to its online value."""
+        """The weight c now, (): after the switch it fades linearly to its online value."""
         cfg = self.config
         if not online or cfg.bc_weight_online is None:
             return cfg.bc_weight
