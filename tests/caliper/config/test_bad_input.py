@@ -185,7 +185,8 @@ def test_overrides_that_a_saved_run_cannot_take(finished, capsys):
     folder = finished.folder
     assert "no key 'online.upd'" in refused(capsys, "evaluate", folder, "online.upd=1")
     assert "evaluation.episodes" in refused(capsys, "evaluate", folder, "evaluation.episodes=many")
-    assert "another network" in refused(capsys, "evaluate", folder, "agent.actor_hidden=[8]")
+    said = refused(capsys, "evaluate", folder, "agent.actor_hidden=[8]")
+    assert "agent.actor_hidden cannot change when a run is evaluated" in said
     assert "no camera 'front'" in refused(capsys, "render", folder, "video.camera=front")
     assert "nothing to film" in refused(capsys, "render", folder, "video.episodes=0")
     assert "the run folder alone" in refused(capsys, "report", folder, "seed=1")
