@@ -17,6 +17,7 @@ from caliper.analysis.plots import learning_curve, losses
 from caliper.analysis.run_data import Evaluation, Run, read_run
 from caliper.analysis.stats import sign_test
 from caliper.utils.files import replacing
+from caliper.utils.provenance import in_words
 
 CURVE = Plot(
     "learning_curve",
@@ -188,9 +189,8 @@ def _provenance(run: Run) -> str:
     git = run.git
     versions = git.get("versions")
     told = {
-        "Commit": f"{git['commit']}{' with local changes' if git.get('dirty') else ''}"
-        if git.get("commit")
-        else "",
+        "Caliper's commit": in_words(git.get("caliper")),
+        "Your folder's commit": in_words(git.get("directory")),
         "Hardware": str(git.get("hardware") or ""),
         "Versions": ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else "",
         "Started": str(git.get("started") or ""),
