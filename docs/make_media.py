@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -117,11 +119,14 @@ def animate(video: Path, out: Path, crop: Sequence[int] | None, width: int, fps:
 
 def _read(video: Path) -> tuple[np.ndarray, float]:
     """All images of a film, uint8 (t, h, w, 3), and how many it shows per second."""
-    reader = imageio_ffmpeg.read_frames(str(video))
-    about = next(reader)
-    width, height = about["size"]
-    frames = np.frombuffer(b"".join(reader), np.uint8).reshape(-1, height, width, 3)
-    return frames, float(about["fps"])
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(video), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    done = subprocess.run(command, capture_output=True)
+    said = done.stderr.decode(errors="replace")
+    about = re.search(r" (\d+)x(\d+)[ ,].*?([\d.]+) fps", said)
+    if done.returncode or about is None:
+        raise SystemExit(f"{video} cannot be read: {said.strip().splitlines()[-1]}")
+    width, height, rate = int(about[1]), int(about[2]), float(about[3])
+    return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3), rate
 
 
 def main() -> None:

@@ -3,18 +3,22 @@
 import importlib.util
 import re
 import shlex
+import tempfile
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from caliper.agents import AGENTS
 from caliper.cli import VERBS
-from caliper.config.compose import compose
+from caliper.config.compose import compose, load, to_yaml
 from caliper.config.meanings import meanings
 from caliper.encoders import ENCODERS
 from caliper.errors import CaliperError
+from caliper.rollout.video import write_video
 from caliper.tools.replay import parse
 from caliper.tools.sweep import expand
 
@@ -27,9 +31,9 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @cache
-def configuration():
-    """docs/configuration.py, which writes the page of all keys."""
-    spec = importlib.util.spec_from_file_location("configuration", ROOT / "docs" / "configuration.py")
+def script(name):
+    """A script of docs/: `configuration` writes the page of all keys, `make_media` the pictures."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -73,14 +77,17 @@ def understood(line):
     program, verb, *words = shlex.split(line, comments=True)
     assert program == "caliper" and verb in VERBS
     if verb in ("train", "collect"):
-        composes([word for word in words if word != "--cfg"])
+        composes([word for word in words if word not in ("--cfg", "--overwrite")])
     elif verb in ("sweep", "compare"):
         swept = [word for word in words if not word.startswith((f"{verb}.dir=", f"{verb}.jobs="))]
         jobs = expand(swept, Path("runs"), 2, verb)
         for job in {job.variant: job for job in jobs}.values():  # of the seeds, one
             composes(list(job.words))
     elif verb in ("resume", "evaluate", "render"):
-        composes(words[1:])
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "config.yaml")
+            path.write_text(to_yaml(compose([])), encoding="utf-8")
+            load(path, words[1:], "resume" if verb == "resume" else "evaluate")
         assert not words or "=" not in words[0]
     elif verb == "replay" and words:
         composes(parse(words)[2])
@@ -104,6 +111,7 @@ def test_a_command_composes(line):
         "caliper train agent.nobodys=1",
         "caliper compare seed=0,1 online.nobodys=2",
         "caliper render RUN video.nobodys=3",
+        "caliper resume RUN seed=1",
         "caliper report RUN seed=1",
     ],
 )
@@ -120,7 +128,7 @@ def test_a_program_runs(program, tmp_path, monkeypatch):
 
 def test_the_page_of_all_keys_has_every_key(tmp_path):
     page = tmp_path / "configuration.md"
-    configuration().write_page(page)
+    script("configuration").write_page(page)
     text = page.read_text(encoding="utf-8")
     sections = {"task", "data", "data.appearance", "data.prior", "reward", "offline", "online", "evaluation"}
     sections |= {"video", "log"}
@@ -131,8 +139,24 @@ def test_the_page_of_all_keys_has_every_key(tmp_path):
             assert f"| `{key}` |" in text, f"{name} is not on the page"
     assert "| `online.utd` | `1` | updates per environment step | at least 0 |" in text
     before = page.stat().st_mtime_ns
-    configuration().write_page(page)
+    script("configuration").write_page(page)
     assert page.stat().st_mtime_ns == before  # Sphinx reads again only what has changed
+
+
+@pytest.mark.parametrize("name", ["moving.webp", "moving.gif"])
+def test_a_film_becomes_a_moving_picture(name, tmp_path):
+    ramp = np.arange(64, dtype=np.uint8)
+    frames = [np.broadcast_to((ramp * 3 + 5 * t)[None, :, None], (48, 64, 3)) for t in range(20)]
+    film = write_video(tmp_path / "film.mp4", frames, 20)
+    script("make_media").animate(film, tmp_path / name, (0, 0, 32, 48), 64, 10)
+    with Image.open(tmp_path / name) as picture:
+        assert picture.size == (64, 96) and picture.n_frames == 11  # every second image, and the last
+        shown = []
+        for i in range(picture.n_frames):
+            picture.seek(i)
+            shown.append((np.asarray(picture.convert("RGB")).mean(), picture.info["duration"]))
+    assert shown[-1][0] > shown[0][0] + 20  # it grew brighter
+    assert [pause for _, pause in shown] == [100] * 10 + [1200]
 
 
 def test_every_agent_and_every_task_has_its_page():
