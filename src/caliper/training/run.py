@@ -24,6 +24,7 @@ from caliper.config.build import (
 )
 from caliper.config.changes import changes
 from caliper.config.compose import collect_command, load, to_yaml
+from caliper.config.estimate import refuse_too_large
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check
 from caliper.data.buffer import ReplayBuffer
@@ -91,6 +92,8 @@ def resume(folder: Path, config: RunConfig) -> Path:
 
 def _run(config: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | None) -> Path:
     print(f"run folder: {folder}", flush=True)
+    frames = sum(part.num_frames for part in data if part is not None)
+    print(refuse_too_large(config, frames), flush=True)
     set_threads(config)
     env, eval_env = (make_worlds(config, n) for n in (config.online.num_envs, config.evaluation.num_envs))
     offline = load_data(config, *data, eval_env)
