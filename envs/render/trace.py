@@ -22,7 +22,7 @@ from caliper.envs.engines.base import POSES, Engine
 from caliper.envs.graphs import TorchGraph, WarpGraph, scope
 from caliper.envs.render.base import Frames, Renderer, Size, check_cameras, height_width
 from caliper.envs.scenes import VISUAL_GROUP
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 CPU_CHUNK = 4  # worlds traced together by one thread
 AWAY = -1e3  # height, metres, from where a camera that looks down sees nothing: its rays end at once

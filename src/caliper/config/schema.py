@@ -1,0 +1,202 @@
+"""The typed shape of a run's configuration: types, limits, and what may change later.
+
+Values and what they mean are in `configs/train.yaml` and the files of its groups.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from omegaconf import MISSING
+
+from caliper.limits import key
+
+
+@dataclass
+class TaskConfig:
+    """The task and how it is seen and controlled."""
+
+    name: str = key()
+    obs: str = key(choices=("pixels", "state"))
+    controller: str = key()
+    control_freq: int = key(at_least=1)
+    horizon: int = key(at_least=1)
+    cameras: list[str] = key()
+    size: int = key(at_least=1)
+    start: str | None = key()
+    env_id: str | None = key()
+    kwargs: dict[str, Any] = key()
+    dense: bool = key()
+    successes_only: bool = key()
+
+
+@dataclass
+class SimConfig:
+    """The engine."""
+
+    name: str = key(choices=("batch", "warp"), evaluate=True)
+    device: str = key(evaluate=True)
+
+
+@dataclass
+class AppearanceConfig:
+    """How far re-rendered episodes may stray from the scene: each number from minus to plus the strength."""
+
+    shift: float = key(at_least=0)
+    turn: float = key(at_least=0)
+    light: float = key(at_least=0, below=1)
+    colour: float = key(at_least=0, below=1)
+
+
+@dataclass
+class PriorConfig:
+    """Further data whose rewards count as zero, as in COG."""
+
+    path: str | None = key()
+    episodes: int = key(at_least=0)
+    start: str | None = key()
+    stage: str | None = key()
+    horizon: int | None = key(at_least=1)
+    mixture: list[list[float]] | None = key()
+    seed: int = key(at_least=0)
+
+
+@dataclass
+class DataConfig:
+    """The dataset, and how it is collected if it is not there."""
+
+    path: str | None = key(resume=True, evaluate=True)
+    episodes: int = key(at_least=1)
+    horizon: int | None = key(at_least=1)
+    start: str | None = key()
+    stage: str | None = key()
+    mixture: list[list[float]] = key()
+    seed: int = key(at_least=0)
+    num_envs: int = key(at_least=1, resume=True)
+    copies: int = key(at_least=1)
+    appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
+
+
+@dataclass
+class RewardScale:
+    """Training reward = scale * raw + bias, raw being 1 on success and 0 else."""
+
+    scale: float = key()
+    bias: float = key()
+    sparse: bool = key()
+
+
+@dataclass
+class OfflineConfig:
+    """Pre-training on the dataset."""
+
+    clone_updates: int = key(at_least=0)
+    updates: int = key(at_least=0, resume=True)
+    eval_every: int = key(at_least=1, resume=True)
+
+
+@dataclass
+class OnlineConfig:
+    """Fine-tuning in the simulator."""
+
+    env_steps: int = key(at_least=0, resume=True)
+    num_envs: int = key(at_least=1)
+    utd: float = key(at_least=0)
+    warmup_steps: int = key(at_least=0)
+    mixing: float = key(at_most=1)
+    capacity: int = key(at_least=2)
+    eval_every: int = key(at_least=1, resume=True)
+
+
+@dataclass
+class EvalConfig:
+    """Greedy evaluation on fixed seeds."""
+
+    episodes: int = key(at_least=1, resume=True, evaluate=True)
+    final_episodes: int = key(at_least=1, resume=True, evaluate=True)
+    num_envs: int = key(at_least=1, resume=True, evaluate=True)
+    seed: int = key(at_least=0, evaluate=True)
+
+
+@dataclass
+class VideoConfig:
+    """Rollout videos."""
+
+    episodes: int = key(at_least=0, resume=True, evaluate=True)
+    camera: str = key(resume=True, evaluate=True)
+    size: int = key(at_least=1, resume=True, evaluate=True)
+
+
+@dataclass
+class LogConfig:
+    """Where numbers go besides metrics.csv."""
+
+    every: int = key(at_least=1, resume=True)
+    wandb: str = key(choices=("disabled", "offline", "online"), resume=True)
+    checkpoint_minutes: float = key(at_least=0, resume=True)
+
+
+@dataclass
+class RunConfig:
+    """A whole run."""
+
+    run_dir: str | None = key()
+    seed: int = key(at_least=0)
+    threads: int | None = key(at_least=1, resume=True, evaluate=True)
+    batch_size: int = key(at_least=1)
+    learner: str = key(choices=("eager", "compile", "graph"), resume=True, evaluate=True)
+    method: str | None = key()
+    agent: dict[str, Any] = MISSING
+    encoder: dict[str, Any] = MISSING
+    task: TaskConfig = field(default_factory=TaskConfig)
+    sim: SimConfig = field(default_factory=SimConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    reward: RewardScale = field(default_factory=RewardScale)
+    offline: OfflineConfig = field(default_factory=OfflineConfig)
+    online: OnlineConfig = field(default_factory=OnlineConfig)
+    evaluation: EvalConfig = field(default_factory=EvalConfig)
+    video: VideoConfig = field(default_factory=VideoConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    @property
+    def discount(self) -> float:
+        """Discount of the returns: the agent's, or the published one for an agent without."""
+        return float(self.agent.get("discount", 0.99))
+
+    @property
+    def chunk(self) -> int:
+        """Control steps that an action of the agent covers."""
+        return int(self.agent.get("chunk", 1))
+
+    @property
+    def recorded_horizon(self) -> int:
+        """Control steps after which an episode is cut in a dataset that the run collects."""
+        return self.task.horizon if self.data.horizon is None else self.data.horizon
+
+    @property
+    def recorded_start(self) -> str | None:
+        """How episodes start in a dataset that the run collects."""
+        return self.task.start if self.data.start is None else self.data.start
+
+    @property
+    def prior(self) -> RunConfig | None:
+        """The run whose dataset is this run's prior data, if there is any."""
+        if not (self.data.prior.episodes or self.data.prior.path):
+            return None
+        given = {k: v for k, v in asdict(self.data.prior).items() if v is not None or k == "path"}
+        none = replace(self.data.prior, episodes=0, path=None)
+        return replace(self, data=replace(self.data, **given, prior=none))
+
+    def dataset_path(self) -> str:
+        """Where the dataset is, or will be collected to; another mixture makes another file."""
+        task, data = self.task, self.data
+        words = [task.name, task.controller, f"{task.control_freq}hz", f"{self.recorded_horizon}steps"]
+        words += [f"from_{self.recorded_start}"] * (self.recorded_start is not None)
+        words += [f"until_{data.stage}"] * (data.stage is not None)
+        mixture = zlib.crc32(json.dumps(data.mixture).encode())
+        words += [str(data.episodes), f"seed{data.seed}", f"mix{mixture:08x}"]
+        return data.path or f"datasets/{'_'.join(words)}.hdf5"
