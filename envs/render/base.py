@@ -9,7 +9,7 @@ import mujoco
 from torch import Tensor
 
 from caliper.envs.appearance import Appearance
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 Size = int | tuple[int, int]  # side of a square picture, or height and width, pixels
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caliper.envs.appearance import own_colours
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 PLANE, SPHERE, CAPSULE, ELLIPSOID, CYLINDER, BOX, MESH = 0, 2, 3, 4, 5, 6, 7  # MuJoCo's numbers
 FACES, CLUSTERS = 64, 16  # of a cluster, of a group

@@ -25,7 +25,7 @@ from caliper.envs.render.compiled import draw
 from caliper.envs.render.geometry import is_still, tables
 from caliper.envs.render.samples import scratch
 from caliper.envs.scenes import VISUAL_GROUP
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 
 class Layers(NamedTuple):
