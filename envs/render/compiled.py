@@ -107,3 +107,12 @@ def compiled(sources: int) -> Any:
 
 
 draw = compiled(fingerprint())
+
+
+def kept() -> str:
+    """Where the compiled function came from, for people; it has been called by then."""
+    stats = draw.stats
+    if not stats.cache_path:
+        return "compiled for this process alone; set NUMBA_CACHE_DIR to a folder that can be written"
+    how = "read from" if sum(stats.cache_hits.values()) else "compiled now, kept in"
+    return f"{how} {stats.cache_path}"

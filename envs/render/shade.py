@@ -199,15 +199,16 @@ def _shade_row(t, k, view, row, samples, out):
             fx, far = F(i), ONE / depth[start + i]
             dx, dy, dz = qx * fx + cx, qy * fx + cy, qz * fx + cz
             hx, hy, hz = ox + far * dx, oy + far * dy, oz + far * dz
-            u = v = ZERO
+            u, v, worn = ZERO, ZERO, part
             if kind == MESH:
                 face = t.groups[g, 0] * (CLUSTERS * FACES) + part
                 nx, ny, nz, u, v = _mesh_point(t.faces, face, hx, hy, hz, dx, dy, dz)
             elif kind in (BOX, PLANE):
                 side = ONE if part & 1 else -ONE
                 nx, ny, nz = side * F(part < 2), side * F(part >> 1 == 1), side * F(part > 3)
-                u = wear[g, part, 1] + wear[g, part, 0] * (hy if part < 2 else hx)
-                v = wear[g, part, 3] + wear[g, part, 2] * (hy if part > 3 else hz)
+                worn = part ^ 1 if nx * dx + ny * dy + nz * dz > ZERO else part  # inside a box, as the other
+                u = wear[g, worn, 1] + wear[g, worn, 0] * (hy if part < 2 else hx)
+                v = wear[g, worn, 3] + wear[g, worn, 2] * (hy if part > 3 else hz)
             else:
                 nx, ny, nz = _upright(kind, t.size[g], part, hx, hy, hz)
                 if textured:
@@ -222,11 +223,11 @@ def _shade_row(t, k, view, row, samples, out):
                 for j in range(i, last):
                     out[j], out[samples + j], out[2 * samples + j] = min(r, ONE), min(green, ONE), min(b, ONE)
         if textured and flat:
-            du, dv = wear[g, part, 0], wear[g, part, 2]
+            du, dv = wear[g, worn, 0], wear[g, worn, 2]
             u1 = (du * cy, du * qy) if part < 2 else (du * cx, du * qx)
             v1 = (dv * cy, dv * qy) if part > 3 else (dv * cz, dv * qz)
-            u0 = wear[g, part, 1] + du * (oy if part < 2 else ox)
-            v0 = wear[g, part, 3] + dv * (oy if part > 3 else oz)
+            u0 = wear[g, worn, 1] + du * (oy if part < 2 else ox)
+            v0 = wear[g, worn, 3] + dv * (oy if part > 3 else oz)
             _paint(
                 t.texels, tex[g, 0], tex[g, 1], tex[g, 2], u0, u1, v0, v1, r, green, b, depth, start, out,
                 first, column - first, samples,
