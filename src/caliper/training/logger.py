@@ -144,7 +144,7 @@ def _start_wandb(folder: Path, settings: Mapping[str, Any] | None, config: Mappi
         "mode": "offline",
         **(settings or {"mode": "disabled"}),
     }
-    if arguments["mode"] == "disabled":
+    if "disabled" in (arguments["mode"], os.environ.get("WANDB_MODE")):
         return None
     # Read by wandb's helper process: no reports to its makers, and no logs in the home folder.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
