@@ -16,7 +16,8 @@ from caliper.envs.controller import action_dim
 from caliper.envs.engines import make_engine
 from caliper.envs.graphs import TorchGraph
 from caliper.envs.proprio import bodies_part, proprio_dim, robot_part
-from caliper.envs.render import Renderer
+from caliper.envs.render import make_renderer
+from caliper.envs.render.base import Renderer
 from caliper.envs.scenes import Scene, build
 from caliper.envs.starts import Starts
 from caliper.envs.tasks import make_task
@@ -224,7 +225,9 @@ class SimEnv(VectorEnv):
     def _renderer(self, cameras: tuple[str, ...], size: int) -> Renderer:
         if (cameras, size) not in self._renderers:
             antialias = 2 if size >= _ANTIALIAS_FROM else 1
-            self._renderers[cameras, size] = Renderer(self.engine, cameras, size, self._threads, antialias)
+            self._renderers[cameras, size] = make_renderer(
+                self.engine, cameras, size, self._threads, antialias
+            )
             if self._look is not None:
                 self._renderers[cameras, size].dress(self._look)
         return self._renderers[cameras, size]
