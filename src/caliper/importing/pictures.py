@@ -45,6 +45,8 @@ class _Poses:
             "geom_xmat": torch.zeros(worlds, model.ngeom, 3, 3, dtype=torch.float64),
             "cam_xpos": torch.zeros(worlds, model.ncam, 3, dtype=torch.float64),
             "cam_xmat": torch.zeros(worlds, model.ncam, 3, 3, dtype=torch.float64),
+            "light_xpos": torch.zeros(worlds, model.nlight, 3, dtype=torch.float64),
+            "light_xdir": torch.zeros(worlds, model.nlight, 3, dtype=torch.float64),
         }
 
     def show(self, states: Array) -> None:
