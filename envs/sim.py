@@ -16,7 +16,8 @@ from caliper.envs.controller import action_dim
 from caliper.envs.engines import make_engine
 from caliper.envs.graphs import TorchGraph
 from caliper.envs.proprio import bodies_part, proprio_dim, robot_part
-from caliper.envs.render import Renderer
+from caliper.envs.render import make_renderer
+from caliper.envs.render.base import Renderer
 from caliper.envs.scenes import Scene, build
 from caliper.envs.starts import Starts
 from caliper.envs.tasks import make_task
@@ -136,6 +137,10 @@ class SimEnv(VectorEnv):
         """Rotation of the task's object, (n, 3, 3)."""
         return self.engine.xmat[:, self._body].view(-1, 3, 3)
 
+    def solved(self) -> Tensor:
+        """Whether the task is solved in the worlds' states as they are, bool (n,)."""
+        return self.task.success(self.object_pos, self.grip_pos)
+
     # ---- episodes
 
     def reset(self, mask: Tensor | None = None, seeds: Tensor | None = None) -> Obs:
@@ -186,7 +191,7 @@ class SimEnv(VectorEnv):
     def _outcome(self) -> tuple[Tensor, ...]:
         """What the last control step led to: success, time-out, reward, state, proprioception."""
         self.steps += 1
-        success = self.task.success(self.object_pos, self.grip_pos)
+        success = self.solved()
         truncated = (self.steps >= self.horizon) & ~success
         self._done.copy_(success | truncated)
         return success, truncated, success.float(), self.get_state(), self._proprio()
@@ -220,7 +225,9 @@ class SimEnv(VectorEnv):
     def _renderer(self, cameras: tuple[str, ...], size: int) -> Renderer:
         if (cameras, size) not in self._renderers:
             antialias = 2 if size >= _ANTIALIAS_FROM else 1
-            self._renderers[cameras, size] = Renderer(self.engine, cameras, size, self._threads, antialias)
+            self._renderers[cameras, size] = make_renderer(
+                self.engine, cameras, size, self._threads, antialias
+            )
             if self._look is not None:
                 self._renderers[cameras, size].dress(self._look)
         return self._renderers[cameras, size]

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from caliper.envs.controller import OperationalSpace
 
+POSES = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir")
+
 
 class Engine(ABC):
     """n worlds of one MuJoCo model. All tensors are live views of the engine's memory on `device`.
@@ -52,7 +54,7 @@ class Engine(ABC):
 
     @abstractmethod
     def pose_arrays(self) -> dict[str, Tensor]:
-        """What the renderer needs: geom_xpos, geom_xmat, cam_xpos, cam_xmat, as (n, count, 3[, 3])."""
+        """What a renderer needs: the `POSES`, as (n, count, 3[, 3])."""
 
     @abstractmethod
     def overflow(self) -> Tensor:

@@ -11,12 +11,13 @@ from mujoco.batch import Batch
 from torch import Tensor
 
 from caliper.envs.controller import OperationalSpace
-from caliper.envs.engines.base import Engine
+from caliper.envs.engines.base import POSES, Engine
 
 STAGE_POS, STAGE_VEL = int(mujoco.mjtStage.mjSTAGE_POS), int(mujoco.mjtStage.mjSTAGE_VEL)
 _DTYPES = {
     **{k: wp.float64 for k in ("qpos", "qvel", "ctrl", "M", "qfrc_bias", "qacc_warmstart")},
-    **{k: wp.vec3d for k in ("site_xpos", "xpos", "subtree_com", "geom_xpos", "cam_xpos")},
+    **{k: wp.vec3d for k in ("site_xpos", "xpos", "subtree_com")},
+    **{k: wp.vec3d for k in ("geom_xpos", "cam_xpos", "light_xpos", "light_xdir")},
     **{k: wp.mat33d for k in ("site_xmat", "xmat", "geom_xmat", "cam_xmat")},
     "cdof": wp.spatial_vectord,
 }
@@ -64,7 +65,7 @@ class BatchEngine(Engine):
 
     def pose_arrays(self) -> dict[str, Tensor]:
         """See `Engine`."""
-        return {k: self._tensors[k] for k in ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat")}
+        return {k: self._tensors[k] for k in POSES}
 
     def overflow(self) -> Tensor:
         """See `Engine`. MuJoCo grows its contact memory, so nothing is ever lost."""

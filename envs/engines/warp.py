@@ -14,7 +14,7 @@ import warp as wp
 from torch import Tensor
 
 from caliper.envs.controller import OperationalSpace
-from caliper.envs.engines.base import Engine
+from caliper.envs.engines.base import POSES, Engine
 from caliper.envs.graphs import WarpGraph, scope, warp_device
 
 CONTACTS, CONSTRAINTS = 48, 200  # per world; grasping the can needs at most 16 and 60
@@ -43,8 +43,7 @@ class WarpEngine(Engine):
         data = self.mjw_data
         for name in ("qpos", "qvel", "ctrl", "xpos", "xmat", "site_xpos", "site_xmat"):
             setattr(self, name, wp.to_torch(getattr(data, name)))
-        poses = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat")
-        self._poses = {name: wp.to_torch(getattr(data, name)) for name in poses}
+        self._poses = {name: wp.to_torch(getattr(data, name)) for name in POSES}
         self.warmstart = wp.to_torch(data.qacc_warmstart)
         self._overflow = wp.to_torch(data.overflow)
         self._advance: dict[int, WarpGraph] = {}

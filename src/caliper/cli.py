@@ -27,11 +27,12 @@ HELP = {
     "compare": ("several runs as sweep, in one page", "preset=pick_place_tray_demo agent=calql,cql seed=0,1"),
     "resume": ("continue an interrupted run", "RUN"),
     "evaluate": ("measure a run's policy", "RUN evaluation.episodes=100"),
-    "render": ("film a run's policy", "RUN video.episodes=9 video.camera=agentview"),
+    "render": ("film a run's policy, or recorded episodes", "RUN video.episodes=9 video.camera=agentview"),
     "report": ("write the report.html of a run, a sweep or a comparison again", "RUN"),
     "collect": ("record the scripted expert", "task=pick_place_can data.episodes=1000"),
+    "import": ("make a dataset of a recording of robosuite, robomimic, ...", "FILE [OUT] --skip-bad"),
     "replay": ("render a dataset's states into a copy with pictures", "FILE --cameras agentview --size 84"),
-    "inspect": ("tell what a dataset holds and whether it fits", "FILE"),
+    "inspect": ("tell what a dataset or a recording holds and whether it fits", "FILE [--images]"),
     "tasks": ("list tasks, agents, encoders, engines and presets", ""),
     "doctor": ("tell what is missing here; compile a GPU's kernels ahead", "[--precompile sm_90 task=lift]"),
 }
@@ -139,6 +140,8 @@ def _collect(words: list[str]) -> None:
     from caliper.rollout.collect import collect
 
     config = compose([word for word in words if word != "--overwrite"])
+    if isinstance(config.data.path, list):
+        raise CaliperError(f"data.path names {len(config.data.path)} files; collect into one")
     path = Path(config.dataset_path())
     if path.exists() and "--overwrite" not in words:
         raise CaliperError(
@@ -147,6 +150,12 @@ def _collect(words: list[str]) -> None:
         )
     collect(config, path)
     _inspect([str(path)])
+
+
+def _import(words: list[str]) -> None:
+    from caliper.tools.import_recording import import_file
+
+    import_file(words)
 
 
 def _replay(words: list[str]) -> None:
@@ -168,8 +177,12 @@ def _evaluate(words: list[str]) -> None:
 
 
 def _render(words: list[str]) -> None:
+    from caliper.tools.film_recording import film_recording
     from caliper.tools.saved_run import render_run
 
+    if words and Path(words[0]).is_file():
+        print(film_recording(words))
+        return
     print(render_run(*_run(words, "evaluate")))
 
 
@@ -187,13 +200,18 @@ def _report(words: list[str]) -> None:
 
 def _inspect(words: list[str]) -> None:
     from caliper.config.build import installed_meta
+    from caliper.data.recordings import is_foreign, open_recording
     from caliper.data.robomimic import read_dataset
     from caliper.envs.controller import ACTION_DIMS
     from caliper.envs.tasks import TASKS
+    from caliper.importing.describe import describe_recording
     from caliper.tools.inspect_dataset import describe, describe_minari
 
-    if len(words) != 1:
-        raise CaliperError("name one dataset file: caliper inspect FILE")
+    if not words or words[1:] not in ([], ["--images"]):
+        raise CaliperError("name one dataset file: caliper inspect FILE [--images]")
+    if is_foreign(words[0]):
+        print(describe_recording(open_recording(words[0]), images="--images" in words))
+        return
     if Path(words[0]).is_dir():
         print(describe_minari(words[0]))
         return
@@ -250,6 +268,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "render": _render,
     "report": _report,
     "collect": _collect,
+    "import": _import,
     "replay": _replay,
     "inspect": _inspect,
     "tasks": _tasks,

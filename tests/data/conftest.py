@@ -15,6 +15,7 @@ from caliper.data.returns import RewardConfig
 from caliper.envs.appearance import AS_IT_IS, Strengths
 from caliper.envs.base import VectorEnv
 from caliper.types import Obs, ObsSpec, Step
+from tests.recordings import edited, files, recordings  # noqa: F401  # fixtures
 
 SPEC = ObsSpec(("front", "wrist"), 4, 3)
 

@@ -20,6 +20,7 @@ from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
 
 PATHS = ("run_dir", "data.path", "data.prior.path")  # values that are taken letter by letter
+SEVERAL = "data.path"  # that of them which may be a list
 
 
 def compose(overrides: list[str]) -> RunConfig:
@@ -51,7 +52,20 @@ def quoted(word: str) -> str:
     key, _, value = word.partition("=")
     if key not in PATHS or value in ("", "null") or value[0] in "'\"":
         return word
-    return "{}='{}'".format(key, value.replace("\\", "\\\\").replace("'", "\\'"))
+    if key == SEVERAL and (names := several(value)) is not None:
+        return f"{key}=[{','.join(_in_quotes(name) for name in names)}]"
+    return f"{key}={_in_quotes(value)}"
+
+
+def _in_quotes(text: str) -> str:
+    return "'{}'".format(text.replace("\\", "\\\\").replace("'", "\\'"))
+
+
+def several(value: str) -> list[str] | None:
+    """The paths in [a,b], unless that is itself the name of a file; None for a single path."""
+    if not (value.startswith("[") and value.endswith("]")) or Path(value).exists():
+        return None
+    return [name.strip() for name in value[1:-1].split(",") if name.strip()]
 
 
 def load(path: Path, overrides: Sequence[str] = (), purpose: str = "evaluate") -> RunConfig:
@@ -100,7 +114,10 @@ def _pairs(words: Sequence[str], purpose: str) -> Any:
             )
         if "," in value and not value.startswith(("[", "{", "'", '"')) and key not in PATHS:
             raise several_values(word)
-        plain.append(f"{key}={json.dumps(value)}" if key in PATHS and value != "null" else word)
+        if key in PATHS and value != "null":
+            names = several(value) if key == SEVERAL else None
+            word = f"{key}={json.dumps(value if names is None else names)}"
+        plain.append(word)
     return OmegaConf.from_dotlist(plain)
 
 

@@ -68,7 +68,8 @@ class PriorConfig:
 class DataConfig:
     """The dataset, and how it is collected if it is not there."""
 
-    path: str | None = key(resume=True, evaluate=True)
+    path: Any = key(resume=True, evaluate=True)  # None, a name, or a list of names
+    filter: str | None = key()
     episodes: int = key(at_least=1)
     horizon: int | None = key(at_least=1)
     start: str | None = key()
@@ -189,7 +190,12 @@ class RunConfig:
             return None
         given = {k: v for k, v in asdict(self.data.prior).items() if v is not None or k == "path"}
         none = replace(self.data.prior, episodes=0, path=None)
-        return replace(self, data=replace(self.data, **given, prior=none))
+        return replace(self, data=replace(self.data, **given, filter=None, prior=none))
+
+    def dataset_paths(self) -> list[str]:
+        """Where the dataset's files are: those named, or the one that would be collected."""
+        path = self.data.path
+        return list(path) if isinstance(path, list) else [self.dataset_path()]
 
     def dataset_path(self) -> str:
         """Where the dataset is, or will be collected to; another mixture makes another file."""
@@ -199,4 +205,4 @@ class RunConfig:
         words += [f"until_{data.stage}"] * (data.stage is not None)
         mixture = zlib.crc32(json.dumps(data.mixture).encode())
         words += [str(data.episodes), f"seed{data.seed}", f"mix{mixture:08x}"]
-        return data.path or f"datasets/{'_'.join(words)}.hdf5"
+        return str(data.path or f"datasets/{'_'.join(words)}.hdf5")

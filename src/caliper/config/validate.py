@@ -89,6 +89,11 @@ def check_task(config: RunConfig) -> None:
         _check_ways(config)
     else:
         _check_gymnasium(config)
+    names = config.data.path if isinstance(config.data.path, list) else [config.data.path or ""]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise CaliperError(
+            f"data.path={config.data.path} must be a file, or several as data.path=[a.hdf5,b.hdf5]"
+        )
     _check_mixture("data.mixture", config.data.mixture)
     if config.data.prior.mixture is not None:
         _check_mixture("data.prior.mixture", config.data.prior.mixture)

@@ -87,7 +87,7 @@ def sweep(
         _refuse_other_words(job, config, verb)
     folder.mkdir(parents=True, exist_ok=True)
     recorded = [part for config in configs for part in (config, config.prior) if part is not None]
-    for part in {part.dataset_path(): part for part in recorded}.values():
+    for part in {tuple(part.dataset_paths()): part for part in recorded}.values():
         find_data(part)  # here and not in two runs at the same time
     print(f"{verb} folder: {folder}: {len(jobs)} runs, {at_once} at a time", flush=True)
 

@@ -28,14 +28,16 @@ from caliper.config.estimate import refuse_too_large
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check
 from caliper.data.buffer import ReplayBuffer
-from caliper.data.dataset import Dataset
+from caliper.data.dataset import Dataset, joined
 from caliper.data.minari import Recordings, read_minari
 from caliper.data.mixing import MixedSampler
 from caliper.data.open_episodes import OpenEpisodes
+from caliper.data.recordings import read_filters
 from caliper.data.relabel import relabelled
 from caliper.data.robomimic import read_dataset
 from caliper.envs.base import VectorEnv
 from caliper.errors import CaliperError
+from caliper.importing.importer import ready
 from caliper.rollout.collect import collect
 from caliper.rollout.episodes import ActionQueue
 from caliper.rollout.film import film
@@ -162,28 +164,46 @@ def find_data(config: RunConfig) -> Dataset | Recordings:
     """The run's dataset; collects it first if its file is absent, saying with which command.
 
     Raises:
-        CaliperError: `data.path` names no file, or the file is damaged or does not fit the task.
+        CaliperError: `data.path` names no file, or a file is damaged, does not fit the task, cannot be
+            imported, or lacks the key of `data.filter`.
     """
     return find_dataset(config) if config.task.env_id is None else _find_recordings(config)
 
 
 def find_dataset(config: RunConfig) -> Dataset:
     """See `find_data`; of Caliper's own tasks."""
-    path = Path(config.dataset_path())
-    if not path.exists():
-        if config.data.path is not None:
+    paths = [Path(path) for path in config.dataset_paths()]
+    if config.data.path is None and not paths[0].exists():
+        print(f"no dataset at {paths[0]}; collecting it, as does: {collect_command(config)}", flush=True)
+        collect(config, paths[0])
+    for path in paths:
+        if not path.exists():
             raise CaliperError(f"the dataset {path} does not exist; leave its path out to collect one")
-        print(f"no dataset at {path}; collecting it, as does: {collect_command(config)}", flush=True)
-        collect(config, path)
+    return joined([_read(ready(path), config) for path in paths])
+
+
+def _read(path: Path, config: RunConfig) -> Dataset:
     dataset = read_dataset(path)
     dataset.check(dataset_meta(config))
-    return dataset
+    if (key := config.data.filter) is None:
+        return dataset
+    filters = read_filters(path)
+    if key not in filters:
+        there = f"choose one of: {', '.join(filters)}" if filters else "it has none"
+        raise CaliperError(f"data.filter={key}: {path} has no such filter key; {there}")
+    if not filters[key]:
+        raise CaliperError(f"data.filter={key}: {path} lists no episode under that key")
+    return dataset.select(filters[key])
 
 
 def _find_recordings(config: RunConfig) -> Recordings:
     """The observations that a run in a Gymnasium environment learns from."""
     task, path = config.task, config.data.path
-    if path is None:
+    if config.data.filter is not None:
+        raise CaliperError(
+            f"data.filter={config.data.filter}: a Minari dataset has no filter keys; leave it out"
+        )
+    if not isinstance(path, str):
         raise CaliperError(
             f"task={task.name} has no expert to collect from; name a Minari dataset's folder: data.path=..."
         )

@@ -75,7 +75,7 @@ def config(folder, **extra):
 def whole(tmp_path):
     """A run with everything: offline .2 .6, online .5 .3 .4 .5 .8 1.0."""
     folder = tmp_path / "run"
-    config(folder, deviations={"clone_updates": "clones <b>at first</b>"})
+    config(folder, agent={"name": "calql", "tau": "<b>fast</b>"})
     (folder / "git.json").write_text(json.dumps(provenance(directory=folder)))
     metrics(folder)
     for i, wins in enumerate((2, 6)):
@@ -134,7 +134,7 @@ def test_a_whole_run(whole):
     for words in ("lift", "calql · conv · seed 3", "Success rose: 60% of 10 episodes", "no GPU|cores of"):
         assert re.search(words, page.text), words
     assert "4 were won over and 0 were lost (sign test, p = 0.12)" in page.text
-    assert "clones <b>at first</b>" in page.text and "<b>" not in text  # escaped
+    assert "agent.tau = <b>fast</b>, published 0.005" in page.text and "<b>" not in text  # escaped
     assert page.text.index("Online z failure") < page.text.index("Online a success")
     assert text.isascii() or 'charset="utf-8"' in text
     before = (whole / "report.html").stat().st_mtime_ns
@@ -178,7 +178,7 @@ def test_figures_carry_the_data(whole):
 
 
 def test_an_offline_run_without_a_critic(tmp_path):
-    config(tmp_path, agent="bc", deviations={})
+    config(tmp_path, agent={"name": "bc"})
     metrics(tmp_path, online=False, critic=False)
     evaluation(tmp_path, "offline", 0, 100, 7, critic=False)
     page = Page(write_report(tmp_path).read_text())

@@ -256,7 +256,7 @@ def test_a_full_disk_while_filming_or_collecting(finished, dataset, words, tmp_p
 
         film(load_agent(finished.folder, finished.config)[0], finished.config, finished.folder)
     assert video.read_bytes() == before
-    assert "No space left" in refused(capsys, "collect", *words(f"data.path={path}"))
+    assert "No space left" in refused(capsys, "collect", "--overwrite", *words(f"data.path={path}"))
     assert len(read_dataset(path).episodes) == 4 and list(tmp_path.iterdir()) == [path]
     assert "No space left" in refused(capsys, "report", finished.folder)
     assert not list(finished.folder.rglob("*partial*"))

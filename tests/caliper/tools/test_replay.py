@@ -226,7 +226,7 @@ def test_the_copies_are_counted(configure, capsys):
         (["data.appearance.light=0.1"], "belong together"),
         (["data.copies=0"], "data.copies=0 makes no sense; it must be at least 1"),
         (["data.copies=2", "data.appearance.turn=-1"], "data.appearance.turn=-1.0 makes no sense"),
-        (["data.copies=2", "data.appearance.colour=1"], "it must stay below 1"),
+        (["data.copies=2", "data.appearance.colour=1"], "it must be at least 0, below 1"),
         (["data.copies=5000", "data.appearance.light=0.1"], "must stay below 4096"),
     ],
 )
