@@ -41,7 +41,7 @@ def fingerprint() -> int:
 def _drawing(sources: int) -> Any:
     """The function that draws, for numba to compile."""
 
-    def draw(
+    def draw(  # type: ignore[no-untyped-def]  # numba infers the types
         t, positions, rotations, cameras, axes, light, views, lenses, still, colour, lamp, layers, wanted,
         samples, rgb, depth, geoms, k, only_layers, first, step,
     ):  # fmt: skip

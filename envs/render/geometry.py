@@ -251,7 +251,8 @@ def mesh_faces(model: mujoco.MjModel, geom: int) -> Array:
         uv = np.where((index >= 0).all(1)[:, None, None], own, uv)
     faces: Array = np.concatenate([x.reshape(len(corners), -1) for x in (corners, normals, uv)], axis=1)
     edges = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2)
-    return faces[edges.min(1) > 0]
+    kept: Array = faces[edges.min(1) > 0]
+    return kept
 
 
 def split(corners: Array) -> list[Array]:

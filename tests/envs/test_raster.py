@@ -206,7 +206,7 @@ def test_a_plane_has_no_back():
 
 
 def test_a_mesh_of_four_faces():
-    """A tent of half width 1 and height 2, one metre below the camera: its slope is at y = (depth - 1) / 2."""
+    """A tent of half width 1 and height 2, one metre below the camera; its slope: y = (depth - 1) / 2."""
     rgb, depth, geoms = frames(f'{ABOVE}<geom type="mesh" mesh="tent" pos="0 0 -1"/>', 9, MESH)
     assert np.argwhere(geoms == 0).tolist() == [[i, j] for i in (3, 4, 5) for j in (3, 4, 5)]
     assert depth[4, 4] == pytest.approx(1, abs=1e-5)

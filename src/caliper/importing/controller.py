@@ -318,7 +318,8 @@ class Controller:
 
     def lost(self, states: Array) -> int:
         """Control steps between the reset and the first recorded state."""
-        return round(float(states[0, 0]) / (self.substeps * self.model.opt.timestep))
+        step: float = self.substeps * self.model.opt.timestep
+        return round(float(states[0, 0]) / step)
 
     def starts_stale(self, states: Array) -> bool:
         """Whether the first recorded step is the first that the controller ran after a reset.

@@ -73,11 +73,11 @@ def _controller(recording: Recording, demos: Sequence[RecordedDemo], assets: Pat
     freq = control_freq(pairs[0][1].states) or 20.0
     try:
         way = usual_way(pairs, settings, freq, recording.version)
-        error = read_as(pairs[0][0], settings, pairs[0][1], freq, way).error
+        off = read_as(pairs[0][0], settings, pairs[0][1], freq, way).error
     except (CaliperError, ValueError, IndexError) as failure:
         return f"{kind}; not measured: {failure}"
     posture = "" if way.posture == "rest" else ", pulled to its first posture"
-    return f"{kind} of robosuite {way.dialect.name}, measured (one step {error:.0e} rad){posture}"
+    return f"{kind} of robosuite {way.dialect.name}, measured (one step {off:.0e} rad){posture}"
 
 
 def _frequencies(demos: Sequence[RecordedDemo]) -> str:

@@ -9,9 +9,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
 from caliper.data.dataset import DatasetMeta, Episode
 from caliper.data.recordings import RecordedDemo, Recording, is_foreign, open_recording
@@ -28,8 +30,8 @@ from caliper.importing.translate import translate
 
 # Of the arm's one-step errors in the scene, rad. The best tenth of a demo's steps is free motion, where a
 # right translation is off by 1e-8, a wrong posture or dialect by 1e-4 and more. The median may lie in contact,
-# which MuJoCo's versions resolve differently, by up to 1e-4. Beyond 2e-3 a step the actions are not the file's:
-# a wrong dialect is off by 6e-3 or more, the lighter arm of robosuite 1.0 by 8e-4.
+# which MuJoCo's versions resolve differently, by up to 1e-4. Beyond 2e-3 a step the actions are not those of
+# the file: a wrong dialect is off by 6e-3 or more, the lighter arm of robosuite 1.0 by 8e-4.
 EXACT, CONTACT, TOO_FAR = 1e-6, 1e-4, 2e-3
 ROBOT = "Panda"
 
@@ -296,12 +298,14 @@ class Importer:
         return self._trials[controller, freq]
 
 
-def _first(marks: Array, offset: int = 0) -> int | None:
+def _first(marks: NDArray[Any], offset: int = 0) -> int | None:
     """Index of the first that is set, or None."""
     return int(np.argmax(marks)) + offset if marks.any() else None
 
 
-def _cut(states: Array, last: Array, actions: Array, solved: Array, keep_length: bool) -> Episode:
+def _cut(
+    states: Array, last: Array, actions: NDArray[np.float32], solved: NDArray[Any], keep_length: bool
+) -> Episode:
     """The episode up to its first solved row, which becomes its last state; or up to its last row.
 
     Args:
@@ -318,7 +322,7 @@ def _cut(states: Array, last: Array, actions: Array, solved: Array, keep_length:
     rows = np.vstack([states, last])
     end = (t - 1 if solved[t - 1] else t) if keep_length else _first(solved)
     won = end is not None and bool(solved[end])
-    if not won:
+    if end is None or not won:
         end = max(t - 1, 1)
     if end == 0:
         raise CaliperError("it is solved in its first state; nothing can be learnt from it")

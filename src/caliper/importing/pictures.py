@@ -18,7 +18,7 @@ from torch import Tensor
 
 from caliper.data.recordings import RecordedDemo, Recording, read_images
 from caliper.envs.engines.base import Engine
-from caliper.envs.render import Renderer
+from caliper.envs.render import make_renderer
 from caliper.envs.scenes import build
 from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError
@@ -73,7 +73,7 @@ def drawn(
         raise CaliperError(f"there is no camera '{unknown[0]}'; choose from: {', '.join(known)}")
     poses = _Poses(model, min(WORLDS, len(states)))
     threads = len(os.sched_getaffinity(0))
-    renderer = Renderer(cast(Engine, poses), cameras, size, threads, antialias)
+    renderer = make_renderer(cast(Engine, poses), cameras, size, threads, antialias)
     for first in range(0, len(states), WORLDS):
         batch = states[first : first + WORLDS]
         poses.show(batch)

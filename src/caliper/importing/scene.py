@@ -109,7 +109,7 @@ def differences(
         CaliperError: the scene is too different to stand for the file's.
     """
     a, b = _posed(theirs, recorded), _posed(ours, carried)
-    notes = []
+    notes: list[str] = []
     gap = b.site_xpos[site[1]] - a.site_xpos[site[0]]
     _note(notes, "the hand stands", gap)
     bodies = {canonical(theirs.body(i).name): i for i in range(1, theirs.nbody)}
@@ -147,9 +147,10 @@ def _posed(model: mujoco.MjModel, state: Array) -> mujoco.MjData:
     return data
 
 
-def _geoms(model: mujoco.MjModel, body: int) -> Array:
+def _geoms(model: mujoco.MjModel, body: int) -> list[int]:
     hard = (model.geom_contype != 0) | (model.geom_conaffinity != 0)
-    return np.flatnonzero((model.geom_bodyid == body) & hard)
+    found: list[int] = np.flatnonzero((model.geom_bodyid == body) & hard).tolist()
+    return found
 
 
 def _collides(model: mujoco.MjModel, body: int) -> bool:
@@ -165,11 +166,12 @@ def _extent(model: mujoco.MjModel, body: int) -> Array:
         at = model.geom_pos[g] + turn.reshape(3, 3) @ centre
         reach = np.abs(turn.reshape(3, 3)) @ half
         low, high = np.minimum(low, at - reach), np.maximum(high, at + reach)
-    return (high - low) / 2
+    half_sides: Array = (high - low) / 2
+    return half_sides
 
 
 def _depth(data: mujoco.MjData) -> float:
-    return -min([0.0, *data.contact.dist[: data.ncon].tolist()])
+    return -float(min([0.0, *data.contact.dist[: data.ncon].tolist()]))
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def open_loop(path) -> list[int | None]:
     return solved
 
 
-def reports(path) -> list[dict]:
+def reports(path):
     with h5py.File(path) as file:
         names = sorted(file["data"], key=lambda name: int(name[5:]))
         return [json.loads(file["data"][name].attrs["imported"]) for name in names]
