@@ -98,7 +98,9 @@ def understood(line):
         assert words[0] == "--precompile" and words[1].startswith("sm_")
         composes(words[2:])
     else:
-        assert not any("=" in word for word in words) and len(words) <= 1
+        assert not any("=" in word for word in words)
+        named = [word for word in words if not word.startswith("--")]
+        assert len(named) <= (4 if verb == "import" else 1)  # two files, and values of two options
 
 
 @pytest.mark.parametrize("line", commands())
