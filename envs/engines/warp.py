@@ -18,11 +18,28 @@ from caliper.envs.engines.base import Engine
 from caliper.envs.graphs import WarpGraph, scope, warp_device
 
 CONTACTS, CONSTRAINTS = 48, 200  # per world; grasping the can needs at most 16 and 60
+# What a full buffer takes away, and what only ends a search early: the latter happens in sound simulations.
+LOST = int(
+    mjw.OverflowType.NEFC
+    | mjw.OverflowType.NJMAX_NNZ
+    | mjw.OverflowType.BROADPHASE
+    | mjw.OverflowType.NARROWPHASE
+    | mjw.OverflowType.CCD
+    | mjw.OverflowType.HFIELD
+    | mjw.OverflowType.NVMAX
+)
+LIMITS = {
+    "solver_iterations": mjw.OverflowType.ITERATIONS,
+    "line_search_iterations": mjw.OverflowType.LS_ITERATIONS,
+    "penetration_horizon": mjw.OverflowType.EPA_HORIZON,
+}
 _FIELDS = ("qpos", "qvel", "ctrl", "M", "qfrc_bias", "site_xpos", "site_xmat", "subtree_com", "cdof")
 
 
 class WarpEngine(Engine):
     """Engine on any Warp device."""
+
+    limits = tuple(LIMITS)
 
     def __init__(
         self,
@@ -47,6 +64,7 @@ class WarpEngine(Engine):
         self._poses = {name: wp.to_torch(getattr(data, name)) for name in poses}
         self.warmstart = wp.to_torch(data.qacc_warmstart)
         self._overflow = wp.to_torch(data.overflow)
+        self._limit_bits = torch.tensor([int(bit) for bit in LIMITS.values()], device=device)
         self._advance: dict[int, WarpGraph] = {}
         self._refresh, self._pose = WarpGraph(self.wp_device), WarpGraph(self.wp_device)
         arrays = {k: getattr(data, k) for k in _FIELDS}
@@ -78,8 +96,9 @@ class WarpEngine(Engine):
         """See `Engine`."""
         return self._poses
 
-    def overflow(self) -> Tensor:
-        """See `Engine`. Counted on the device; reading it does not wait."""
-        lost: Tensor = self._overflow != 0
+    def overflow(self) -> tuple[Tensor, Tensor]:
+        """See `Engine`. MuJoCo Warp keeps one bit for each, and never clears it."""
+        lost: Tensor = self._overflow & LOST != 0
+        reached: Tensor = self._overflow[:, None] & self._limit_bits != 0
         self._overflow.zero_()
-        return lost
+        return lost, reached

@@ -111,6 +111,10 @@ def check_task(config: RunConfig) -> None:
                 f"{key}.horizon={recorded.data.horizon} makes no sense; give at least 1, or null for the "
                 "task's"
             )
+    if not 0 <= config.sim.max_diverged <= 1:
+        raise CaliperError(
+            f"sim.max_diverged={config.sim.max_diverged} is a share of the episodes: from 0 to 1"
+        )
     if config.threads is not None and config.threads < 1:
         raise CaliperError(
             f"threads={config.threads} makes no sense; give at least 1, or null for one per core"

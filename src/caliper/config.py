@@ -41,6 +41,7 @@ class SimConfig:
 
     name: str = "batch"  # batch (CPU) | warp (CUDA, or Warp's CPU device)
     device: str = "cpu"  # of simulation, buffers and learner
+    max_diverged: float = 0.01  # share of the episodes whose physics may blow up; above it the run ends
 
 
 @dataclass

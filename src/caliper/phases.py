@@ -165,7 +165,8 @@ class Phases:
         info = self.learner.update()
         self.counters.updates += 1
         if self.counters.updates % self.config.log.every == 0:
-            self.log.log(phase, self.counters.env_steps, self.counters.updates, info)
+            metrics = {**info, **self.env.rates()}
+            self.log.log(phase, self.counters.env_steps, self.counters.updates, metrics)
 
     def _evaluate(self, phase: str, at: int, last: bool, shown: Any) -> None:
         count, cfg = self.counters, self.config.evaluation

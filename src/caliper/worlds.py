@@ -62,6 +62,7 @@ def make_env(
         threads=config.threads,
         privileged=task.obs == "state",
         start=start or task.start,
+        max_diverged=config.sim.max_diverged,
     )
 
 
