@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from caliper.data.buffer import ReplayBuffer
 from caliper.data.dataset import numbered
-from caliper.types import CaliperError, Obs
+from caliper.errors import CaliperError
+from caliper.types import Obs
 
 Floats = NDArray[np.float32]
 MEND = "get it again from Minari, with: minari download <dataset>"

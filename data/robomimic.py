@@ -25,7 +25,7 @@ import h5py
 import numpy as np
 
 from caliper.data.dataset import SCHEMA_VERSION, Dataset, DatasetMeta, Episode, numbered
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 _PARSE = {"str": str, "int": int, "float": float}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 BOUND = 1e10  # beyond it MuJoCo itself takes a position or a velocity for an error
 FEWEST_EPISODES = 100  # of fewer, a share says little

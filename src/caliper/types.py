@@ -1,4 +1,4 @@
-"""The few types that every part of Caliper shares: tensors with names, and the error a user may see.
+"""The few types that every part of Caliper shares: tensors with names.
 
 Shapes are written in one vocabulary: b batch, n worlds, e ensemble, k sampled actions, t time, v views
 (cameras), c h w image, a action, p proprioception, f features, s simulator state.
@@ -12,10 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-
-class CaliperError(Exception):
-    """Something the user can mend: one clear sentence that says how, printed alone by the command line."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import warp as wp
 
 from caliper.envs.sim import EPISODE_STRIDE, SimEnv
 from caliper.envs.tasks import TASKS
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 from tests.envs.conftest import CAMERAS, clean_expert, random_actions, same_obs, worlds
 
 # On `warp` one task stands for all by default: recording its launches takes a second for each kind of world.
