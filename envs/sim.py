@@ -146,7 +146,8 @@ class SimEnv(VectorEnv):
         """See `VectorEnv`."""
         if mask is None:
             mask = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
-        self._start_episodes(mask, self._next_seed if seeds is None else seeds)
+        seeds = self._next_seed if seeds is None else seeds
+        self._start_episodes(mask.to(self.device), seeds.to(self.device))
         self.engine.refresh()
         return self.observe()
 
@@ -241,7 +242,7 @@ class SimEnv(VectorEnv):
         """See `VectorEnv`."""
         if seeds is None:
             seeds, strengths = torch.zeros_like(self.seeds), AS_IT_IS
-        self._look = self._appearances.draw(strengths, seeds)
+        self._look = self._appearances.draw(strengths, seeds.to(self.device))
         for renderer in self._renderers.values():
             renderer.dress(self._look)
 
