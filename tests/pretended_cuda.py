@@ -1,4 +1,4 @@
-"""A CUDA device that is not there: tensors of the CPU that say they are on it, and operations that believe it.
+"""A CUDA device that is not there: tensors of the CPU that say they are on it, operations that believe it.
 
 Memory is marked, not tensors, so that views, parameters and gradients are where their memory is. What torch
 refuses on a real GPU is refused: operations on memory of both kinds, generators of another device, NumPy's
@@ -148,6 +148,7 @@ def pretended_cuda():
     autocast, cpu = torch.autocast, wp.get_device("cpu")
     patches = {
         (torch.Tensor, "device"): property(lambda t: CUDA if t in marks else device(t)),
+        (torch.cuda, "mem_get_info"): lambda device: (1 << 30, 1 << 30),
         (torch.Tensor, "is_cuda"): property(lambda t: t in marks),
         (torch, "Generator"): _Generator,
         (torch, "autocast"): lambda kind, *args, **kwargs: autocast("cpu", *args, **kwargs),

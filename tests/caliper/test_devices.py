@@ -9,6 +9,7 @@ from caliper.data.mixing import MixedSampler
 from caliper.data.open_episodes import OpenEpisodes
 from caliper.data.returns import RewardConfig
 from caliper.envs.sim import SimEnv
+from caliper.errors import CaliperError
 from caliper.rollout.evaluation import evaluate
 from tests.agents.conftest import CONFIGS
 from tests.pretended_cuda import pretended_cuda
@@ -61,6 +62,14 @@ def test_seeds_masks_and_actions_may_come_from_anywhere(waits):
     env.set_state(env.get_state().cpu())
     env.load_state_dict({name: value.cpu() for name, value in env.state_dict().items()})
     assert torch.equal(first, env.reset(seeds=seeds.to("cuda")).pixels.cpu())
+
+
+def test_worlds_that_do_not_fit_are_refused_before_they_are_made(waits, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 16, 1 << 30))
+    with pytest.raises(
+        CaliperError, match=r"2 worlds need 0\.0 GiB on cuda, where 0\.0 are free; lower online"
+    ):
+        make_env()
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -276,7 +276,7 @@ def test_lost_contacts_are_raised(monkeypatch):
     from caliper.envs import engines
     from caliper.envs.engines.warp import WarpEngine
 
-    monkeypatch.setattr(engines, "WarpEngine", partial(WarpEngine, contacts=1))
+    monkeypatch.setattr(engines, "WarpEngine", partial(WarpEngine, contacts=1, convex=1))
     env = SimEnv("lift", 2, sim="warp", cameras=())
     for action in random_actions(env, 5):  # the cube falls onto the table and needs four each
         env.step(action)

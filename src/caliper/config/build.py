@@ -16,6 +16,8 @@ from caliper.data.returns import RewardConfig
 from caliper.envs.appearance import Strengths, VisualAugmentation
 from caliper.envs.base import VectorEnv
 from caliper.envs.controller import action_dim
+from caliper.envs.engines.memory import world_bytes
+from caliper.envs.engines.warp import CONSTRAINTS, CONTACTS, CONVEX
 from caliper.envs.gymnasium_env import GymnasiumEnv, dimensions
 from caliper.envs.proprio import proprio_dim
 from caliper.envs.sim import SimEnv, task_scene
@@ -78,6 +80,17 @@ def make_worlds(config: RunConfig, num_envs: int) -> VectorEnv:
         return make_env(config, num_envs)
     return GymnasiumEnv(
         task.env_id, num_envs, task.kwargs, task.dense, task.horizon, config.sim.device, config.seed
+    )
+
+
+def warp_memory(config: RunConfig) -> str:
+    """How much memory the physics of a run's worlds will take on MuJoCo Warp, in one line."""
+    held, besides = world_bytes(task_scene(config.task.name).model, CONTACTS, CONSTRAINTS, CONVEX)
+    counts = config.online.num_envs, config.evaluation.num_envs
+    total = sum(counts) * held + max(counts) * besides
+    return (
+        f"physics: {counts[0]} worlds online and {counts[1]} to evaluate, {held / 2**10:.0f} KiB each and "
+        f"{besides / 2**10:.0f} KiB more while they step: {total / 2**20:.0f} MiB on {config.sim.device}"
     )
 
 

@@ -20,6 +20,7 @@ from caliper.config.build import (
     run_folder,
     set_threads,
     visual_augmentation,
+    warp_memory,
 )
 from caliper.config.compose import collect_command, to_yaml
 from caliper.config.schema import RunConfig
@@ -86,6 +87,8 @@ def _run(config: RunConfig, folder: Path, checkpoint: Checkpoint | None) -> Path
     set_threads(config)
     dataset = find_data(config)
     prior = None if config.prior is None else find_dataset(config.prior)
+    if config.sim.name == "warp" and config.task.env_id is None:
+        print(warp_memory(config), flush=True)
     env, eval_env = (make_worlds(config, n) for n in (config.online.num_envs, config.evaluation.num_envs))
     offline = load_data(config, dataset, eval_env, prior)
     spec, actions, device = env.spec, env.action_dim, env.device
