@@ -117,6 +117,10 @@ class WarpEngine(Engine):
         """See `Engine`."""
         return self._poses
 
+    def recordings(self) -> list[WarpGraph]:
+        """What is replayed once it was made twice; for who wants to know whether it is."""
+        return [*self._advance.values(), self._refresh]
+
     def overflow(self) -> tuple[Tensor, Tensor]:
         """See `Engine`. MuJoCo Warp keeps one bit for each, and never clears it."""
         lost: Tensor = self._overflow & LOST != 0

@@ -1,9 +1,10 @@
 """Warp kernels for a GPU that is not here: what a CUDA run would launch, compiled on a machine without one.
 
-Warp compiles a module of kernels when it is first launched, once for each block size, and keeps the result
-in its cache under a hash of the source and the options. So a few steps of the run's worlds are pretended on
-Warp's CPU device: no kernel is run there, nor compiled, but it is noted which module CUDA would have asked for
-with which block size (the CPU itself takes 1). Then each is compiled by the NVRTC inside Warp, which needs neither driver nor GPU, and put where a CUDA run looks.
+Warp compiles a module of kernels when it is first launched, once for each block size, and keeps the result in
+its cache under a hash of the source and the options. So a few steps of the run's worlds are pretended on
+Warp's CPU device: no kernel is run there, nor compiled, but it is noted which module CUDA would have asked
+for with which block size (the CPU itself takes 1). Then each is compiled by the NVRTC inside Warp, which
+needs neither driver nor GPU, and put where a CUDA run looks.
 
 Verified without a GPU, with Warp 1.19 and MuJoCo Warp 4.0: every module noted compiles; its file has the name
 that Warp's own lookup gives for a device of that architecture; neither the number of worlds nor the choice

@@ -92,7 +92,9 @@ def test_nothing_need_be_compiled_to_be_noted(cache):
     x = wp.ones(4, dtype=float, device="cpu")
     with recording(run=False) as seen:
         wp.launch(double, dim=4, inputs=[x], device="cpu", record_cmd=True).launch()
-        wp.capture_while(x, lambda y: wp.launch_tiled(fill, dim=[4], inputs=[y], device="cpu", block_dim=32), y=x)
+        wp.capture_while(
+            x, lambda y: wp.launch_tiled(fill, dim=[4], inputs=[y], device="cpu", block_dim=32), y=x
+        )
         wp.get_suggested_block_size(fill, "cpu")
     assert list(seen) == [(double.module, 256), (fill.module, 32), (fill.module, 256)]
     assert not list(cache.iterdir()) and x.numpy().tolist() == [1.0] * 4
