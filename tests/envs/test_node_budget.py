@@ -12,8 +12,8 @@ from warp._src import context
 
 from caliper.envs.sim import SimEnv
 
-# Of MuJoCo Warp 4.0: launches and fills of a physics step, the controller's launch among them, and launches of
-# an iteration of the solver. Beside them there is the controller's goal, once per control step.
+# Of MuJoCo Warp 4.0: launches and fills of a physics step, the controller's launch among them, and launches
+# of an iteration of the solver. Beside them there is the controller's goal, once per control step.
 PER_PHYSICS_STEP, FILLS, PER_ITERATION, PER_CONTROL_STEP = 100, 17, 10, 1
 
 
