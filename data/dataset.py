@@ -162,5 +162,7 @@ class Dataset:
         if wrong := self.mismatches(expected):
             raise CaliperError(
                 f"{self.path or 'the dataset'} does not fit: {'; '.join(wrong)}. "
-                f"Collect it again with: caliper collect task={expected.task}"
+                f"Collect it again with: caliper collect task={expected.task} task.controller="
+                f"{expected.controller} task.control_freq={expected.control_freq} "
+                f"data.horizon={expected.horizon}"
             )

@@ -80,7 +80,7 @@ class OpenEpisodes:
     def state_dict(self) -> dict[str, Tensor]:
         """The steps recorded so far, as tensors on the CPU; only as many as the longest open episode has."""
         t = int(self._length.max())
-        parts = {name: tensor[:, :t].cpu().clone() for name, tensor in self._recorded().items()}
+        parts = {name: tensor[:, :t].to("cpu", copy=True) for name, tensor in self._recorded().items()}
         return {"length": self._length.clone()} | parts
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

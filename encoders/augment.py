@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 
@@ -19,8 +20,9 @@ def random_shift(pixels: Tensor, offsets: Tensor) -> Tensor:
     Returns:
         uint8 (b, v, c, h, w).
     """
-    b, v, c, h, w = pixels.shape
+    v, c, h, w = pixels.shape[1:]
     rows = (torch.arange(h, device=pixels.device) + offsets[:, :1]).clamp_(0, h - 1)  # (b, h)
     cols = (torch.arange(w, device=pixels.device) + offsets[:, 1:]).clamp_(0, w - 1)  # (b, w)
-    flat = (rows[:, :, None] * w + cols[:, None, :]).view(b, 1, h * w)
-    return pixels.reshape(b, v * c, h * w).gather(2, flat.expand(-1, v * c, -1)).view(b, v, c, h, w)
+    source = rearrange(rows[:, :, None] * w + cols[:, None, :], "b h w -> b 1 (h w)")
+    flat = rearrange(pixels, "b v c h w -> b (v c) (h w)")
+    return rearrange(flat.gather(2, source.expand(-1, v * c, -1)), "b (v c) (h w) -> b v c h w", v=v, h=h)

@@ -112,6 +112,7 @@ class SimEnv(VectorEnv):
         worlds = torch.arange(num_envs, device=self.device)
         self._next_seed = (seed + 1) * (1 << 40) + worlds
         self.seeds, self.steps = self._next_seed.clone(), torch.zeros_like(worlds)
+        self._limit = torch.full_like(worlds, horizon)  # control steps of the running episodes
         self._done = torch.zeros_like(worlds, dtype=torch.bool)
         self._health = Health(self.engine.limits, max_diverged, self.device)
         self._judge = TorchGraph(self.device)
@@ -157,11 +158,21 @@ class SimEnv(VectorEnv):
         self.seeds.copy_(torch.where(mask, seeds, self.seeds))
         self._next_seed.copy_(torch.where(mask, seeds + EPISODE_STRIDE, self._next_seed))
         self.steps.masked_fill_(mask, 0)
+        self._limit.masked_fill_(mask, self.horizon)
         qpos, posture = self._starts.draw(self.seeds)
         _put(engine.qpos, qpos, mask)
         _put(self._posture, posture, mask)
         for live in (engine.qvel, engine.ctrl, engine.warmstart, self._closing):
             _put(live, torch.zeros_like(live), mask)
+
+    def stagger(self, shortest: int = 1) -> None:
+        """Cuts the running episodes at evenly spread lengths, so that the worlds do not all end together.
+
+        Args:
+            shortest: control steps of the shortest; later episodes have the horizon again.
+        """
+        worlds = torch.arange(self.num_envs, device=self.device)
+        self._limit.copy_(self.horizon - worlds * (self.horizon - shortest) // self.num_envs)
 
     def _begin_where_done(self) -> tuple[Tensor, ...]:
         self._start_episodes(self._done, self._next_seed)
@@ -194,7 +205,7 @@ class SimEnv(VectorEnv):
         proprio = self._proprio()
         diverged = ~sound(self.engine.qpos, self.engine.qvel, proprio)
         success = self.task.success(self.object_pos, self.grip_pos) & ~diverged
-        truncated = (self.steps >= self.horizon) & ~success | diverged
+        truncated = (self.steps >= self._limit) & ~success | diverged
         self._done.copy_(success | truncated)
         self._health.note(*self.engine.overflow(), diverged, self._done, self.seeds)
         return success, truncated, diverged, success.float(), self.get_state(), proprio
@@ -277,6 +288,7 @@ class SimEnv(VectorEnv):
     def state_dict(self) -> dict[str, Any]:
         """See `VectorEnv`."""
         counters = {"seeds": self.seeds, "steps": self.steps, "next_seed": self._next_seed}
+        counters["limit"] = self._limit
         return {k: v.clone() for k, v in {**self._live(), **counters, "health": self._health.state()}.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -285,6 +297,7 @@ class SimEnv(VectorEnv):
             live.copy_(state[name])
         for name, live in (("seeds", self.seeds), ("steps", self.steps), ("next_seed", self._next_seed)):
             live.copy_(state[name])
+        self._limit.copy_(state["limit"])
         self._health.load(state["health"])
         self.engine.refresh()
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from caliper.config.messages import GROUPS, unknown
 from caliper.errors import CaliperError
-from caliper.training.interrupt import InterruptedRunError
+from caliper.training.interrupt import InterruptedRunError, as_ctrl_c
 from caliper.utils.memory import keep_freed_memory
+from caliper.utils.output import Forgiving
 
 if TYPE_CHECKING:
     from caliper.config.schema import RunConfig
@@ -35,15 +38,16 @@ HELP = {
 KEYS = """Every key of a run can follow: groups (task=, obs=, agent=, method=, encoder=, sim=, preset=) and
 values (seed=1, online.env_steps=50000, agent.conservative_weight=1). All of them: caliper train --cfg
 """
-GROUPS = ("task", "obs", "agent", "method", "encoder", "sim", "preset")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command: runs a verb; a mistake of the user's is one sentence and exit status 2."""
     words = sys.argv[1:] if arguments is None else arguments
     keep_freed_memory()
+    as_ctrl_c()
     try:
-        _dispatch(words)
+        with redirect_stdout(Forgiving(sys.stdout)):
+            _dispatch(words)
     except CaliperError as error:
         print(f"caliper: {error}", file=sys.stderr)
         sys.exit(130 if isinstance(error, InterruptedRunError) else 2)
@@ -61,7 +65,7 @@ def _dispatch(words: list[str]) -> None:
     elif verb in ("-h", "--help", "help"):
         print(_usage(), end="")
     elif verb not in VERBS:
-        raise CaliperError(f"there is no verb '{verb}'; choose one of: {', '.join(VERBS)}")
+        raise CaliperError(unknown("verb", verb, VERBS))
     elif {"-h", "--help"} & set(rest):
         print(_verb_usage(verb), end="")
     else:
@@ -88,8 +92,12 @@ def _choices(group: str) -> list[str]:
 def _train(words: list[str]) -> None:
     from caliper.config.compose import compose, to_yaml
 
-    config = compose([word for word in words if word != "--cfg"])
-    if "--cfg" in words:
+    show = "--cfg" in words
+    if show:  # Hydra's users write --cfg job
+        at = words.index("--cfg")
+        words = words[:at] + words[at + 1 + (words[at + 1 : at + 2] == ["job"]) :]
+    config = compose(words)
+    if show:
         print(to_yaml(config), end="")
         return
     from caliper.training.run import train
@@ -98,9 +106,9 @@ def _train(words: list[str]) -> None:
 
 
 def _sweep(words: list[str]) -> None:
-    from caliper.analysis.run_table import write_summary
+    from caliper.analysis.sweep_summary import write_sweep
 
-    _runs("sweep", words, write_summary)
+    _runs("sweep", words, write_sweep)
 
 
 def _compare(words: list[str]) -> None:
@@ -130,8 +138,14 @@ def _collect(words: list[str]) -> None:
     from caliper.config.compose import compose
     from caliper.rollout.collect import collect
 
-    config = compose(words)
-    path = collect(config, Path(config.dataset_path()))
+    config = compose([word for word in words if word != "--overwrite"])
+    path = Path(config.dataset_path())
+    if path.exists() and "--overwrite" not in words:
+        raise CaliperError(
+            f"{path} is there already; look at it with caliper inspect, name another file with "
+            "data.path=FILE, or replace it with --overwrite"
+        )
+    collect(config, path)
     _inspect([str(path)])
 
 
@@ -144,19 +158,19 @@ def _replay(words: list[str]) -> None:
 def _resume(words: list[str]) -> None:
     from caliper.training.run import resume
 
-    resume(*_run(words))
+    resume(*_run(words, "resume"))
 
 
 def _evaluate(words: list[str]) -> None:
     from caliper.tools.saved_run import evaluate_run
 
-    evaluate_run(*_run(words))
+    evaluate_run(*_run(words, "evaluate"))
 
 
 def _render(words: list[str]) -> None:
     from caliper.tools.saved_run import render_run
 
-    print(render_run(*_run(words)))
+    print(render_run(*_run(words, "evaluate")))
 
 
 def _report(words: list[str]) -> None:
@@ -220,11 +234,11 @@ def _folder(words: list[str]) -> tuple[Path, list[str]]:
     return folder, words[1:]
 
 
-def _run(words: list[str]) -> tuple[Path, RunConfig]:
+def _run(words: list[str], purpose: str) -> tuple[Path, RunConfig]:
     from caliper.config.compose import load
 
     folder, overrides = _folder(words)
-    return folder, load(folder / "config.yaml", overrides)
+    return folder, load(folder / "config.yaml", overrides, purpose)
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {

@@ -121,6 +121,23 @@ def test_the_horizon_truncates_and_the_next_episode_starts_at_once(task, sim):
     assert torch.equal(first.obs.proprio[0], first.final_obs.proprio[0])
 
 
+def test_staggered_worlds_do_not_end_together():
+    env = SimEnv("lift", 4, cameras=(), horizon=5, threads=1)
+    env.stagger(shortest=2)
+    other = SimEnv("lift", 4, cameras=(), horizon=5, threads=1)
+    lengths = [[], [], [], []]
+    for step, action in enumerate(random_actions(env, 10)):
+        if step == 2:  # in the middle of it
+            other.load_state_dict(env.state_dict())
+        ended = env.step(action).truncated
+        if step >= 2:
+            assert torch.equal(other.step(action).truncated, ended)
+        for world in ended.nonzero().flatten().tolist():
+            lengths[world].append(step + 1)
+    # 5 - i * 3 // 4 steps at first, then the horizon.
+    assert lengths == [[5, 10], [5, 10], [4, 9], [3, 8]]
+
+
 def test_final_obs_and_final_state_are_the_old_episodes_end():
     short, long = worlds("lift", 2, horizon=3), worlds("lift", 2, horizon=200)
     for env in (short, long):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from caliper.analysis.metrics import read_metrics
 from caliper.analysis.stats import dip, regret
+from caliper.config.deviations import deviations
 from caliper.errors import CaliperError
+
+INDEX = ("phase", "env_steps", "updates", "wall_s", "cpu_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,6 @@ class Evaluation:
     env_steps: int
     updates: int
     success_once: float
-    success_at_end: float
     episodes: int
     interval: tuple[float, float]
     episode_success: tuple[bool, ...] = ()
@@ -69,9 +72,9 @@ class Run:
         return last is not None and online is not None and last.env_steps >= int(online["env_steps"])
 
     @property
-    def levers(self) -> tuple[str, ...]:
+    def deviations(self) -> tuple[str, ...]:
         """What it uses beyond the published algorithm, in sentences."""
-        return tuple(f"{key}: {words}" for key, words in (self.config.get("levers") or {}).items())
+        return tuple(map(str, deviations(self.config)))
 
     @property
     def switch(self) -> int | None:
@@ -160,7 +163,6 @@ def _evaluation(path: Path) -> Evaluation:
         env_steps=int(record["env_steps"]),
         updates=int(record["updates"]),
         success_once=float(record["success_once"]),
-        success_at_end=float(record["success_at_end"]),
         episodes=int(record["episodes"]),
         interval=(float(record["interval"][0]), float(record["interval"][1])),
         episode_success=tuple(map(bool, record.get("episode_success", ()))),
@@ -177,3 +179,43 @@ def _calibration(path: Path) -> dict[str, NDArray[Any]]:
     # A return can be unknown (NaN) where an episode was cut off.
     known = np.isfinite(arrays["q"]) & np.isfinite(arrays["mc_return"])
     return {name: array[known] for name, array in arrays.items()} | features if known.any() else {}
+
+
+def read_metrics(path: Path | str) -> dict[str, NDArray[Any]]:
+    """Reads a `metrics.csv` (or that of a run folder) into columns of one length.
+
+    Returns:
+        "phase" as strings, "env_steps" and "updates" as int64, others as float64, NaN where a row has none.
+
+    Raises:
+        CaliperError: there is no such file, or it is not a metrics file.
+    """
+    path = Path(path)
+    path = path / "metrics.csv" if path.is_dir() else path
+    columns, rows = read_table(path)
+    kinds = {"phase": str, "env_steps": np.int64, "updates": np.int64}
+    try:
+        return {
+            name: np.array([row.get(name) or "nan" for row in rows], dtype=str).astype(
+                kinds.get(name, np.float64)
+            )
+            for name in columns
+        }
+    except ValueError as error:
+        raise CaliperError(
+            f"{path} holds something other than numbers ({error}); restore it or remove it."
+        ) from error
+
+
+def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and rows, without empty cells and without a torn last line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CaliperError(
+            f"Cannot read {path}: {error}; name a run folder that has a metrics.csv."
+        ) from error
+    table = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
+    if not table or tuple(table[0][: len(INDEX)]) != INDEX:
+        raise CaliperError(f"{path} is not a metrics file: its first columns must be {', '.join(INDEX)}.")
+    return table[0], [{k: v for k, v in zip(table[0], row, strict=False) if v} for row in table[1:]]

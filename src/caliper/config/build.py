@@ -73,11 +73,14 @@ def cameras(config: RunConfig) -> tuple[str, ...]:
     return tuple(config.task.cameras) if config.task.obs == "pixels" else ()
 
 
-def make_worlds(config: RunConfig, num_envs: int) -> VectorEnv:
-    """The run's worlds, of Caliper's own task or of a Gymnasium environment."""
+def make_worlds(config: RunConfig, num_envs: int, stagger: bool = False) -> VectorEnv:
+    """The run's worlds, of Caliper's own task or of a Gymnasium environment; `stagger`: see `SimEnv`."""
     task = config.task
     if task.env_id is None:
-        return make_env(config, num_envs)
+        env = make_env(config, num_envs)
+        if stagger:
+            env.stagger(config.chunk)
+        return env
     return GymnasiumEnv(
         task.env_id, num_envs, task.kwargs, task.dense, task.horizon, config.sim.device, config.seed
     )
@@ -181,6 +184,12 @@ def run_folder(config: RunConfig) -> Path:
     method = config.method or config.agent["name"]
     words = [config.task.name, method, config.encoder["name"], f"seed{config.seed}"]
     return Path("runs") / "_".join([*words, time.strftime("%Y%m%d-%H%M%S")])
+
+
+def set_precision(config: RunConfig) -> None:
+    """How torch multiplies on a GPU, and that it measures which convolutions are fastest there."""
+    torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
+    torch.backends.cudnn.benchmark = torch.device(config.sim.device).type == "cuda"
 
 
 def set_threads(config: RunConfig) -> None:

@@ -210,6 +210,6 @@ def _encoder() -> str:
 
 
 def _wandb() -> str:
-    from caliper.config.schema import LogConfig
+    from caliper.config.compose import usual_values
 
-    return f"{LogConfig().wandb} unless log.wandb says otherwise"
+    return f"{usual_values()['log']['wandb']} unless log.wandb says otherwise"

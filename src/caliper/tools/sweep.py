@@ -1,4 +1,4 @@
-"""`caliper sweep` and `compare`: runs over seeds and settings, a few at a time, resumable, summed up."""
+"""`caliper sweep` and `compare`: runs over seeds and variants, a few at a time, resumable, summed up."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caliper.analysis.run_data import read_run
-from caliper.analysis.run_table import setting_of, write_summary
-from caliper.config.compose import compose
+from caliper.analysis.run_table import variant_of
+from caliper.analysis.sweep_summary import write_sweep
+from caliper.config.changes import Change, changes
+from caliper.config.compose import compose, load
+from caliper.config.schema import RunConfig
 from caliper.config.validate import check
 from caliper.errors import CaliperError
 from caliper.training.interrupt import InterruptedRunError
@@ -24,7 +27,7 @@ from caliper.utils.files import locked
 from caliper.utils.progress import bar
 
 POLL_SECONDS = 0.5
-# Sums up runs, (setting, run folder) each, in a folder; returns what is printed at the end.
+# Sums up runs, (variant, run folder) each, in a folder; returns what is printed at the end.
 Summary = Callable[[Path, Sequence[tuple[str, Path]]], str]
 
 
@@ -33,12 +36,12 @@ class Job:
     """One run of a sweep.
 
     Attributes:
-        setting: its swept words without the seed, such as "agent=cql"; runs that share it are averaged.
+        variant: its swept words without the seed, such as "agent=cql"; runs that share it are averaged.
         folder: the run folder.
         words: its whole command line, after `caliper train`.
     """
 
-    setting: str
+    variant: str
     folder: Path
     words: tuple[str, ...]
 
@@ -53,7 +56,7 @@ def sweep(
     folder: Path,
     at_once: int,
     verb: str = "sweep",
-    write: Summary = write_summary,
+    write: Summary = write_sweep,
 ) -> Path:
     """Runs every combination of the swept values, each in a process of its own, and sums them up.
 
@@ -80,6 +83,8 @@ def sweep(
     configs = [compose(list(job.words)) for job in jobs]
     for config in configs:
         check(config)
+    for job, config in zip(jobs, configs, strict=True):
+        _refuse_other_words(job, config, verb)
     folder.mkdir(parents=True, exist_ok=True)
     recorded = [part for config in configs for part in (config, config.prior) if part is not None]
     for part in {part.dataset_path(): part for part in recorded}.values():
@@ -87,7 +92,7 @@ def sweep(
     print(f"{verb} folder: {folder}: {len(jobs)} runs, {at_once} at a time", flush=True)
 
     def sum_up() -> str:
-        return write(folder, [(job.setting, job.folder) for job in jobs])
+        return write(folder, [(job.variant, job.folder) for job in jobs])
 
     failed = _run(jobs, at_once, verb, sum_up)
     print(sum_up())
@@ -124,8 +129,26 @@ def expand(words: Sequence[str], folder: Path, at_once: int, verb: str = "sweep"
     for combination in itertools.product(*choices):
         name = ",".join(combination).replace("/", "_") or "run"
         run = folder / name
-        jobs.append(Job(setting_of(name), run, (*common, *combination, f"run_dir='{run}'")))
+        jobs.append(Job(variant_of(name), run, (*common, *combination, f"run_dir='{run}'")))
     return jobs
+
+
+def _refuse_other_words(job: Job, config: RunConfig, verb: str) -> None:
+    """A run that is there already must be the one that the words ask for: it would not be made again."""
+    path = job.folder / "config.yaml"
+    if not path.exists():
+        return
+    begun = load(path)
+    other = [c for c in changes(begun, config) if c.key not in ("run_dir", "threads") and "path" not in c.key]
+    for part, mine in ((config, begun), (config.prior, begun.prior)):
+        ours = None if part is None else str(Path(part.dataset_path()).resolve())
+        theirs = None if mine is None else str(Path(mine.dataset_path()).resolve())
+        other += [Change("data.path", theirs, ours)] * (ours != theirs)
+    if other:
+        raise CaliperError(
+            f"{job.folder} was begun with {other[0].key}={other[0].before}, not {other[0].after}; give the "
+            f"words as then, or another folder with {verb}.dir"
+        )
 
 
 def finished(folder: Path) -> bool:

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caliper.analysis.metrics import INDEX, read_table
+from caliper.analysis.run_data import INDEX, read_table
 from caliper.errors import CaliperError
 from caliper.utils.files import replacing
 
 
-class RunLog:
-    """Appends rows to `metrics.csv`, each on the disk before `log` returns.
+class Logger:
+    """Appends rows to `metrics.csv`, each in the file before `log` returns, and on the disk after `sync`.
 
     The table is wide: a metric first seen late adds a column, and earlier rows stay empty there. A row is
     appended in place; only a new column rewrites the file. A context manager.
@@ -76,6 +76,20 @@ class RunLog:
             index = {"phase": phase, "env_steps": env_steps, "updates": updates, "wall_s": wall, "cpu_s": cpu}
             self._wandb.log({**index, **floats})
 
+    def sync(self) -> None:
+        """Brings all rows to the disk, which `log` leaves to the system: waiting for it at each row is slow.
+
+        Raises:
+            CaliperError: the disk fails.
+        """
+        try:
+            with open(self.path, "rb") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise CaliperError(
+                f"Cannot write {self.path}: {error.strerror}; free some space and resume."
+            ) from error
+
     def truncate(self, rows: int) -> None:
         """Keeps the first `rows` rows, those before a checkpoint: a resumed run repeats none of its curve."""
         kept = read_table(self.path)[1][:rows]
@@ -88,7 +102,7 @@ class RunLog:
             self._wandb.finish()
             self._wandb = None
 
-    def __enter__(self) -> RunLog:
+    def __enter__(self) -> Logger:
         return self
 
     def __exit__(
@@ -104,8 +118,6 @@ class RunLog:
         try:
             with open(self.path, "a", newline="", encoding="utf-8") as file:
                 file.write(_lines([[row.get(name, "") for name in self._columns]]))
-                file.flush()
-                os.fsync(file.fileno())
         except OSError as error:
             raise CaliperError(
                 f"Cannot write {self.path}: {error.strerror}; free some space and resume."
@@ -144,7 +156,7 @@ def _start_wandb(folder: Path, settings: Mapping[str, Any] | None, config: Mappi
         "mode": "offline",
         **(settings or {"mode": "disabled"}),
     }
-    if arguments["mode"] == "disabled":
+    if "disabled" in (arguments["mode"], os.environ.get("WANDB_MODE")):
         return None
     # Read by wandb's helper process: no reports to its makers, and no logs in the home folder.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from caliper.config.build import (
     obs_spec,
     reward_config,
     run_folder,
+    set_precision,
     set_threads,
     visual_augmentation,
     warp_memory,
 )
-from caliper.config.compose import collect_command, to_yaml
+from caliper.config.changes import changes
+from caliper.config.compose import collect_command, load, to_yaml
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check
 from caliper.data.buffer import ReplayBuffer
@@ -35,19 +38,20 @@ from caliper.data.robomimic import read_dataset
 from caliper.envs.base import VectorEnv
 from caliper.errors import CaliperError
 from caliper.rollout.collect import collect
-from caliper.rollout.episodes import Plan
+from caliper.rollout.episodes import ActionQueue
 from caliper.rollout.film import film
 from caliper.rollout.replay import replay
 from caliper.training.checkpoint import load_checkpoint
-from caliper.training.interrupt import Stop
-from caliper.training.logger import RunLog
-from caliper.training.trainer import Phases
+from caliper.training.interrupt import Interrupt
+from caliper.training.logger import Logger
+from caliper.training.trainer import Trainer
 from caliper.utils.files import locked, replacing
 from caliper.utils.progress import watched
 from caliper.utils.provenance import provenance
 
 BATCH_SEED = 1_000_003  # added to the run's seed: batches and the agent's noise come from different streams
 Checkpoint = tuple[dict[str, Any], dict[str, Any]]
+Data = tuple[Dataset | Recordings, Dataset | None]  # the run's own, and the prior
 
 
 def train(config: RunConfig) -> Path:
@@ -60,10 +64,14 @@ def train(config: RunConfig) -> Path:
     folder = run_folder(config)
     _refuse_used(folder)
     check(config)
-    _write_config(config, folder)
-    with replacing(folder / "git.json") as partial:
-        partial.write_text(json.dumps(provenance(Path(__file__)), indent=1) + "\n", encoding="utf-8")
-    return _run(config, folder, None)
+    data = _find_all(config)
+    with locked(folder):
+        _refuse_used(folder)  # another process may have begun one meanwhile
+        config = _with_paths(config)
+        _write_config(config, folder)
+        with replacing(folder / "git.json") as partial:
+            partial.write_text(json.dumps(provenance(), indent=1) + "\n", encoding="utf-8")
+        return _run(config, folder, data, None)
 
 
 def resume(folder: Path, config: RunConfig) -> Path:
@@ -71,36 +79,33 @@ def resume(folder: Path, config: RunConfig) -> Path:
 
     Args:
         folder: the run folder.
-        config: its configuration; what changed in it (longer phases, say) is kept in the folder.
+        config: its configuration; what changed in it (longer phases, say) is kept in the folder once the
+            checkpoint has been found to fit.
 
     Raises:
         CaliperError: as `train`; or there is no checkpoint, or none of this configuration.
     """
-    checkpoint = load_checkpoint(folder)
-    check(config)
-    _write_config(config, folder)
-    return _run(config, folder, checkpoint)
+    with locked(folder):
+        checkpoint = load_checkpoint(folder)
+        check(config)
+        return _run(config, folder, _find_all(config), checkpoint)
 
 
-def _run(config: RunConfig, folder: Path, checkpoint: Checkpoint | None) -> Path:
+def _run(config: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | None) -> Path:
     print(f"run folder: {folder}", flush=True)
     set_threads(config)
-    dataset = find_data(config)
-    prior = None if config.prior is None else find_dataset(config.prior)
+    set_precision(config)
     if config.sim.name == "warp" and config.task.env_id is None:
         print(warp_memory(config), flush=True)
-    env, eval_env = (make_worlds(config, n) for n in (config.online.num_envs, config.evaluation.num_envs))
-    offline = load_data(config, dataset, eval_env, prior)
+    env = make_worlds(config, config.online.num_envs, config.online.stagger)
+    eval_env = make_worlds(config, config.evaluation.num_envs)
+    offline = load_data(config, *data, eval_env)
     spec, actions, device = env.spec, env.action_dim, env.device
     agent = make_agent(config, device)
     chunk = agent.config.chunk
     online = ReplayBuffer(config.online.capacity, spec, actions, offline.reward, device, chunk)
-    with (
-        locked(folder),
-        RunLog(folder, {"mode": config.log.wandb}, asdict(config)) as log,
-        Stop(folder) as stop,
-    ):
-        phases = Phases(
+    with Logger(folder, {"mode": config.log.wandb}, asdict(config)) as log, Interrupt(folder) as interrupt:
+        trainer = Trainer(
             config,
             folder,
             agent,
@@ -108,16 +113,17 @@ def _run(config: RunConfig, folder: Path, checkpoint: Checkpoint | None) -> Path
             eval_env,
             MixedSampler(offline, online, config.online.mixing),
             OpenEpisodes(env.num_envs, env.horizon, spec, actions, device),
-            Plan(env.num_envs, chunk, actions, device),
+            ActionQueue(env.num_envs, chunk, actions, device),
             torch.Generator(device).manual_seed(config.seed + BATCH_SEED),
             log,
-            stop.check,
+            interrupt.check,
         )
         if checkpoint is None:
-            phases.save()  # from now on the folder is not taken for an empty one, and the run can be resumed
+            trainer.save()  # from now on the folder is not taken for an empty one, and the run can be resumed
         else:
-            phases.restore(*checkpoint)
-        phases.run()
+            trainer.restore(*checkpoint)
+            _keep_changes(config, folder)
+        trainer.run()
     if config.video.episodes and config.task.env_id:
         print(f"video: none, {config.task.env_id} cannot be filmed: Gymnasium's renderers need OpenGL")
     elif config.video.episodes:
@@ -125,6 +131,34 @@ def _run(config: RunConfig, folder: Path, checkpoint: Checkpoint | None) -> Path
     print(f"report: {write_report(folder)}")
     print(f"run folder: {folder}", flush=True)
     return folder
+
+
+def _find_all(config: RunConfig) -> Data:
+    """The run's dataset, and its prior data if there are any."""
+    return find_data(config), None if config.prior is None else find_dataset(config.prior)
+
+
+def _with_paths(config: RunConfig) -> RunConfig:
+    """The same run from any working directory: its datasets by their whole paths."""
+    data = replace(config.data, path=str(Path(config.dataset_path()).resolve()))
+    if config.prior is not None:
+        prior = str(Path(config.prior.dataset_path()).resolve())
+        data = replace(data, prior=replace(data.prior, path=prior))
+    return replace(config, data=data)
+
+
+def _keep_changes(config: RunConfig, folder: Path) -> None:
+    """Says what is different from now on, and keeps it as history: config.yaml is what holds now."""
+    found = changes(load(folder / "config.yaml"), config)
+    if not found:
+        return
+    print("changed: " + "; ".join(map(str, found)), flush=True)
+    record = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "changes": [asdict(c) for c in found]}
+    path = folder / "changes.jsonl"
+    earlier = path.read_text(encoding="utf-8") if path.exists() else ""
+    with replacing(path) as partial:
+        partial.write_text(earlier + json.dumps(record) + "\n", encoding="utf-8")
+    _write_config(config, folder)
 
 
 def find_data(config: RunConfig) -> Dataset | Recordings:
@@ -162,7 +196,7 @@ def _find_recordings(config: RunConfig) -> Recordings:
 
 
 def load_data(
-    config: RunConfig, dataset: Dataset | Recordings, env: VectorEnv, prior: Dataset | None = None
+    config: RunConfig, dataset: Dataset | Recordings, prior: Dataset | None, env: VectorEnv
 ) -> ReplayBuffer:
     """The dataset in a buffer of its own size; `env` draws recorded states and is left in the last.
 

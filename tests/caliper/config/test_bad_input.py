@@ -31,7 +31,7 @@ def refused(capsys, *words):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["trian"], "no verb 'trian'; choose one of: train, sweep, compare, resume"),
+        (["trian"], "no verb 'trian'; did you mean train? There are: train, sweep, compare, resume"),
         (
             ["train", "task=foo"],
             "no task 'foo'; choose one of: adroit_door, adroit_pen, adroit_relocate, antmaze",
@@ -40,16 +40,22 @@ def refused(capsys, *words):
         (["train", "encoder=foo"], "no encoder 'foo'; choose one of: conv, conv_tiny, d4pg"),
         (["train", "preset=foo"], "no preset 'foo'; choose one of: adroit, antmaze, cog, default"),
         (["train", "sim=foo"], "no sim 'foo'; choose one of: batch, warp"),
-        (["train", "onlin.utd=1"], "no key 'onlin'; the keys there are: run_dir, seed"),
+        (["train", "onlin.utd=1"], "no key 'onlin'; did you mean online? There are: run_dir, seed"),
         (["train", "online.upd=1"], "no key 'online.upd'; the keys there are: env_steps"),
         (["train", "agent.lr=1"], "no key 'agent.lr'; the keys there are: name, chunk, encoder_weight"),
         (["train", "encoder.depth=1"], "no key 'encoder.depth'; the keys there are: name, channels"),
         (["train", "online.env_steps=many"], "online.env_steps=many does not fit: Value 'many'"),
         (["train", "task.cameras=agentview"], "task.cameras=agentview does not fit"),
         (["train", "seed"], "'seed' is not understood"),
-        (["train", "+new=1"], "is not understood; after the verb come pairs"),
-        (["train", "task.size=32,64"], "write a list as"),
-        (["train", "run_dir=a=b"], "in quotes"),
+        (["train", "+new=1"], "'+new=1': every key of a run is there already; leave the + out"),
+        (["train", "~seed"], "'~seed': no key can be left out of a run"),
+        (["train", "hydra.run.dir=x"], "a run's folder is run_dir=FOLDER"),
+        (["train", "-m", "seed=0,1"], "-m: several runs are made by another verb: caliper sweep"),
+        (["train", "seed=0,1"], "seed=0,1 gives several values, and this makes one run"),
+        (["train", "agent=calq"], "there is no agent 'calq'; did you mean calql? There are: "),
+        (["train", "onlin.env_steps=1"], "did you mean online?"),
+        (["train", "task.size=32,64"], "(a list is written as [1,2])"),
+        (["train", "video.camera=a=b"], "in quotes"),
         (["train", "agent.discount=high"], "agent.discount=high has the wrong type; it must be float"),
         (["train", "agent.n_critics=1.5"], "agent.n_critics=1.5 has the wrong type; it must be int"),
         (["train", "agent.critic_hidden=64"], "must be Sequence[int]"),
@@ -80,10 +86,10 @@ def refused(capsys, *words):
         (["train", "batch_size=0"], "batch_size=0 makes no sense; it must be at least 1"),
         (["train", "online.utd=nan"], "online.utd=nan makes no sense"),
         (["train", "threads=0"], "threads=0 makes no sense"),
-        (["train", "sim.max_diverged=1.5"], "sim.max_diverged=1.5 is a share of the episodes: from 0 to 1"),
-        (["collect", "sim.max_diverged=nan"], "sim.max_diverged=nan is a share"),
+        (["train", "sim.max_diverged=1.5"], "sim.max_diverged=1.5 makes no sense; it must be"),
+        (["collect", "sim.max_diverged=nan"], "sim.max_diverged=nan makes no sense"),
         (["train", "online.capacity=20"], "online.capacity=20 frames hold no episode"),
-        (["train", "online.mixing=2"], "online.mixing=2.0 is a share"),
+        (["train", "online.mixing=2"], "online.mixing=2.0 makes no sense; it must be at most 1"),
         (["train", "log.wandb=yes"], "choose one of: disabled, offline, online"),
         (["train", "data.horizon=0"], "data.horizon=0 makes no sense"),
         (["train", "data.mixture=[[1.0,0.1]]"], "must be rows of [weight, action noise"),
@@ -100,7 +106,7 @@ def test_a_mistake_on_the_command_line(words, sentence, capsys, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     assert sentence in refused(capsys, *words)
     made = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
-    assert all(name.endswith(("config.yaml", "git.json")) for name in made)  # nothing was collected for it
+    assert not made  # nothing was collected for it, and no run folder begun
 
 
 def test_warp_without_a_gpu(capsys, monkeypatch):

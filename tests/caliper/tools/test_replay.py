@@ -185,7 +185,7 @@ def buffers(configure):
     def load(*words, worlds=2):
         config = configure(*words)
         env = make_env(config, worlds)
-        return load_data(config, find_data(config), env).state_dict(), env
+        return load_data(config, find_data(config), None, env).state_dict(), env
 
     copies = ["data.copies=3", *LOOKS]
     return load(), load(*copies), load(*copies, worlds=5)
@@ -213,7 +213,7 @@ def test_looks_do_not_depend_on_the_number_of_worlds(buffers):
 def test_the_copies_are_counted(configure, capsys):
     for words, said in ((), "28 frames"), (["data.copies=3", *LOOKS], "3 copies, "):
         config = configure("task.size=64", *words)
-        load_data(config, find_data(config), make_env(config, 4))
+        load_data(config, find_data(config), None, make_env(config, 4))
         out = capsys.readouterr().out
         assert ("copies" in out) == bool(words) and (not words or said in out)
         assert f"{2 if words else 1} MiB" in out  # 28 frames of 24 KiB, and three times that
