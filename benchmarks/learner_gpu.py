@@ -42,7 +42,7 @@ CASES = [(encoder, precision) for encoder in ("conv", "impala") for precision in
 
 def arguments():
     parser = gpu_parser(__doc__.splitlines()[0])
-    parser.add_argument("--learners", nargs="+", default=["eager", "graph"], help="on a GPU; also: compile")
+    parser.add_argument("--learners", nargs="+", default=["eager", "graph"], help="on a GPU")
     parser.add_argument("--peak-float32", type=float, default=67.0, help="TFLOP/s")
     parser.add_argument("--peak-tf32", type=float, default=495.0, help="TFLOP/s; of float32 convolutions")
     parser.add_argument("--peak-bfloat16", type=float, default=990.0, help="TFLOP/s")

@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from einops import rearrange
 from torch import Tensor
+
+from caliper.types import Obs
+
+
+def augment(obs: Obs, pad: int, generator: torch.Generator, offsets: Tensor | None = None) -> Obs:
+    """The observations with each sample's images shifted at random, see `random_shift`.
+
+    Args:
+        obs: b observations.
+        pad: the most of a shift, in pixels; 0 shifts nothing.
+        generator: draws the shifts, on the observations' device.
+        offsets: int64 (b, 2) in [-pad, pad]; given, nothing is drawn.
+    """
+    b, cameras = obs.pixels.shape[:2]
+    if not pad or not cameras:
+        return obs
+    if offsets is None:
+        offsets = torch.randint(-pad, pad + 1, (b, 2), generator=generator, device=obs.pixels.device)
+    return replace(obs, pixels=random_shift(obs.pixels, offsets))
 
 
 def random_shift(pixels: Tensor, offsets: Tensor) -> Tensor:

@@ -215,7 +215,7 @@ def test_what_a_preset_sets_for_other_agents_is_dropped_and_what_the_user_sets_i
 
 @pytest.mark.parametrize(
     ("name", "keys"),
-    [("bc", "actor_lr critic_lr"), ("qtopt", "actor_hidden actor_lr actor_every clone_lr clone_loss")],
+    [("bc", "actor_lr critic_lr"), ("qtopt", "actor_hidden actor_lr actor_every bc_lr bc_weight")],
 )
 def test_an_agent_has_no_key_for_what_it_lacks(name, keys):
     assert not set(keys.split()) & content("agent", name).keys()
@@ -223,7 +223,7 @@ def test_an_agent_has_no_key_for_what_it_lacks(name, keys):
 
 def test_a_run_saved_with_keys_of_other_agents_loads_without_them(tmp_path):
     config, path = compose(["agent=qtopt"]), tmp_path / "config.yaml"
-    old = {"actor_hidden": [256, 256], "actor_lr": 1e-4, "clone_lr": 3e-4, "clone_loss": "mse"}
+    old = {"actor_hidden": [256, 256], "actor_lr": 1e-4, "bc_lr": 3e-4, "bc_weight": 0.0}
     path.write_text(to_yaml(replace(config, agent=config.agent | old)))
     assert load(path, []) == config
     with pytest.raises(CaliperError, match=r"agent\.actor_lr cannot change"):

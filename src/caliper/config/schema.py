@@ -25,7 +25,7 @@ class TaskConfig:
     control_freq: int = key(at_least=1)
     horizon: int = key(at_least=1)
     cameras: list[str] = key()
-    size: int = key(at_least=1)
+    size: int = key(at_least=1, at_most=1024)
     start: str | None = key()
     env_id: str | None = key()
     kwargs: dict[str, Any] = key()
@@ -130,7 +130,7 @@ class VideoConfig:
 
     episodes: int = key(at_least=0, resume=True, evaluate=True)
     camera: str = key(resume=True, evaluate=True)
-    size: int = key(at_least=1, resume=True, evaluate=True)
+    size: int = key(at_least=1, at_most=4096, resume=True, evaluate=True)
 
 
 @dataclass
@@ -148,9 +148,9 @@ class RunConfig:
 
     run_dir: str | None = key()
     seed: int = key(at_least=0)
-    threads: int | None = key(at_least=1, resume=True, evaluate=True)
+    threads: int | None = key(at_least=1, at_most=1024, resume=True, evaluate=True)
     batch_size: int = key(at_least=1)
-    learner: str = key(choices=("eager", "compile", "graph"), resume=True, evaluate=True)
+    learner: str = key(choices=("eager", "graph"), resume=True, evaluate=True)
     tf32: bool = key(resume=True, evaluate=True)
     method: str | None = key()
     agent: dict[str, Any] = MISSING

@@ -12,6 +12,7 @@ import torch
 
 from caliper.agents import AGENTS
 from caliper.config.build import COLLECT_SEEDS, COLLECT_STRIDE, make_agent, reward_config
+from caliper.config.estimate import refuse_too_large, refuse_too_many_envs
 from caliper.config.schema import RunConfig
 from caliper.encoders import ENCODERS
 from caliper.envs.controller import action_dim
@@ -69,6 +70,7 @@ def check(config: RunConfig) -> None:
             f"{config.task.horizon}"
         )
     reward_config(config)
+    refuse_too_large(config)
     make_agent(config, "cpu")
 
 
@@ -79,6 +81,7 @@ def check_task(config: RunConfig) -> None:
         CaliperError: naming the key, its value and the mend.
     """
     _check_limits(config)
+    refuse_too_many_envs(config)
     _check_device(config)
     if config.task.env_id is None:
         action_dim(config.task.controller)

@@ -26,6 +26,7 @@ from caliper.config.build import (
 )
 from caliper.config.changes import changes
 from caliper.config.compose import collect_command, load, to_yaml
+from caliper.config.estimate import refuse_too_large
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check
 from caliper.data.buffer import ReplayBuffer
@@ -93,6 +94,8 @@ def resume(folder: Path, config: RunConfig) -> Path:
 
 def _run(config: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | None) -> Path:
     print(f"run folder: {folder}", flush=True)
+    frames = sum(part.num_frames for part in data if part is not None)
+    print(refuse_too_large(config, frames), flush=True)
     set_threads(config)
     set_precision(config)
     if config.sim.name == "warp" and config.task.env_id is None:

@@ -110,7 +110,7 @@ class Trainer:
         with bar(total, "clone", "update", count.cloned) as shown:
             while count.cloned < total:
                 self._pause()
-                info = self.learner.clone()
+                info = self.learner.bc_update()
                 count.cloned += 1
                 shown.update()
                 if count.cloned % self.config.log.every == 0:

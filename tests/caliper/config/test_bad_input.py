@@ -42,7 +42,7 @@ def refused(capsys, *words):
         (["train", "sim=foo"], "no sim 'foo'; choose one of: batch, warp"),
         (["train", "onlin.utd=1"], "no key 'onlin'; did you mean online? There are: run_dir, seed"),
         (["train", "online.upd=1"], "no key 'online.upd'; the keys there are: env_steps"),
-        (["train", "agent.lr=1"], "no key 'agent.lr'; the keys there are: name, chunk, encoder_weight"),
+        (["train", "agent.lr=1"], "no key 'agent.lr'; the keys there are: name, chunk, shift_pad"),
         (["train", "encoder.depth=1"], "no key 'encoder.depth'; the keys there are: name, channels"),
         (["train", "online.env_steps=many"], "online.env_steps=many does not fit: Value 'many'"),
         (["train", "task.cameras=agentview"], "task.cameras=agentview does not fit"),
@@ -61,7 +61,7 @@ def refused(capsys, *words):
         (["train", "agent.critic_hidden=64"], "must be Sequence[int]"),
         (["train", "encoder.latent=big"], "encoder.latent=big has the wrong type; it must be int | None"),
         (["train", "agent.discount=1.0"], "the discount gamma is 1.0"),
-        (["train", "agent.clone_loss=l1"], "choose one of mse, nll"),
+        (["train", "agent.precision=float16"], "choose one of float32, bfloat16"),
         (["train", "agent=iql", "agent.expectile=1.0"], "agent.expectile=1.0 makes no sense"),
         (["train", "agent=awac", "agent.temperature=0.0"], "agent.temperature=0.0 makes no sense"),
         (["train", "agent=td3bc", "agent.exploration_noise=0.0"], "agent.exploration_noise=0.0 makes no"),
@@ -71,7 +71,7 @@ def refused(capsys, *words):
         (["train", "task.controller=foo"], "choose one of: osc_pose, osc_position"),
         (["train", "task.control_freq=7"], "task.control_freq=7 does not divide the physics' 500 Hz"),
         (["train", "agent=qtopt", "offline.clone_updates=3"], "the agent qtopt has no actor to clone; set"),
-        (["train", "learner=fast"], "learner=fast is unknown; choose one of: eager, compile, graph"),
+        (["train", "learner=fast"], "learner=fast is unknown; choose one of: eager, graph"),
         (["train", "learner=graph"], "learner=graph needs a GPU, but sim.device=cpu; use learner=eager, or"),
         (["train", "task.cameras=[front]"], "task.cameras: there is no camera 'front'; choose from: "),
         (["train", "task.cameras=[]"], "no camera; name one"),
@@ -90,6 +90,20 @@ def refused(capsys, *words):
         (["collect", "sim.max_diverged=nan"], "sim.max_diverged=nan makes no sense"),
         (["train", "online.capacity=20"], "online.capacity=20 frames hold no episode"),
         (["train", "online.mixing=2"], "online.mixing=2.0 makes no sense; it must be at most 1"),
+        (["train", "batch_size=100000000"], "TiB with batch_size=100000000; at most "),
+        (["train", "batch_size=1000000000000"], "batch_size=1000000000000; at most "),
+        (["train", "online.num_envs=1000000"], "with online.num_envs=1000000; at most "),
+        (["train", "evaluation.num_envs=1000000"], "with evaluation.num_envs=1000000; at most "),
+        (["train", "agent.n_actions=100000000"], "with agent.n_actions=100000000; "),
+        (["train", "agent.actor_hidden=[1000000,1000000]"], "the actor alone "),
+        (["train", "online.capacity=100000000000"], "with online.capacity=100000000000; at most "),
+        (
+            ["train", "video.size=20000"],
+            "video.size=20000 makes no sense; it must be at least 1, at",
+        ),
+        (["train", "task.size=10000"], "task.size=10000 makes no sense"),
+        (["train", "threads=100000"], "threads=100000 makes no sense"),
+        (["collect", "data.num_envs=1000000"], "with data.num_envs=1000000; at most "),
         (["train", "log.wandb=yes"], "choose one of: disabled, offline, online"),
         (["train", "data.horizon=0"], "data.horizon=0 makes no sense"),
         (["train", "data.mixture=[[1.0,0.1]]"], "must be rows of [weight, action noise"),
@@ -173,7 +187,8 @@ def test_overrides_that_a_saved_run_cannot_take(finished, capsys):
     folder = finished.folder
     assert "no key 'online.upd'" in refused(capsys, "evaluate", folder, "online.upd=1")
     assert "evaluation.episodes" in refused(capsys, "evaluate", folder, "evaluation.episodes=many")
-    assert "another network" in refused(capsys, "evaluate", folder, "agent.actor_hidden=[8]")
+    said = refused(capsys, "evaluate", folder, "agent.actor_hidden=[8]")
+    assert "agent.actor_hidden cannot change when a run is evaluated" in said
     assert "no camera 'front'" in refused(capsys, "render", folder, "video.camera=front")
     assert "nothing to film" in refused(capsys, "render", folder, "video.episodes=0")
     assert "the run folder alone" in refused(capsys, "report", folder, "seed=1")
