@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import mujoco
@@ -29,8 +30,11 @@ class BatchEngine(Engine):
     def __init__(self, model: mujoco.MjModel, num_worlds: int, control_freq: float, threads: int) -> None:
         """Args: the scene, the number of worlds, control steps per second, threads of the physics pool."""
         self.model, self.num_worlds = model, num_worlds
+        # Left alone, MuJoCo puts a world whose numbers blew up back to its start, amid an episode.
+        own = copy(model)
+        own.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         self.device, self.wp_device = torch.device("cpu"), wp.get_device("cpu")
-        self._batch = Batch(model, nsim=num_worlds, nthread=min(threads, num_worlds), persistent=True)
+        self._batch = Batch(own, nsim=num_worlds, nthread=min(threads, num_worlds), persistent=True)
         self._bound = {k: self._batch.bind(k) for k in _DTYPES}  # keeps the memory alive
         arrays = {k: self._view(k) for k in _DTYPES}
         self._tensors: dict[str, Tensor] = {k: wp.to_torch(a) for k, a in arrays.items()}
@@ -67,6 +71,8 @@ class BatchEngine(Engine):
         """See `Engine`."""
         return {k: self._tensors[k] for k in POSES}
 
-    def overflow(self) -> Tensor:
+    def overflow(self) -> tuple[Tensor, Tensor]:
         """See `Engine`. MuJoCo grows its contact memory, so nothing is ever lost."""
-        return torch.zeros(self.num_worlds, dtype=torch.bool)
+        return torch.zeros(self.num_worlds, dtype=torch.bool), torch.zeros(
+            (self.num_worlds, 0), dtype=torch.bool
+        )

@@ -61,7 +61,7 @@ class Square:
         late = (self.clock >= HORIZON) & ~won
         self.at = torch.where((won | late)[:, None], self.starts(len(moved)), moved)
         self.clock = torch.where(won | late, 0, self.clock)
-        return Step(observe(self.at), won.float(), won, late, observe(moved), won)
+        return Step(observe(self.at), won.float(), won, late, observe(moved), won, torch.zeros_like(won))
 
 
 def collect(act, steps, seed, buffer):

@@ -122,7 +122,9 @@ def test_a_preset_composes_and_gives_way(preset):
     if preset in PAPER:
         pytest.importorskip("gymnasium_robotics", reason="needs the extra robotics")
     config = compose([f"preset={preset}"])
-    check(compose([f"preset={preset}", "sim.device=cpu"]))  # a preset for a GPU is in order without one
+    check(
+        compose([f"preset={preset}", "sim.device=cpu", "learner=eager"])
+    )  # a preset for a GPU is in order without one
     own = content("preset", preset)
     for group, values in own.items():
         if group in ("agent", "data", "offline", "online"):
@@ -187,7 +189,7 @@ def test_composing_twice_gives_the_same():
 def test_a_method_goes_with_every_preset(method):
     for preset in [name for name in PRESETS if name not in PAPER]:
         prior = ["data.prior.episodes=1"] if method == "cog" else []
-        config = compose([f"preset={preset}", f"method={method}", "sim.device=cpu", *prior])
+        config = compose([f"preset={preset}", f"method={method}", "sim.device=cpu", "learner=eager", *prior])
         check(config)
         own = content("method", method)
         assert config.method == own.get("method")
@@ -233,7 +235,7 @@ def test_a_run_saved_with_keys_of_other_agents_loads_without_them(tmp_path):
 
 @pytest.mark.parametrize("preset", [name for name in PRESETS if name not in PAPER])
 def test_state_observations_go_with_every_preset(preset):
-    config = compose([f"preset={preset}", "obs=state", "sim.device=cpu"])
+    config = compose([f"preset={preset}", "obs=state", "sim.device=cpu", "learner=eager"])
     check(config)
     assert (config.task.obs, config.encoder["name"]) == ("state", "state")
     with pytest.raises(CaliperError, match=r"task.obs=state.*conv.*obs=state"):

@@ -39,6 +39,7 @@ class SimConfig:
 
     name: str = key(choices=("batch", "warp"), evaluate=True)
     device: str = key(evaluate=True)
+    max_diverged: float = key(at_least=0, at_most=1, resume=True, evaluate=True)
 
 
 @dataclass
@@ -110,6 +111,7 @@ class OnlineConfig:
     warmup_steps: int = key(at_least=0)
     mixing: float = key(at_most=1)
     capacity: int = key(at_least=2)
+    stagger: bool = key()
     eval_every: int = key(at_least=1, resume=True)
 
 
@@ -150,6 +152,7 @@ class RunConfig:
     threads: int | None = key(at_least=1, at_most=1024, resume=True, evaluate=True)
     batch_size: int = key(at_least=1)
     learner: str = key(choices=("eager", "graph"), resume=True, evaluate=True)
+    tf32: bool = key(resume=True, evaluate=True)
     method: str | None = key()
     agent: dict[str, Any] = MISSING
     encoder: dict[str, Any] = MISSING

@@ -28,10 +28,10 @@ from caliper.importing.model import physics_model
 from caliper.importing.scene import SceneTrial, carry, differences
 from caliper.importing.translate import translate
 
-# Of the arm's one-step errors in the scene, rad. The best tenth of a demo's steps is free motion: there a right
-# translation is off by 1e-8, a wrong posture or dialect by 1e-4 and more. The median may lie in contact, which
-# MuJoCo's versions resolve up to 1e-4 apart. Beyond 2e-3 a step the actions are not those of the file: a wrong
-# dialect is off by 6e-3 or more, the lighter arm of robosuite 1.0 by 8e-4.
+# Of the arm's one-step errors in the scene, rad. The best tenth of a demo's steps is free motion: there a
+# right translation is off by 1e-8, a wrong posture or dialect by 1e-4 and more. The median may be contact,
+# which MuJoCo resolves otherwise in each version, by up to 1e-4. Beyond 2e-3 a step the actions are not those
+# of the file: a wrong dialect is off by 6e-3 or more, the lighter arm of robosuite 1.0 by 8e-4.
 EXACT, CONTACT, TOO_FAR = 1e-6, 1e-4, 2e-3
 ROBOT = "Panda"
 

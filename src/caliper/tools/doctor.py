@@ -57,7 +57,7 @@ def _lines() -> Iterator[tuple[str, Callable[[], str]]]:
     yield "engine warp", _warp
     yield "picture on cpu", partial(_picture, "batch", "cpu")
     if all(_seeing_cuda().values()):
-        yield "picture on cuda", partial(_picture, "warp", "cuda")
+        yield from ((f"GPU {name}", look) for name, look in _self_test())
     yield "CPU cores", lambda: f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}"
     yield "kernel cache", _kernel_cache
     yield "video encoder", _encoder
@@ -150,6 +150,21 @@ def _warp() -> str:
         (False, True): ": torch does not see Warp's GPU -> install a torch built for CUDA and this driver",
     }
     return f"on cpu, for tests{mend.get((seeing['torch'], seeing['Warp']), '; no GPU')}"
+
+
+def _self_test() -> Iterator[tuple[str, Callable[[], str]]]:
+    """The GPU's self-test, each part a line."""
+    from caliper.training.self_test import PARTS, self_test
+
+    findings = self_test()
+
+    def look() -> str:
+        finding = next(findings)
+        if finding.mend:
+            raise _MissingError(f"{finding.said} -> {finding.mend}")
+        return finding.said
+
+    return ((name, look) for name in PARTS)
 
 
 def _picture(sim: str, device: str) -> str:

@@ -20,7 +20,7 @@ from caliper.utils.files import replacing
 
 
 class Logger:
-    """Appends rows to `metrics.csv`, each on the disk before `log` returns.
+    """Appends rows to `metrics.csv`, each in the file before `log` returns, and on the disk after `sync`.
 
     The table is wide: a metric first seen late adds a column, and earlier rows stay empty there. A row is
     appended in place; only a new column rewrites the file. A context manager.
@@ -76,6 +76,20 @@ class Logger:
             index = {"phase": phase, "env_steps": env_steps, "updates": updates, "wall_s": wall, "cpu_s": cpu}
             self._wandb.log({**index, **floats})
 
+    def sync(self) -> None:
+        """Brings all rows to the disk, which `log` leaves to the system: waiting for it at each row is slow.
+
+        Raises:
+            CaliperError: the disk fails.
+        """
+        try:
+            with open(self.path, "rb") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise CaliperError(
+                f"Cannot write {self.path}: {error.strerror}; free some space and resume."
+            ) from error
+
     def truncate(self, rows: int) -> None:
         """Keeps the first `rows` rows, those before a checkpoint: a resumed run repeats none of its curve."""
         kept = read_table(self.path)[1][:rows]
@@ -104,8 +118,6 @@ class Logger:
         try:
             with open(self.path, "a", newline="", encoding="utf-8") as file:
                 file.write(_lines([[row.get(name, "") for name in self._columns]]))
-                file.flush()
-                os.fsync(file.fileno())
         except OSError as error:
             raise CaliperError(
                 f"Cannot write {self.path}: {error.strerror}; free some space and resume."

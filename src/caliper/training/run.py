@@ -19,8 +19,10 @@ from caliper.config.build import (
     obs_spec,
     reward_config,
     run_folder,
+    set_precision,
     set_threads,
     visual_augmentation,
+    warp_memory,
 )
 from caliper.config.changes import changes
 from caliper.config.compose import collect_command, load, to_yaml
@@ -97,7 +99,11 @@ def _run(config: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | N
     frames = sum(part.num_frames for part in data if part is not None)
     print(refuse_too_large(config, frames), flush=True)
     set_threads(config)
-    env, eval_env = (make_worlds(config, n) for n in (config.online.num_envs, config.evaluation.num_envs))
+    set_precision(config)
+    if config.sim.name == "warp" and config.task.env_id is None:
+        print(warp_memory(config), flush=True)
+    env = make_worlds(config, config.online.num_envs, config.online.stagger)
+    eval_env = make_worlds(config, config.evaluation.num_envs)
     offline = load_data(config, *data, eval_env)
     spec, actions, device = env.spec, env.action_dim, env.device
     agent = make_agent(config, device)

@@ -166,7 +166,8 @@ class Trainer:
         info = self.learner.update()
         self.counters.updates += 1
         if self.counters.updates % self.config.log.every == 0:
-            self.log.log(phase, self.counters.env_steps, self.counters.updates, info)
+            metrics: dict[str, float | Tensor] = {**info, **self.env.rates()}
+            self.log.log(phase, self.counters.env_steps, self.counters.updates, metrics)
 
     def _evaluate(self, phase: str, at: int, last: bool, shown: Any) -> None:
         count, cfg = self.counters, self.config.evaluation
@@ -216,6 +217,7 @@ class Trainer:
             "queue": self.queue.state_dict(),
             "env": self.env.state_dict(),
         }
+        self.log.sync()  # the rows that the checkpoint counts
         path = save_checkpoint(self.folder, self.agent.state_dict(), state)
         self._saved = time.monotonic()
         return path

@@ -86,6 +86,8 @@ def refused(capsys, *words):
         (["train", "batch_size=0"], "batch_size=0 makes no sense; it must be at least 1"),
         (["train", "online.utd=nan"], "online.utd=nan makes no sense"),
         (["train", "threads=0"], "threads=0 makes no sense"),
+        (["train", "sim.max_diverged=1.5"], "sim.max_diverged=1.5 makes no sense; it must be"),
+        (["collect", "sim.max_diverged=nan"], "sim.max_diverged=nan makes no sense"),
         (["train", "online.capacity=20"], "online.capacity=20 frames hold no episode"),
         (["train", "online.mixing=2"], "online.mixing=2.0 makes no sense; it must be at most 1"),
         (["train", "batch_size=100000000"], "TiB with batch_size=100000000; at most "),
