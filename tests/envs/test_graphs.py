@@ -235,7 +235,7 @@ def test_what_torch_records_could_be_recorded(task):
         env._judge(env._outcome)
         env._begin(env._begin_where_done)
         chunk.load(env.engine.pose_arrays(), wanted)
-        chunk.unpack(out, wanted)
+        chunk.unpack((out,), wanted)
 
 
 @pytest.mark.gpu
