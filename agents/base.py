@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -183,10 +184,21 @@ class Agent(nn.Module):
         """Restores `train_state`, so that the next update gives the numbers an unbroken run would give."""
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-        self.generator.set_state(state["generator"].cpu())
+        restore(self.generator, state["generator"])
         self.updates = state["updates"]
         if state["online"]:
             self.go_online()
+
+
+def restore(generator: torch.Generator, state: Tensor) -> None:
+    """Sets a generator to a saved state; from a state of another kind of device it is seeded anew.
+
+    Those are of another length, and give other numbers anyway.
+    """
+    if len(state) == len(generator.get_state()):
+        generator.set_state(state.cpu())
+    else:
+        generator.manual_seed(zlib.crc32(state.cpu().numpy().tobytes()))
 
 
 def refuse_unknown(key: str, value: Any, known: Sequence[Any]) -> None:

@@ -13,7 +13,7 @@ from caliper import configs
 from caliper.agents import AGENTS
 from caliper.config.compose import usual_values
 from caliper.config.meanings import meaning
-from caliper.config.schema import RunConfig, SimConfig
+from caliper.config.schema import RunConfig
 from caliper.limits import Limits
 
 FOLDER = Path(configs.__file__).parent
@@ -35,7 +35,7 @@ A few words choose a whole group of values at once. `caliper tasks` lists the ch
 | `agent=` | the algorithm and its keys |
 | `method=` | the algorithm, and what the method asks of the training loop |
 | `encoder=` | the network that turns images into features |
-| `sim=` | the physics engine |
+| `sim=` | the physics engine: `batch`, `warp` or `auto` |
 | `obs=` | pixels, or the state instead |
 | `preset=` | a tested combination of all of these |
 
@@ -56,7 +56,7 @@ out. On the command line it is refused."""
 
 def write_page(path: Path) -> None:
     """Writes the page if it has changed, so that Sphinx reads it again only then."""
-    lines = [*_run(), *_choices("sim", "The engine."), *_choices("agent", AGENTS_KEYS)]
+    lines = [*_run(), *_choices("agent", AGENTS_KEYS)]
     lines += _choices("encoder", "The keys of each network.")
     text = HEAD + "\n".join(lines) + "\n"
     if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -114,7 +114,7 @@ def _choices(group: str, title: str) -> Iterator[str]:
 
 def _entries(group: str) -> dict[str, Field[Any]]:
     """The fields of a group's choices, which carry their limits; an encoder's keys have none."""
-    kinds = {"agent": [config for _, config in AGENTS.values()], "sim": [SimConfig]}.get(group, [])
+    kinds = [config for _, config in AGENTS.values()] if group == "agent" else []
     return {entry.name: entry for kind in kinds for entry in fields(kind)}
 
 

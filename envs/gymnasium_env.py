@@ -46,7 +46,6 @@ class GymnasiumEnv(VectorEnv):
         kwargs: Mapping[str, Any] | None = None,
         dense: bool = False,
         horizon: int = 200,
-        device: str = "cpu",
         seed: int = 0,
     ) -> None:
         """Builds the worlds and starts an episode in each.
@@ -57,14 +56,13 @@ class GymnasiumEnv(VectorEnv):
             kwargs: what the environment's constructor takes, such as `maze_map`.
             dense: whether its own reward is the raw one.
             horizon: control steps per episode; the registry's own limit does not count.
-            device: where the tensors live; the physics stays on the CPU.
             seed: worlds' own series of episodes start from it.
 
         Raises:
             CaliperError: gymnasium-robotics is not installed, or has no such environment.
         """
         self.env_id, self.num_envs, self.horizon = env_id, num_envs, horizon
-        self.device = torch.device(device)
+        self.device = torch.device("cpu")
         self._dense = dense
         self._worlds = [_make(env_id, kwargs or {}) for _ in range(num_envs)]
         space, model = self._worlds[0].action_space, self._worlds[0].model
@@ -98,9 +96,9 @@ class GymnasiumEnv(VectorEnv):
         moves = action.detach().clamp(-1, 1).float().cpu().numpy()  # (n, a)
         self._actions[np.arange(self.num_envs), self.steps] = moves
         outcomes = [self._advance(i, moves[i]) for i in range(self.num_envs)]
-        reward, success = (torch.tensor(column, device=self.device) for column in zip(*outcomes, strict=True))
+        reward, success = (torch.tensor(column) for column in zip(*outcomes, strict=True))
         self.steps += 1
-        truncated = torch.as_tensor(self.steps >= self.horizon, device=self.device) & ~success
+        truncated = torch.as_tensor(self.steps >= self.horizon) & ~success
         final_obs, self.final_state = self.observe(), self.get_state()
         self._start((success | truncated).cpu().numpy(), self._next_seed)
         sound = torch.zeros_like(success)  # `check` ends the run where one is not
@@ -129,15 +127,15 @@ class GymnasiumEnv(VectorEnv):
 
     def observe(self) -> Obs:
         """See `VectorEnv`."""
-        pixels = torch.zeros((self.num_envs, 0, 3, 1, 1), dtype=torch.uint8, device=self.device)
-        return Obs(pixels, torch.tensor(self._obs, device=self.device))
+        pixels = torch.zeros((self.num_envs, 0, 3, 1, 1), dtype=torch.uint8)
+        return Obs(pixels, torch.tensor(self._obs))
 
     # ---- states
 
     def get_state(self) -> Tensor:
         """See `VectorEnv`; goals and what else an environment remembers is not in it."""
         rows = [np.concatenate([[w.data.time], w.data.qpos, w.data.qvel]) for w in self._worlds]
-        return torch.as_tensor(np.stack(rows), device=self.device)
+        return torch.as_tensor(np.stack(rows))
 
     def set_state(self, state: Tensor) -> None:
         """Refused: recorded data of these environments holds observations.

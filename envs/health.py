@@ -76,8 +76,9 @@ class Health:
         return torch.tensor([self._blown, self._ended, *self._since])
 
     def load(self, state: Tensor) -> None:
-        """Goes on counting from `state`."""
-        self._blown, self._ended, *self._since = state.tolist()
+        """Goes on counting from `state`; another engine has other limits, whose rates begin anew."""
+        self._blown, self._ended, *since = state.tolist()
+        self._since = since if len(since) == len(self._since) else [0] * len(self._since)
         self._counts.zero_()
 
     def rates(self) -> dict[str, float]:

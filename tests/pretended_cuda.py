@@ -2,7 +2,7 @@
 
 Memory is marked, not tensors, so that views, parameters and gradients are where their memory is. What torch
 refuses on a real GPU is refused: operations on memory of both kinds, generators of another device, NumPy's
-look at the device's memory. What waits for the device is noted. Warp's arrays count as the device's.
+look at the device's memory. What waits for the device is noted.
 """
 
 from contextlib import ExitStack, contextmanager
@@ -65,6 +65,8 @@ class _Devices(TorchFunctionMode):
         if name == "to":
             return self._to(func, args, kwargs, marked)
         generator, device = kwargs.get("generator"), kwargs.get("device")
+        if kwargs.pop("pin_memory", False):
+            assert not _is_cuda(device), "only the host's memory can be pinned"
         if generator is not None and hasattr(generator, "pretended"):
             here = _is_cuda(device) or marked
             assert generator.pretended == here, f"{name}: the generator is on another device"
@@ -141,18 +143,24 @@ class _Generator(torch.Generator):
 
 
 @contextmanager
-def pretended_cuda():
-    """A place with a pretended CUDA device; yields the list of what has waited for it, in order."""
+def pretended_cuda(warp=True):
+    """A place with a pretended CUDA device; yields the list of what has waited for it, in order.
+
+    Args:
+        warp: whether Warp's arrays are there, or on the CPU.
+    """
     marks, waits, to_torch = _Marks(), [], wp.to_torch
     device = torch._C.TensorBase.device.__get__
     autocast, cpu = torch.autocast, wp.get_device("cpu")
     patches = {
         (torch.Tensor, "device"): property(lambda t: CUDA if t in marks else device(t)),
-        (torch.cuda, "mem_get_info"): lambda device: (1 << 30, 1 << 30),
+        (torch.cuda, "mem_get_info"): lambda device=None: (1 << 30, 1 << 30),
         (torch.Tensor, "is_cuda"): property(lambda t: t in marks),
         (torch, "Generator"): _Generator,
         (torch, "autocast"): lambda kind, *args, **kwargs: autocast("cpu", *args, **kwargs),
-        (wp, "to_torch"): lambda *args, **kwargs: marks.add(to_torch(*args, **kwargs)),
+        (wp, "to_torch"): lambda *args, **kwargs: (marks.add if warp else lambda t: t)(
+            to_torch(*args, **kwargs)
+        ),
         (wp, "device_to_torch"): lambda device: CUDA,
         (graphs, "warp_device"): lambda device: cpu,
         (warp_engine, "warp_device"): lambda device: cpu,

@@ -138,6 +138,7 @@ def _runs(verb: str, words: list[str], write: Summary) -> None:
 def _collect(words: list[str]) -> None:
     from caliper.config.compose import compose
     from caliper.rollout.collect import collect
+    from caliper.training.devices import choose_devices
 
     config = compose([word for word in words if word != "--overwrite"])
     if isinstance(config.data.path, list):
@@ -148,7 +149,7 @@ def _collect(words: list[str]) -> None:
             f"{path} is there already; look at it with caliper inspect, name another file with "
             "data.path=FILE, or replace it with --overwrite"
         )
-    collect(config, path)
+    collect(choose_devices(config).applied(config), path)
     _inspect([str(path)])
 
 

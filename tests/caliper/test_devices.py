@@ -8,6 +8,7 @@ from caliper.data.buffer import ReplayBuffer
 from caliper.data.mixing import MixedSampler
 from caliper.data.open_episodes import OpenEpisodes
 from caliper.data.returns import RewardConfig
+from caliper.envs.bridge import bridged
 from caliper.envs.sim import SimEnv
 from caliper.errors import CaliperError
 from caliper.rollout.evaluation import evaluate
@@ -18,14 +19,18 @@ HORIZON = 3
 FAMILIES = ["bc", "calql", "iql", "qtopt", "rlpd", "td3bc"]
 
 
-def make_env(**keys):
-    keys = {"cameras": ("agentview",), "size": 16, "horizon": HORIZON, "threads": 1} | keys
-    return SimEnv("lift", 2, sim="warp", device="cuda", **keys)
+def make_env(sim="warp"):
+    """Warp's worlds on the device, or the CPU's with their tensors there."""
+    keys = {"cameras": ("agentview",), "size": 16, "horizon": HORIZON, "threads": 1}
+    device = "cuda" if sim == "warp" else "cpu"
+    return bridged(SimEnv("lift", 2, sim=sim, device=device, **keys), "cuda")
 
 
 @pytest.fixture
-def waits():
-    with pretended_cuda() as waits:
+def waits(request):
+    """What has waited for the device; a test's `sim` says where Warp's arrays are."""
+    params = getattr(request.node, "callspec", None)
+    with pretended_cuda(warp=params is None or params.params.get("sim") != "batch") as waits:
         yield waits
 
 
@@ -52,8 +57,9 @@ def test_the_pretended_device_refuses_what_a_real_one_would(waits):
     assert model.weight.grad is not None and model.weight.grad.device.type == "cuda"
 
 
-def test_seeds_masks_and_actions_may_come_from_anywhere(waits):
-    env = make_env()
+@pytest.mark.parametrize("sim", ["warp", "batch"])
+def test_seeds_masks_and_actions_may_come_from_anywhere(waits, sim):
+    env = make_env(sim)
     seeds = torch.tensor([5, 6])
     first = env.reset(seeds=seeds).pixels.cpu()
     env.reset(mask=torch.tensor([True, False]), seeds=seeds)
@@ -72,9 +78,9 @@ def test_worlds_that_do_not_fit_are_refused_before_they_are_made(waits, monkeypa
         make_env()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_run_on_the_device(waits, name):
-    env = make_env()
+@pytest.mark.parametrize(("name", "sim"), [*((name, "warp") for name in FAMILIES), ("calql", "batch")])
+def test_what_a_run_does_on_the_device(waits, name, sim):
+    env = make_env(sim)
     agent = build_agent(CONFIGS[name], {"name": "conv_tiny"}, env.spec, env.action_dim, env.device, 0)
     offline, online = (
         ReplayBuffer(40, env.spec, env.action_dim, RewardConfig(), env.device) for _ in range(2)
@@ -85,7 +91,8 @@ def test_a_run_on_the_device(waits, name):
         waits.clear()
         action = agent.act(obs, deterministic=False)
         result = env.step(action)
-        assert waits == []
+        assert waits == ([] if sim == "warp" else ["to"])  # the CPU's physics needs the actions, all at once
+        waits.clear()
         ended += len(open_episodes.push(obs, action, result, offline if step < HORIZON else online))
         assert waits == ["cpu"]  # whatever ends, all of it is known to the host at once
         obs = result.obs
@@ -112,8 +119,9 @@ def test_a_run_on_the_device(waits, name):
     agent.update(sampler.sample(4, generator))
 
 
-def test_an_evaluation_on_the_device(waits):
-    env = make_env()
+@pytest.mark.parametrize("sim", ["warp", "batch"])
+def test_an_evaluation_on_the_device(waits, sim):
+    env = make_env(sim)
     agent = build_agent(CONFIGS["calql"], {"name": "conv_tiny"}, env.spec, env.action_dim, env.device, 0)
     result, calibration = evaluate(agent, env, [0, 1, 2], RewardConfig(), "offline")
     assert result.lengths == [HORIZON] * 3 and len(calibration["q"]) == 3 * HORIZON

@@ -47,11 +47,16 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run folder's contents. Whatever is missing is empty; `problems` names what could not be read."""
+    """A run folder's contents. Whatever is missing is empty; `problems` names what could not be read.
+
+    Attributes:
+        devices: what it took, and why, at its start and wherever that was another when it was resumed.
+    """
 
     folder: Path
     config: Mapping[str, Any]
     git: Mapping[str, Any]
+    devices: tuple[Mapping[str, str], ...]
     metrics: Mapping[str, NDArray[Any]]
     evaluations: tuple[Evaluation, ...]
     videos: tuple[Path, ...]
@@ -130,6 +135,7 @@ def read_run(folder: Path | str) -> Run:
         folder,
         config=attempt(_config, folder / "config.yaml", {}),
         git=attempt(_json, folder / "git.json", {}),
+        devices=attempt(_devices, folder / "devices.json", ()),
         metrics=attempt(read_metrics, folder / "metrics.csv", {}),
         evaluations=tuple(evaluations),
         videos=tuple(sorted(folder.glob("videos/*.mp4"))),
@@ -154,6 +160,12 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("not a mapping")
     return content
+
+
+def _devices(path: Path) -> tuple[Mapping[str, str], ...]:
+    """What a run took at each of its starts, see `caliper.training.devices.Devices`."""
+    keys = ("learner", "learner_why", "engine", "engine_device", "engine_why")
+    return tuple({key: str(start[key]) for key in keys} for start in _json(path)["starts"])
 
 
 def _evaluation(path: Path) -> Evaluation:

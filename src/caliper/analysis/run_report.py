@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -192,6 +192,7 @@ def _provenance(run: Run) -> str:
         "Caliper's commit": in_words(git.get("caliper")),
         "Your folder's commit": in_words(git.get("directory")),
         "Hardware": str(git.get("hardware") or ""),
+        "Devices": "; then ".join(map(_devices, run.devices)),
         "Versions": ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else "",
         "Started": str(git.get("started") or ""),
         "Run folder": run.folder.resolve().name,
@@ -201,6 +202,14 @@ def _provenance(run: Run) -> str:
         f"<details><summary>Configuration</summary><pre tabindex=0>{config}</pre></details>" if config else ""
     )
     return facts(told) + details
+
+
+def _devices(start: Mapping[str, str]) -> str:
+    """One entry of a run's devices.json in words."""
+    return (
+        f"learner on {start['learner']} ({start['learner_why']}), sim={start['engine']} on "
+        f"{start['engine_device']} ({start['engine_why']})"
+    )
 
 
 def _names(run: Run) -> list[str]:

@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 
 from caliper.agents import Agent, build_agent
+from caliper.config.devices import engine_device, learner_device
 from caliper.config.schema import RunConfig
 from caliper.data.dataset import SCHEMA_VERSION, DatasetMeta
 from caliper.data.returns import RewardConfig
 from caliper.envs.appearance import Strengths, VisualAugmentation
 from caliper.envs.base import VectorEnv
+from caliper.envs.bridge import bridged
 from caliper.envs.controller import action_dim
 from caliper.envs.engines.memory import world_bytes
 from caliper.envs.engines.warp import CONSTRAINTS, CONTACTS, CONVEX
@@ -41,6 +43,8 @@ def make_env(
 ) -> SimEnv:
     """The run's task in `num_envs` worlds, by default with its horizon and start; without pixels, blind.
 
+    Tensors are where the engine is, see `make_worlds`.
+
     Raises:
         CaliperError: the task is an environment of Gymnasium.
     """
@@ -59,7 +63,7 @@ def make_env(
         controller=task.controller,
         control_freq=task.control_freq,
         horizon=horizon or task.horizon,
-        device=config.sim.device,
+        device=engine_device(config),
         seed=config.seed,
         threads=config.threads,
         privileged=task.obs == "state",
@@ -74,16 +78,21 @@ def cameras(config: RunConfig) -> tuple[str, ...]:
 
 
 def make_worlds(config: RunConfig, num_envs: int, stagger: bool = False) -> VectorEnv:
-    """The run's worlds, of Caliper's own task or of a Gymnasium environment; `stagger`: see `SimEnv`."""
-    task = config.task
+    """The run's worlds with tensors on the learner's device, of Caliper's own task or one of Gymnasium's.
+
+    Args:
+        config: of the run.
+        num_envs: worlds.
+        stagger: see `SimEnv`.
+    """
+    task, learner = config.task, learner_device(config)
     if task.env_id is None:
         env = make_env(config, num_envs)
         if stagger:
             env.stagger(config.chunk)
-        return env
-    return GymnasiumEnv(
-        task.env_id, num_envs, task.kwargs, task.dense, task.horizon, config.sim.device, config.seed
-    )
+        return bridged(env, learner)
+    worlds = GymnasiumEnv(task.env_id, num_envs, task.kwargs, task.dense, task.horizon, config.seed)
+    return bridged(worlds, learner)
 
 
 def warp_memory(config: RunConfig) -> str:
@@ -93,7 +102,7 @@ def warp_memory(config: RunConfig) -> str:
     total = sum(counts) * held + max(counts) * besides
     return (
         f"physics: {counts[0]} worlds online and {counts[1]} to evaluate, {held / 2**10:.0f} KiB each and "
-        f"{besides / 2**10:.0f} KiB more while they step: {total / 2**20:.0f} MiB on {config.sim.device}"
+        f"{besides / 2**10:.0f} KiB more while they step: {total / 2**20:.0f} MiB on {engine_device(config)}"
     )
 
 
@@ -186,13 +195,15 @@ def run_folder(config: RunConfig) -> Path:
     return Path("runs") / "_".join([*words, time.strftime("%Y%m%d-%H%M%S")])
 
 
-def set_precision(config: RunConfig) -> None:
-    """How torch multiplies on a GPU, and that it measures which convolutions are fastest there."""
-    torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
-    torch.backends.cudnn.benchmark = torch.device(config.sim.device).type == "cuda"
+def set_up_torch(config: RunConfig) -> None:
+    """Gives torch the threads and the GPU that the run may use.
 
-
-def set_threads(config: RunConfig) -> None:
-    """Gives torch the threads that the run may use."""
+    There it multiplies as the run says, and measures which convolutions are fastest.
+    """
     if config.threads:
         torch.set_num_threads(config.threads)
+    device = torch.device(learner_device(config))
+    torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    if device.index is not None:
+        torch.cuda.set_device(device)  # what is recorded is recorded on torch's current one

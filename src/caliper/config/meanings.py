@@ -6,7 +6,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
-GROUPS = ("agent", "encoder", "sim")  # whose files hold a part of the configuration and no more
+GROUPS = ("agent", "encoder")  # whose files hold a part of the configuration and no more
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>[a-z_][a-z0-9_]*):(?P<rest>.*?)(?:\s#\s(?P<comment>.*))?$")
 
 

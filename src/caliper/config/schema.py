@@ -35,10 +35,10 @@ class TaskConfig:
 
 @dataclass
 class SimConfig:
-    """The engine."""
+    """The engine: `batch` is MuJoCo on the CPU, `warp` MuJoCo Warp, `auto` Warp where it has been tried."""
 
-    name: str = key(choices=("batch", "warp"), evaluate=True)
-    device: str = key(evaluate=True)
+    name: str = key(choices=("batch", "warp", "auto"), evaluate=True)
+    device: str = key(choices=("cpu", "cuda"), evaluate=True)
     max_diverged: float = key(at_least=0, at_most=1, resume=True, evaluate=True)
 
 
@@ -151,6 +151,7 @@ class RunConfig:
     seed: int = key(at_least=0)
     threads: int | None = key(at_least=1, at_most=1024, resume=True, evaluate=True)
     batch_size: int = key(at_least=1)
+    device: str = key(resume=True, evaluate=True)
     learner: str = key(choices=("eager", "graph"), resume=True, evaluate=True)
     tf32: bool = key(resume=True, evaluate=True)
     method: str | None = key()

@@ -8,10 +8,9 @@ from functools import partial
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import torch
-
 from caliper.agents import AGENTS
 from caliper.config.build import COLLECT_SEEDS, COLLECT_STRIDE, make_agent, reward_config
+from caliper.config.devices import check_engine_device, check_learner_device
 from caliper.config.estimate import refuse_too_large, refuse_too_many_envs
 from caliper.config.schema import RunConfig
 from caliper.encoders import ENCODERS
@@ -52,7 +51,7 @@ def check(config: RunConfig) -> None:
             f"task.obs=state leaves no pictures for encoder={config.encoder.get('name')}; say obs=state, "
             "which chooses both"
         )
-    _check_learner(config)
+    check_learner_device(config)
     if (agent := config.agent.get("name")) in AGENTS:
         _check_types("agent", config.agent, get_type_hints(AGENTS[agent][1]))
         if config.offline.clone_updates and not AGENTS[agent][0].has_actor:
@@ -82,7 +81,7 @@ def check_task(config: RunConfig) -> None:
     """
     _check_limits(config)
     refuse_too_many_envs(config)
-    _check_device(config)
+    check_engine_device(config)
     if config.task.env_id is None:
         action_dim(config.task.controller)
         _check_cameras(config)
@@ -106,27 +105,6 @@ def _check_limits(config: RunConfig) -> None:
     parts |= {f.name: part for f in fields(config) if is_dataclass(part := getattr(config, f.name))}
     for path, part in parts.items():
         check_limits(type(part), vars(part), path)
-
-
-def _check_device(config: RunConfig) -> None:
-    sim = config.sim
-    try:
-        kind = torch.device(sim.device).type
-    except RuntimeError:
-        kind = "unknown"
-    if kind not in ("cpu", "cuda"):
-        raise CaliperError(f"sim.device={sim.device} is unknown; choose cpu or cuda")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise CaliperError(
-            f"sim.device={sim.device}, but torch sees no GPU; use sim=batch, or sim.device=cpu"
-        )
-
-
-def _check_learner(config: RunConfig) -> None:
-    if config.learner == "graph" and torch.device(config.sim.device).type != "cuda":
-        raise CaliperError(
-            f"learner=graph needs a GPU, but sim.device={config.sim.device}; use learner=eager, or sim=warp"
-        )
 
 
 def _check_cameras(config: RunConfig) -> None:

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from caliper.agents import Agent
 from caliper.config.build import eval_seeds, make_env
+from caliper.config.devices import learner_device
 from caliper.config.schema import RunConfig
 from caliper.envs.base import VectorEnv
+from caliper.envs.bridge import bridged
 from caliper.rollout.episodes import ActionQueue, run_episodes
 from caliper.rollout.video import Frames, grid, write_video
 from caliper.types import Obs
@@ -38,7 +40,7 @@ def film(agent: Agent, config: RunConfig, folder: Path, name: str = "rollouts") 
         CaliperError: no such camera, or the video cannot be written.
     """
     video, freq = config.video, config.task.control_freq
-    env = make_env(config, min(ENVS, video.episodes))
+    env = bridged(make_env(config, min(ENVS, video.episodes)), learner_device(config))
     queue = ActionQueue(env.num_envs, agent.config.chunk, env.action_dim, env.device)
 
     def act(obs: Obs) -> Tensor:

@@ -58,6 +58,8 @@ def _lines() -> Iterator[tuple[str, Callable[[], str]]]:
     yield "picture on cpu", partial(_picture, "batch", "cpu")
     if all(_seeing_cuda().values()):
         yield from ((f"GPU {name}", look) for name, look in _self_test())
+    yield "device=auto", partial(_chosen, "learner")
+    yield "sim=auto", partial(_chosen, "engine")
     yield "CPU cores", lambda: f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}"
     yield "kernel cache", _kernel_cache
     yield "video encoder", _encoder
@@ -153,10 +155,16 @@ def _warp() -> str:
 
 
 def _self_test() -> Iterator[tuple[str, Callable[[], str]]]:
-    """The GPU's self-test, each part a line."""
-    from caliper.training.self_test import PARTS, self_test
+    """The GPU's self-test, each part a line; what it finds is kept for runs that say sim=auto."""
+    from caliper.training.devices import remember, run_self_test
+    from caliper.training.self_test import PARTS, Finding
 
-    findings = self_test()
+    def tried() -> Iterator[Finding]:
+        findings = run_self_test("cuda")
+        remember(findings)
+        yield from findings
+
+    findings = tried()
 
     def look() -> str:
         finding = next(findings)
@@ -165,6 +173,17 @@ def _self_test() -> Iterator[tuple[str, Callable[[], str]]]:
         return finding.said
 
     return ((name, look) for name in PARTS)
+
+
+def _chosen(part: str) -> str:
+    """What a run that leaves both to Caliper takes, and why."""
+    from caliper.config.compose import compose
+    from caliper.training.devices import choose_devices
+
+    chosen = choose_devices(compose(["device=auto", "sim=auto"]))
+    if part == "learner":
+        return f"{chosen.learner} ({chosen.learner_why})"
+    return f"{chosen.engine} on {chosen.engine_device} ({chosen.engine_why})"
 
 
 def _picture(sim: str, device: str) -> str:

@@ -31,7 +31,7 @@ import warp as wp
 from warp._src import context as warp_context
 
 from caliper.config.build import make_env
-from caliper.config.schema import RunConfig, SimConfig
+from caliper.config.schema import RunConfig
 from caliper.config.validate import check_task
 from caliper.envs.render.trace import RayTracer
 from caliper.errors import CaliperError
@@ -112,7 +112,7 @@ def record_run(config: RunConfig) -> list[Variant]:
     Raises:
         CaliperError: the configuration will not do.
     """
-    config = replace(config, sim=SimConfig("warp", "cpu"))
+    config = replace(config, sim=replace(config.sim, name="warp", device="cpu"))
     check_task(config)
     with recording(run=False) as seen:
         env = make_env(config, WORLDS)

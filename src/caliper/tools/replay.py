@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from torch import Tensor
 
-from caliper.config.build import dataset_meta, make_env, obs_spec, set_threads, visual_augmentation
+from caliper.config.build import dataset_meta, make_env, obs_spec, set_up_torch, visual_augmentation
 from caliper.config.compose import compose
 from caliper.config.validate import check_task
 from caliper.data.dataset import Dataset
@@ -22,6 +22,7 @@ from caliper.envs.appearance import VisualAugmentation
 from caliper.envs.sim import SimEnv
 from caliper.errors import CaliperError
 from caliper.rollout.replay import rendered
+from caliper.training.devices import choose_devices
 from caliper.types import ObsSpec
 from caliper.utils.files import replacing
 from caliper.utils.progress import bar
@@ -86,7 +87,8 @@ def replay_file(source: Path, out: Path | None, words: list[str]) -> Path:
     refuse_pictures(source, cameras)
     spec = obs_spec(config)
     _require_room(out, source, spec, dataset)
-    set_threads(config)
+    config = choose_devices(config).applied(config)
+    set_up_torch(config)
     env = make_env(config, min(config.data.num_envs, dataset.num_frames))
     augmentation = visual_augmentation(config)
     appearance = asdict(augmentation.strengths)

@@ -7,13 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from caliper.agents import Agent
-from caliper.config.build import eval_seeds, make_agent, make_worlds, reward_config, set_threads
+from caliper.config.build import eval_seeds, make_agent, make_worlds, reward_config, set_up_torch
+from caliper.config.devices import learner_device
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check
 from caliper.errors import CaliperError
 from caliper.rollout.evaluation import evaluate
 from caliper.rollout.film import film
 from caliper.training.checkpoint import load_checkpoint
+from caliper.training.devices import choose_devices
 from caliper.utils.files import replacing
 
 
@@ -24,7 +26,7 @@ def load_agent(folder: Path, config: RunConfig) -> tuple[Agent, dict[str, int]]:
         CaliperError: the run has no checkpoint, a damaged one, or one of another network.
     """
     weights, state = load_checkpoint(folder)
-    agent = make_agent(config, config.sim.device)
+    agent = make_agent(config, learner_device(config))
     try:
         agent.load_state_dict(weights)
     except RuntimeError as error:
@@ -38,7 +40,8 @@ def load_agent(folder: Path, config: RunConfig) -> tuple[Agent, dict[str, int]]:
 def evaluate_run(folder: Path, config: RunConfig) -> Path:
     """Plays `evaluation.episodes` greedy episodes, prints the success and writes <run>/evaluation.json."""
     check(config)
-    set_threads(config)
+    config = choose_devices(config).applied(config)
+    set_up_torch(config)
     agent, counters = load_agent(folder, config)
     cfg = config.evaluation
     result, _ = evaluate(
@@ -67,6 +70,7 @@ def render_run(folder: Path, config: RunConfig) -> Path:
     video = config.video
     if not video.episodes:
         raise CaliperError("video.episodes=0 leaves nothing to film; ask for at least one episode")
-    set_threads(config)
+    config = choose_devices(config).applied(config)
+    set_up_torch(config)
     agent, _ = load_agent(folder, config)
     return film(agent, config, folder, name=f"{video.camera}_{video.episodes}x{video.size}")

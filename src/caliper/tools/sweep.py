@@ -21,6 +21,7 @@ from caliper.config.compose import compose, load
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check
 from caliper.errors import CaliperError
+from caliper.training.devices import choose_devices
 from caliper.training.interrupt import InterruptedRunError
 from caliper.training.run import find_data
 from caliper.utils.files import locked
@@ -88,7 +89,7 @@ def sweep(
     folder.mkdir(parents=True, exist_ok=True)
     recorded = [part for config in configs for part in (config, config.prior) if part is not None]
     for part in {tuple(part.dataset_paths()): part for part in recorded}.values():
-        find_data(part)  # here and not in two runs at the same time
+        find_data(choose_devices(part).applied(part))  # here and not in two runs at the same time
     print(f"{verb} folder: {folder}: {len(jobs)} runs, {at_once} at a time", flush=True)
 
     def sum_up() -> str:

@@ -19,8 +19,7 @@ from caliper.config.build import (
     obs_spec,
     reward_config,
     run_folder,
-    set_precision,
-    set_threads,
+    set_up_torch,
     visual_augmentation,
     warp_memory,
 )
@@ -45,6 +44,7 @@ from caliper.rollout.episodes import ActionQueue
 from caliper.rollout.film import film
 from caliper.rollout.replay import replay
 from caliper.training.checkpoint import load_checkpoint
+from caliper.training.devices import Devices, choose_devices, keep
 from caliper.training.interrupt import Interrupt
 from caliper.training.logger import Logger
 from caliper.training.trainer import Trainer
@@ -67,14 +67,15 @@ def train(config: RunConfig) -> Path:
     folder = run_folder(config)
     _refuse_used(folder)
     check(config)
-    data = _find_all(config)
+    devices = choose_devices(config)
+    data = _find_all(devices.applied(config))
     with locked(folder):
         _refuse_used(folder)  # another process may have begun one meanwhile
         config = _with_paths(config)
         _write_config(config, folder)
         with replacing(folder / "git.json") as partial:
             partial.write_text(json.dumps(provenance(), indent=1) + "\n", encoding="utf-8")
-        return _run(config, folder, data, None)
+        return _run(config, folder, data, None, devices)
 
 
 def resume(folder: Path, config: RunConfig) -> Path:
@@ -91,15 +92,16 @@ def resume(folder: Path, config: RunConfig) -> Path:
     with locked(folder):
         checkpoint = load_checkpoint(folder)
         check(config)
-        return _run(config, folder, _find_all(config), checkpoint)
+        devices = choose_devices(config)
+        return _run(config, folder, _find_all(devices.applied(config)), checkpoint, devices)
 
 
-def _run(config: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | None) -> Path:
-    print(f"run folder: {folder}", flush=True)
+def _run(asked: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | None, devices: Devices) -> Path:
+    config = devices.applied(asked)
+    print(f"run folder: {folder}\n{devices}", flush=True)
     frames = sum(part.num_frames for part in data if part is not None)
     print(refuse_too_large(config, frames), flush=True)
-    set_threads(config)
-    set_precision(config)
+    set_up_torch(config)
     if config.sim.name == "warp" and config.task.env_id is None:
         print(warp_memory(config), flush=True)
     env = make_worlds(config, config.online.num_envs, config.online.stagger)
@@ -127,7 +129,8 @@ def _run(config: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | N
             trainer.save()  # from now on the folder is not taken for an empty one, and the run can be resumed
         else:
             trainer.restore(*checkpoint)
-            _keep_changes(config, folder)
+            _keep_changes(asked, folder)
+        keep(devices, folder)
         trainer.run()
     if config.video.episodes and config.task.env_id:
         print(f"video: none, {config.task.env_id} cannot be filmed: Gymnasium's renderers need OpenGL")

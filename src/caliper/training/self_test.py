@@ -7,10 +7,12 @@ recording of updates.
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 
 import torch
@@ -32,8 +34,9 @@ WORLDS, STEPS, SIZE = 4, 6, 32
 JOINTS = 1e-4  # radians, after STEPS random control steps
 PIXELS = 1.0  # mean difference, of 255
 METRICS = 1e-2  # relative or absolute difference of what an update reports
+NO_MEMORY = "end other programs on the GPU, or take fewer worlds"
 MENDS = {
-    r"out of memory|failed to allocate|need .* GiB": "end other programs on the GPU, or take fewer worlds",
+    r"out of memory|failed to allocate|need .* GiB": NO_MEMORY,
     r"memory pool": "set sim=batch: this GPU or its driver has no memory pools, which recordings need",
     r"conditional graph|driver version is insufficient|no CUDA driver|nvidia driver": (
         "update the NVIDIA driver: recordings of the solver need one for CUDA 12.4 or newer"
@@ -56,8 +59,10 @@ def self_test(device: str = "cuda") -> Iterator[Finding]:
     """Tries one thing after the other; what fails does not keep the others from being tried.
 
     Args:
-        device: 'cuda', or 'cpu' for Warp's CPU device.
+        device: 'cuda', or a GPU with its number; 'cpu' for Warp's CPU device.
     """
+    if (number := torch.device(device).index) is not None:
+        torch.cuda.set_device(number)
     worlds = _Worlds(torch.device(device))
     looks: tuple[Callable[[], str], ...] = (
         partial(_driver, worlds.device),
@@ -183,3 +188,13 @@ def _last_report(kind: type[EagerLearner], device: torch.device) -> dict[str, fl
 
 def _generator(device: torch.device | str) -> torch.Generator:
     return torch.Generator(device).manual_seed(0)
+
+
+def _main(device: str) -> None:
+    """Prints each finding as a line of JSON as it comes."""
+    for finding in self_test(device):
+        print(json.dumps(asdict(finding)), flush=True)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from caliper.agents import Agent
+from caliper.agents.base import restore
 from caliper.agents.probe import critic_features
 from caliper.config.build import eval_seeds
 from caliper.config.schema import RunConfig
@@ -232,7 +233,7 @@ class Trainer:
             self.agent.load_state_dict(weights)
             self.agent.load_train_state(state["agent"])
             self.counters = Counters(**state["counters"])
-            self.generator.set_state(state["generator"])
+            restore(self.generator, state["generator"])
             self.sampler.online.load_state_dict(state["online"])
             self.open_episodes.load_state_dict(state["open_episodes"])
             self.queue.load_state_dict(state["queue"])
