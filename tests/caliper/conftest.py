@@ -17,6 +17,7 @@ WORDS = [
     "task=lift",
     "encoder=conv_tiny",
     "threads=1",
+    "device=cpu",
     "task.size=16",
     "task.horizon=6",
     "data.episodes=4",

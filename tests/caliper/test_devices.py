@@ -1,9 +1,16 @@
 """Everything of a run on a GPU is on the GPU: a pretended one, which refuses what a real one would."""
 
+import json
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from caliper.agents import build_agent
+from caliper.config import devices as config_devices
+from caliper.config.compose import load
 from caliper.data.buffer import ReplayBuffer
 from caliper.data.mixing import MixedSampler
 from caliper.data.open_episodes import OpenEpisodes
@@ -12,6 +19,9 @@ from caliper.envs.bridge import bridged
 from caliper.envs.sim import SimEnv
 from caliper.errors import CaliperError
 from caliper.rollout.evaluation import evaluate
+from caliper.training.checkpoint import load_checkpoint, save_checkpoint
+from caliper.training.interrupt import Interrupt, InterruptedRunError
+from caliper.training.run import resume, train
 from tests.agents.conftest import CONFIGS
 from tests.pretended_cuda import pretended_cuda
 
@@ -125,3 +135,49 @@ def test_an_evaluation_on_the_device(waits, sim):
     agent = build_agent(CONFIGS["calql"], {"name": "conv_tiny"}, env.spec, env.action_dim, env.device, 0)
     result, calibration = evaluate(agent, env, [0, 1, 2], RewardConfig(), "offline")
     assert result.lengths == [HORIZON] * 3 and len(calibration["q"]) == 3 * HORIZON
+
+
+@contextmanager
+def place(device):
+    """Where a run can be on a device; whether it was there."""
+    if device == "cpu":
+        yield
+    else:
+        with pretended_cuda(warp=False) as waits:
+            try:
+                yield
+            finally:
+                assert waits
+
+
+@pytest.mark.parametrize(("first", "second"), [("cuda", "cpu"), ("cpu", "cuda")])
+def test_a_run_goes_on_on_another_device(configure, tmp_path, monkeypatch, no_report, first, second):
+    """All of a run with the simulation on the CPU: dataset, both phases, evaluations, checkpoints, video."""
+    config = configure(f"run_dir={tmp_path / 'run'}", "video.episodes=2", "video.size=48", f"device={first}")
+    seen = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True, device_count=lambda: 1))
+    monkeypatch.setattr(config_devices, "torch", seen)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    checks = iter(range(1000))
+
+    def stop(interrupt):
+        interrupt.requested = next(checks) == 45  # within the online phase
+        check(interrupt)
+
+    check = Interrupt.check
+    monkeypatch.setattr(Interrupt, "check", stop)
+    with place(first), pytest.raises(InterruptedRunError):
+        train(config)
+    weights, before = load_checkpoint(tmp_path / "run")
+    assert before["counters"]["online"] and before["counters"]["env_steps"] < config.online.env_steps
+    # A real GPU's generators have a state of their own length.
+    before["generator"] = before["generator"][:16]
+    before["agent"]["generator"] = before["agent"]["generator"][:16]
+    save_checkpoint(tmp_path / "run", weights, before)
+    with place(second):
+        resume(tmp_path / "run", replace(config, device=second))
+    after = load_checkpoint(tmp_path / "run")[1]
+    assert after["counters"]["env_steps"] == config.online.env_steps
+    assert (tmp_path / "run" / "videos" / "rollouts.mp4").stat().st_size > 0
+    starts = json.loads((tmp_path / "run" / "devices.json").read_text())["starts"]
+    assert [(start["learner"], start["engine"]) for start in starts] == [(first, "batch"), (second, "batch")]
+    assert load(tmp_path / "run" / "config.yaml").device == second

@@ -123,7 +123,7 @@ def test_a_preset_composes_and_gives_way(preset):
         pytest.importorskip("gymnasium_robotics", reason="needs the extra robotics")
     config = compose([f"preset={preset}"])
     check(
-        compose([f"preset={preset}", "sim.device=cpu", "learner=eager"])
+        compose([f"preset={preset}", "device=cpu", "learner=eager"])
     )  # a preset for a GPU is in order without one
     own = content("preset", preset)
     for group, values in own.items():
@@ -158,7 +158,7 @@ def test_deviations_are_read_off_the_values():
 
 
 SECTIONS = {
-    "": RunConfig, "task": schema.TaskConfig, "data": schema.DataConfig, "data.prior": schema.PriorConfig,
+    "": RunConfig, "task": schema.TaskConfig, "sim": schema.SimConfig, "data": schema.DataConfig, "data.prior": schema.PriorConfig,
     "data.appearance": schema.AppearanceConfig, "reward": schema.RewardScale, "offline": schema.OfflineConfig,
     "online": schema.OnlineConfig, "evaluation": schema.EvalConfig, "video": schema.VideoConfig,
     "log": schema.LogConfig,
@@ -171,7 +171,7 @@ def test_every_key_stands_in_train_yaml_with_its_meaning_and_limits(section):
     """What is said of a key's limits beside it is what is checked."""
     for field in fields(SECTIONS[section]):
         name = f"{section}.{field.name}".removeprefix(".")
-        if "limits" not in field.metadata or name == "task.name":
+        if "limits" not in field.metadata or name in ("task.name", "sim.name"):
             continue
         comment = meanings()[name]
         assert comment or name in SAID_ABOVE, f"{name} says nothing"
@@ -189,7 +189,7 @@ def test_composing_twice_gives_the_same():
 def test_a_method_goes_with_every_preset(method):
     for preset in [name for name in PRESETS if name not in PAPER]:
         prior = ["data.prior.episodes=1"] if method == "cog" else []
-        config = compose([f"preset={preset}", f"method={method}", "sim.device=cpu", "learner=eager", *prior])
+        config = compose([f"preset={preset}", f"method={method}", "device=cpu", "learner=eager", *prior])
         check(config)
         own = content("method", method)
         assert config.method == own.get("method")
@@ -235,7 +235,7 @@ def test_a_run_saved_with_keys_of_other_agents_loads_without_them(tmp_path):
 
 @pytest.mark.parametrize("preset", [name for name in PRESETS if name not in PAPER])
 def test_state_observations_go_with_every_preset(preset):
-    config = compose([f"preset={preset}", "obs=state", "sim.device=cpu", "learner=eager"])
+    config = compose([f"preset={preset}", "obs=state", "device=cpu", "learner=eager"])
     check(config)
     assert (config.task.obs, config.encoder["name"]) == ("state", "state")
     with pytest.raises(CaliperError, match=r"task.obs=state.*conv.*obs=state"):

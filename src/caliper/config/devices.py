@@ -40,8 +40,10 @@ def check_learner_device(config: RunConfig) -> None:
             raise CaliperError(
                 f"device={config.device}, but torch sees no GPU; use device=auto, and ask caliper doctor"
             )
-        if match[1] and int(match[1]) >= (count := torch.cuda.device_count()):
-            raise CaliperError(f"device={config.device}, but torch sees {count} GPU; they count from cuda:0")
+        count = torch.cuda.device_count()
+        if match[1] and int(match[1]) >= count:
+            gpus = f"{count} GPU{'s' * (count > 1)}"
+            raise CaliperError(f"device={config.device}, but torch sees {gpus}; they count from cuda:0")
     elif config.learner == "graph":
         said = f"device={config.device}" + (", and torch sees no GPU" if config.device == "auto" else "")
         raise CaliperError(f"learner=graph needs a GPU for the learner, but {said}; use learner=eager")

@@ -13,7 +13,7 @@ import warp as wp
 
 from caliper.cli import main
 from caliper.tools import doctor as doctor_module
-from caliper.training import self_test
+from caliper.training import devices
 from caliper.training.self_test import Finding
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -69,9 +69,11 @@ def test_a_machine_without_a_gpu(capsys, monkeypatch, no_picture):
     assert rows["engine batch"] == "on cpu"
     assert rows["engine warp"] == "on cpu, for tests; no GPU"
     assert not any(name.startswith("GPU ") for name in rows)
+    assert rows["device=auto"] == "cpu (device=auto, and torch sees no GPU)"
+    assert rows["sim=auto"] == "batch on cpu (sim=auto: the learner is on the CPU)"
 
 
-def test_a_machine_with_a_gpu(capsys, monkeypatch, no_picture):
+def test_a_machine_with_a_gpu(capsys, monkeypatch, no_picture, tmp_path):
     card = SimpleNamespace(name="H200", total_memory=139 * 2**30, major=9, minor=0, arch=90)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -81,7 +83,10 @@ def test_a_machine_with_a_gpu(capsys, monkeypatch, no_picture):
     monkeypatch.setattr(wp, "get_cuda_driver_version", lambda: (13, 0))
     found = [("driver", "530", None), ("physics", "6 control steps, joints within 1e-6 rad", None)]
     found += [("picture", "2.0 of 255 off", "set sim=batch"), ("update", "captured", None)]
-    monkeypatch.setattr(self_test, "self_test", lambda: (Finding(*entry) for entry in found))
+    findings = [Finding(*entry) for entry in found]
+    monkeypatch.setattr(devices, "run_self_test", lambda device: findings)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "H200")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(SystemExit):
         main(["doctor"])
     rows = table(capsys)
@@ -90,6 +95,12 @@ def test_a_machine_with_a_gpu(capsys, monkeypatch, no_picture):
     assert rows["engine warp"] == "on cuda, and on cpu for tests"
     assert rows["GPU physics"] == "6 control steps, joints within 1e-6 rad"
     assert rows["GPU picture"] == "2.0 of 255 off -> set sim=batch"
+    assert rows["device=auto"] == "cuda (device=auto, and torch sees H200)"
+    failed = "Warp failed its self-test here, picture: 2.0 of 255 off -> set sim=batch"
+    assert rows["sim=auto"] == f"batch on cpu (sim=auto: {failed})"
+    findings[2] = Finding("picture", "0.1 of 255 off")
+    main(["doctor"])  # tries again, and keeps what it finds
+    assert table(capsys)["sim=auto"].startswith("warp on cuda (sim=auto: Warp has passed its self-test")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     main(["doctor"])
     assert "torch does not see Warp's GPU -> install a torch built for CUDA" in table(capsys)["engine warp"]
