@@ -1,5 +1,7 @@
 """The self-test of `caliper doctor` on a GPU, or on Warp's CPU device, as lines and as one of JSON.
 
+What it finds of a GPU is kept as the doctor keeps it, for runs that say sim=auto.
+
 python benchmarks/gpu_self_test.py --device cuda
 """
 
@@ -10,16 +12,20 @@ from dataclasses import asdict
 
 from _common import gpu_parser  # type: ignore[import-not-found]  # beside this script
 
+from caliper.training.devices import remember
 from caliper.training.self_test import self_test
 
 
 def main():
     args = gpu_parser(__doc__.splitlines()[0]).parse_args()
-    start, findings = time.perf_counter(), []
+    start, findings, found = time.perf_counter(), [], []
     for finding in self_test(args.device):
         mend = f" -> {finding.mend}" if finding.mend else ""
         print(f"{finding.name:10}{finding.said}{mend}", flush=True)
+        found.append(finding)
         findings.append(asdict(finding) | {"after seconds": round(time.perf_counter() - start, 1)})
+    if args.device != "cpu":
+        remember(found, args.device)
     well = all(finding["mend"] is None for finding in findings)
     print(json.dumps({"name": "gpu_self_test", "device": args.device, "well": well, "parts": findings}))
     sys.exit(not well)

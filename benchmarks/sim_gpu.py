@@ -2,7 +2,8 @@
 
 OSC_POSE at 20 Hz, so 25 physics steps under fresh torques, outcome, masked reset and pictures for each step;
 random actions; nothing waits for the device. The peer is the same environment on `mujoco.batch` with all the
-machine's cores. Where the time goes is measured by doing each part alone, as often, on the same worlds.
+machine's cores, by itself and with its tensors on the GPU, over the bridge. Where the time goes is measured
+by doing each part alone, as often, on the same worlds.
 Without a GPU there are four worlds on Warp's CPU device, and no result is written.
 
     python benchmarks/sim_gpu.py            # on a GPU: 256, 1024, 4096 worlds; writes results/sim_gpu.json
@@ -18,6 +19,7 @@ import torch
 import warp as wp
 from _common import gpu_parser, on_every_core, report, synchronise  # type: ignore[import-not-found]  # beside this script
 
+from caliper.envs.bridge import Bridge
 from caliper.envs.graphs import WarpGraph
 from caliper.envs.sim import SimEnv
 
@@ -89,8 +91,8 @@ def measure(n, device, repeats):
 
 
 def steps_per_second(env, repeats):
-    action = 2 * torch.rand(env.num_envs, env.action_dim) - 1
-    return round(1e3 * env.num_envs / milliseconds(lambda: env.step(action), repeats, "cpu"), 1)
+    action = 2 * torch.rand(env.num_envs, env.action_dim, device=env.device) - 1
+    return round(1e3 * env.num_envs / milliseconds(lambda: env.step(action), repeats, env.device), 1)
 
 
 def main():
@@ -103,10 +105,13 @@ def main():
         rows[n] = measure(n, args.device, repeats)
         print(f"{n} worlds: {rows[n]}", flush=True)
         write(args, rows, None)  # what there is, should time run out
-    write(args, rows, on_every_core(make, lambda env: steps_per_second(env, repeats)))
+    peers = on_every_core(
+        make, lambda env: [steps_per_second(seen, repeats) for seen in (env, Bridge(env, args.device))]
+    )
+    write(args, rows, *(peers or (None, None)))
 
 
-def write(args, rows, peer):
+def write(args, rows, peer, bridged=None):
     ours = max(row["steps per second"] for row in rows.values())
     device = torch.cuda.get_device_name() if args.device == "cuda" else "Warp's CPU device"
     report(
@@ -120,6 +125,7 @@ def write(args, rows, peer):
         device=device,
         warp_cuda=".".join(map(str, wp.get_cuda_toolkit_version() or ())) or None,
         worlds=rows,
+        peer_over_the_bridge=bridged,
     )
 
 

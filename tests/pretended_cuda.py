@@ -6,6 +6,7 @@ look at the device's memory. What waits for the device is noted.
 """
 
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 from unittest import mock
 
 import torch
@@ -155,6 +156,7 @@ def pretended_cuda(warp=True):
     patches = {
         (torch.Tensor, "device"): property(lambda t: CUDA if t in marks else device(t)),
         (torch.cuda, "mem_get_info"): lambda device=None: (1 << 30, 1 << 30),
+        (torch.cuda, "get_device_properties"): lambda device=None: SimpleNamespace(total_memory=1 << 34),
         (torch.Tensor, "is_cuda"): property(lambda t: t in marks),
         (torch, "Generator"): _Generator,
         (torch, "autocast"): lambda kind, *args, **kwargs: autocast("cpu", *args, **kwargs),

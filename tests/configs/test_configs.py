@@ -158,7 +158,8 @@ def test_deviations_are_read_off_the_values():
 
 
 SECTIONS = {
-    "": RunConfig, "task": schema.TaskConfig, "sim": schema.SimConfig, "data": schema.DataConfig, "data.prior": schema.PriorConfig,
+    "": RunConfig, "task": schema.TaskConfig, "sim": schema.SimConfig,
+    "data": schema.DataConfig, "data.prior": schema.PriorConfig,
     "data.appearance": schema.AppearanceConfig, "reward": schema.RewardScale, "offline": schema.OfflineConfig,
     "online": schema.OnlineConfig, "evaluation": schema.EvalConfig, "video": schema.VideoConfig,
     "log": schema.LogConfig,

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
+
 from caliper.config.build import action_length, obs_spec
+from caliper.config.devices import learner_device
 from caliper.config.schema import RunConfig
 from caliper.data.buffer import ReplayBuffer
 from caliper.errors import CaliperError
@@ -26,12 +29,14 @@ class Part:
         name: in words.
         size: bytes.
         key: the configuration's key that it grows with, and value, what that is.
+        learner: whether it is where the learner is, else where the program is.
     """
 
     name: str
     size: int
     key: str
     value: int
+    learner: bool = True
 
 
 def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part]:
@@ -71,7 +76,7 @@ def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part
             "batch_size",
             config.batch_size,
         ),
-        Part("the envs", envs * (ENV + 4 * pixels), "online.num_envs", online.num_envs),
+        Part("the envs", envs * (ENV + 4 * pixels), "online.num_envs", online.num_envs, False),
         Part(
             "episodes in progress",
             online.num_envs * buffer(config.task.horizon + 1),
@@ -90,18 +95,18 @@ def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part
             "agent.actor_hidden",
             max(widths("actor_hidden"), default=0),
         ),
-        Part("the envs that collect", data.num_envs * ENV, "data.num_envs", data.num_envs),
-        Part("the video", 2 * film * config.video.episodes, "video.episodes", config.video.episodes),
+        Part("the envs that collect", data.num_envs * ENV, "data.num_envs", data.num_envs, False),
+        Part("the video", 2 * film * config.video.episodes, "video.episodes", config.video.episodes, False),
     ]
     if values * config.batch_size > parts[2].size / 2 and samples > 100:
         parts[2] = Part("an update's sampled actions", parts[2].size, "agent.n_actions", samples)
     if evaluation.num_envs > online.num_envs:
-        parts[3] = Part("the envs", parts[3].size, "evaluation.num_envs", evaluation.num_envs)
+        parts[3] = Part("the envs", parts[3].size, "evaluation.num_envs", evaluation.num_envs, False)
     return parts
 
 
 def refuse_too_large(config: RunConfig, recorded_frames: int | None = None) -> str:
-    """Holds the estimate to what is free.
+    """Holds the estimate to what is free here, or to what the learner's GPU has.
 
     Returns:
         The estimate in one line.
@@ -109,20 +114,31 @@ def refuse_too_large(config: RunConfig, recorded_frames: int | None = None) -> s
     Raises:
         CaliperError: it does not fit; names the largest part, its key, and the value that would fit.
     """
-    parts = estimate(config, recorded_frames)
-    _refuse(parts)
-    total = sum(part.size for part in parts)
-    shown = [f"{part.name} {in_words(part.size)}" for part in parts if part.size > total / 50]
-    return f"memory: about {in_words(total)} of {in_words(free_memory())} free ({', '.join(shown)})"
+    parts, device = estimate(config, recorded_frames), learner_device(config)
+    free = f"{in_words(free_memory())} free"
+    if device == "cpu":
+        _refuse(parts, free_memory(), "are free")
+        return f"memory: about {_shown(parts)} of {free}"
+    there, here = ([part for part in parts if part.learner is on] for on in (True, False))
+    room = torch.cuda.get_device_properties(device).total_memory
+    _refuse(there, room, f"is what {device} has")
+    _refuse(here, free_memory(), "are free")
+    return f"memory: about {_shown(there)} of {in_words(room)} on {device}; {_shown(here)} of {free} here"
 
 
 def refuse_too_many_envs(config: RunConfig) -> None:
     """The same for what collecting a dataset takes."""
-    _refuse([part for part in estimate(config) if part.key == "data.num_envs"])
+    _refuse([part for part in estimate(config) if part.key == "data.num_envs"], free_memory(), "are free")
 
 
-def _refuse(parts: list[Part]) -> None:
-    free, total = free_memory(), sum(part.size for part in parts)
+def _shown(parts: list[Part]) -> str:
+    total = sum(part.size for part in parts)
+    shown = [f"{part.name} {in_words(part.size)}" for part in parts if part.size > total / 50]
+    return f"{in_words(total)} ({', '.join(shown)})"
+
+
+def _refuse(parts: list[Part], free: int, what: str) -> None:
+    total = sum(part.size for part in parts)
     if total <= free:
         return
     largest = max(parts, key=lambda part: part.size)
@@ -130,6 +146,6 @@ def _refuse(parts: list[Part]) -> None:
     fits = int(largest.value * max(free - (total - grows), 0) / grows)
     advice = f"at most {fits} would fit" if fits else "the rest alone leaves no room for it"
     raise CaliperError(
-        f"this would take about {in_words(total)} of memory, and {in_words(free)} are free: {largest.name} "
+        f"this would take about {in_words(total)} of memory, and {in_words(free)} {what}: {largest.name} "
         f"alone {in_words(largest.size)} with {largest.key}={largest.value}; {advice}"
     )

@@ -1,5 +1,7 @@
 """What a run takes of the memory: told before it is taken, near what is taken, held to what is free."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from caliper.config import estimate as module
@@ -39,6 +41,21 @@ def test_what_fits_is_named_and_fits(monkeypatch):
     )
     with pytest.raises(CaliperError):
         refuse_too_large(compose(["task=lift", f"online.capacity={fits + 10}"]))
+
+
+def test_what_the_learner_takes_is_held_to_its_gpu(monkeypatch):
+    card = SimpleNamespace(total_memory=2 << 30)
+    monkeypatch.setattr(module.torch.cuda, "get_device_properties", lambda device: card)
+    monkeypatch.setattr(module, "free_memory", lambda: 1 << 30)  # here; the buffer needs none of it
+    words = ["task=lift", "device=cuda"]
+    told = refuse_too_large(compose([*words, "online.capacity=50000"]))
+    assert "of 2.0 GiB on cuda; " in told and told.endswith("of 1.0 GiB free here")
+    there, here = told.split("; ")
+    assert "the online buffer" in there and "the envs" not in there and "the envs" in here
+    with pytest.raises(CaliperError, match=r"and 2\.0 GiB is what cuda has: the online buffer alone 23"):
+        refuse_too_large(compose([*words, "online.capacity=1000000"]))
+    with pytest.raises(CaliperError, match=r"and 1\.0 GiB are free: the envs alone"):
+        refuse_too_large(compose([*words, "evaluation.num_envs=5000"]))
 
 
 def test_a_containers_limit_counts(tmp_path, monkeypatch):
