@@ -23,6 +23,7 @@ from caliper.errors import CaliperError
 # 20 contacts, 81 rows, and 3 penetrating convex pairs of one kind (benchmarks/results/solver_tail.json).
 CONTACTS, CONSTRAINTS, CONVEX = 48, 200, 8
 # A batch lasts as long as its slowest world. These limits stop one world-step in 2000 and one in 10,000.
+# Simpler hulls for the narrow phase would save 2 % (benchmarks/results/hulls.json) and robosuite's contacts.
 ITERATIONS, LINE_SEARCH = 8, 12
 # What a full buffer takes away, and what only ends a search early: the latter happens in sound simulations.
 LOST = int(

@@ -380,3 +380,21 @@ def test_pictures_come_in_the_order_asked_for():
     both, turned = env.render(CAMERAS, 32), env.render(CAMERAS[::-1], 32)
     assert torch.equal(both, turned.flip(1)) and not torch.equal(both, turned)
     assert torch.equal(both, env.observe().pixels)
+
+
+def test_a_run_goes_on_in_the_other_engine():
+    batch, warp = (SimEnv("lift", 2, sim, cameras=(), threads=1) for sim in ("batch", "warp"))
+    batch.step(torch.zeros(2, batch.action_dim))
+    batch.check()
+    warp.load_state_dict(batch.state_dict())
+    assert torch.allclose(warp.get_state(), batch.get_state(), atol=1e-6)
+    assert torch.equal(warp.seeds, batch.seeds) and torch.equal(warp.steps, batch.steps)
+    warp.step(torch.zeros(2, warp.action_dim))
+    warp.check()
+    assert set(warp.rates()) > {"sim/diverged", "sim/solver_iterations"}
+    warp.step(torch.zeros(2, warp.action_dim))
+    warp.check()
+    batch.load_state_dict(warp.state_dict())
+    batch.step(torch.zeros(2, batch.action_dim))
+    batch.check()
+    assert set(batch.rates()) == {"sim/diverged"}

@@ -77,6 +77,10 @@ def whole(tmp_path):
     folder = tmp_path / "run"
     config(folder, agent={"name": "calql", "tau": "<b>fast</b>"})
     (folder / "git.json").write_text(json.dumps(provenance(directory=folder)))
+    first = {"learner": "cuda", "learner_why": "device=auto, and torch sees H200"}
+    first |= {"engine": "batch", "engine_device": "cpu", "engine_why": "sim=batch"}
+    starts = [first, first | {"learner": "cpu", "learner_why": "device=<cpu>"}]
+    (folder / "devices.json").write_text(json.dumps({"starts": starts}))
     metrics(folder)
     for i, wins in enumerate((2, 6)):
         evaluation(folder, "offline", 0, 50 * (i + 1), wins)
@@ -213,15 +217,22 @@ def test_no_piece_at_all_is_one_sentence(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_where_it_ran_and_why_is_told(whole):
+    text = Page(write_report(whole).read_text()).text
+    told = "learner on cuda (device=auto, and torch sees H200), sim=batch on cpu (sim=batch); then learner"
+    assert told in text and "device=<cpu>" in text
+
+
 def test_damaged_pieces_are_named_and_left_out(whole):
     newest = sorted((whole / "evaluations").iterdir())[-1]
     (newest / "calibration.npz").write_bytes(b"torn")
     (sorted((whole / "evaluations").iterdir())[0] / "evaluation.json").write_text("{")
     (whole / "config.yaml").write_text("a: [")
     (whole / "git.json").write_text("[]")
+    (whole / "devices.json").write_text('{"starts": [{"learner": "cpu"}]}')
     (whole / "metrics.csv").write_text("x\n")
     run = read_run(whole)
-    assert len(run.problems) == 5 and len(run.evaluations) == 7
+    assert len(run.problems) == 6 and run.devices == () and len(run.evaluations) == 7
     assert run.last("online").success_once == 1.0 and not run.last("online").calibration
     page = Page(write_report(whole).read_text())
     assert "Some files could not be read" in page.text and "config.yaml:" in page.text
