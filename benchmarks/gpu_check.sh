@@ -52,7 +52,7 @@ if [ "$DEVICE" = cuda ]; then
   run=(data.episodes=256 offline.clone_updates=500 offline.updates=1500 offline.eval_every=1500
     agent.actor_start=500 online.env_steps=12800 online.utd=0.1 online.eval_every=12800 evaluation.final_episodes=50)
 else
-  patience=${PATIENCE:-5} # the limits are a GPU machine's, whose cores are many and idle
+  patience=${PATIENCE:-8} # the limits are a GPU machine's, whose cores are many and idle
   bench=(--device cpu --quick)
   tests=(-m "not gpu and not slow" -W default tests/envs/test_graphs.py tests/caliper/training/test_self_test.py)
   run=(sim=warp sim.device=cpu device=cpu learner=eager encoder=conv_tiny task.size=16 "task.cameras=[agentview]" task.horizon=3 data.episodes=2 data.num_envs=2

@@ -57,7 +57,7 @@ def test_tasks_lists_every_group(capsys):
     assert {"calql", "rlpd", "wsrl"} <= set(lines["method"].split()) and "state" in lines["obs"].split()
     assert lines["agent"].split() == sorted(AGENTS)
     assert {"conv", "conv_tiny", "d4pg", "impala", "resnet18"} <= set(lines["encoder"].split())
-    assert lines["sim"].split() == ["batch", "warp"] and "default" in lines["preset"].split()
+    assert lines["sim"].split() == ["auto", "batch", "warp"] and "default" in lines["preset"].split()
 
 
 def test_verbs_work_on_what_a_run_left(finished, capsys):
