@@ -36,7 +36,7 @@ HELP = {
     "tasks": ("list tasks, agents, encoders, engines and presets", ""),
     "doctor": ("tell what is missing here; compile a GPU's kernels ahead", "[--precompile sm_90 task=lift]"),
 }
-KEYS = """Every key of a run can follow: groups (task=, obs=, agent=, method=, encoder=, sim=, preset=) and
+KEYS = """Every key of a run can follow: groups (task=, obs=, agent=, encoder=, sim=, preset=) and
 values (seed=1, online.env_steps=50000, agent.conservative_weight=1). All of them: caliper train --cfg
 """
 
@@ -87,7 +87,8 @@ def _verb_usage(verb: str) -> str:
 
 def _choices(group: str) -> list[str]:
     folder = files("caliper.configs").joinpath(group)
-    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
+    names = [p.name for p in folder.iterdir() if p.name.endswith(".yaml") and not p.name.startswith("_")]
+    return sorted(name.removesuffix(".yaml") for name in names)
 
 
 def _train(words: list[str]) -> None:

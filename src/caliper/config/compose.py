@@ -106,7 +106,7 @@ def _pairs(words: Sequence[str], purpose: str) -> Any:
     plain = []
     for word in words:
         key, _, value = word.partition("=")
-        if key in GROUPS and key != "method":
+        if key in GROUPS:
             what = "evaluated" if purpose == "evaluate" else "resumed"
             raise CaliperError(
                 f"{word} chooses what a run is made of, which is settled when it begins; a run is "
@@ -160,7 +160,9 @@ def _fitted(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
         return config
     wanted = {word.partition("=")[0].lstrip("+").removeprefix("agent.") for word in overrides}
     foreign = set().union(*keys.values()) - keys[name]
-    config.agent = {k: v for k, v in config.agent.items() if k not in foreign or k in wanted}
+    own = {k: v for k, v in config.agent.items() if k not in foreign or k in wanted}
+    order = ["name", *(field.name for field in fields(AGENTS[name][1]))]
+    config.agent = {key: own[key] for key in order if key in own} | own
     return config
 
 

@@ -96,7 +96,7 @@ class RewardScale:
 class OfflineConfig:
     """Pre-training on the dataset."""
 
-    clone_updates: int = key(at_least=0)
+    bc_updates: int = key(at_least=0)
     updates: int = key(at_least=0, resume=True)
     eval_every: int = key(at_least=1, resume=True)
 

@@ -104,7 +104,7 @@ class Trainer:
         self.save()
 
     def _clone(self) -> None:
-        total, count = self.config.offline.clone_updates, self.counters
+        total, count = self.config.offline.bc_updates, self.counters
         if not total:
             return
         with bar(total, "clone", "update", count.cloned) as shown:
@@ -114,7 +114,7 @@ class Trainer:
                 count.cloned += 1
                 shown.update()
                 if count.cloned % self.config.log.every == 0:
-                    self.log.log("offline", 0, 0, {"clone_updates": count.cloned, **info})
+                    self.log.log("offline", 0, 0, {"bc_updates": count.cloned, **info})
 
     def _offline(self) -> None:
         cfg, count = self.config.offline, self.counters
