@@ -20,7 +20,8 @@ from caliper.agents.sac import SAC, SACConfig
 from caliper.agents.td3bc import TD3BC, TD3BCConfig
 from caliper.agents.wsrl import WSRL, WSRLConfig
 from caliper.encoders import build_encoder
-from caliper.types import CaliperError, ObsSpec
+from caliper.errors import CaliperError
+from caliper.types import ObsSpec
 
 AGENTS: dict[str, tuple[type[Agent], type[AgentConfig]]] = {
     "bc": (BC, BCConfig),

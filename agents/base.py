@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from caliper.agents.nets import MakeEncoder, Policy
 from caliper.encoders import Encoder, random_shift
-from caliper.types import Batch, CaliperError, Obs
+from caliper.errors import CaliperError
+from caliper.types import Batch, Obs
 
 Info = dict[str, Tensor]
 

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig
 from caliper.agents.base import Info, Noise
 from caliper.agents.nets import GaussianActor, MakeEncoder, Policy, Value
-from caliper.types import Batch, CaliperError
+from caliper.errors import CaliperError
+from caliper.types import Batch
 
 
 class IQL(ActorCritic):

@@ -24,7 +24,8 @@ from torch import Tensor
 from caliper.agents.base import Decision, Info, Noise
 from caliper.agents.critic import CriticAgent, CriticConfig
 from caliper.agents.nets import Gaussian, MakeEncoder, Policy
-from caliper.types import Batch, CaliperError, Obs
+from caliper.errors import CaliperError
+from caliper.types import Batch, Obs
 
 
 class QTOpt(CriticAgent):

@@ -20,7 +20,8 @@ from torch import Tensor
 from caliper.agents.base import Noise
 from caliper.agents.nets import MakeEncoder
 from caliper.agents.sac import SAC, SACConfig
-from caliper.types import Batch, CaliperError
+from caliper.errors import CaliperError
+from caliper.types import Batch
 
 
 class SubsetTarget(SAC):

@@ -32,7 +32,8 @@ from caliper.agents.actor import clone_loss
 from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig, Encoded
 from caliper.agents.base import Info, Noise
 from caliper.agents.nets import MakeEncoder, Policy
-from caliper.types import Batch, CaliperError
+from caliper.errors import CaliperError
+from caliper.types import Batch
 
 
 class SAC(ActorCritic):

@@ -1,7 +1,8 @@
 """The peer of learner_gpu.py: the official Cal-QL update (nakamotoo/Cal-QL) on states, written anew in JAX.
 
 One jitted function: policy, two critics and temperature step by Adam from gradients at the same old weights,
-then the targets follow. It is held to the official code's own numbers by tests/caliper/test_learner_gpu.py.
+then the targets follow. tests/caliper/training/test_update_gpu.py holds it
+to the official code's own numbers.
 """
 
 import math

@@ -31,7 +31,7 @@ from caliper.agents import build_agent
 from caliper.data.buffer import ReplayBuffer
 from caliper.data.mixing import MixedSampler
 from caliper.data.returns import RewardConfig
-from caliper.learner import LEARNERS, WARM_UPS
+from caliper.training.update import LEARNERS, WARM_UPS
 from caliper.types import Obs, ObsSpec
 
 EPISODE, EPISODES, ACTIONS, SAMPLES = 40, 50, 4, 10

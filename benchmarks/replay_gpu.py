@@ -1,7 +1,7 @@
 """Images per second of recorded states rendered again, 64x64 pixels: Warp's worlds against the CPU engine.
 
 Episodes of `pick_place_can` from random actions are recorded; their states, two cameras each, become
-pictures without physics (`caliper.data.replay.rendered`), which stay on the device. The same under looks of
+images without physics (`caliper.rollout.replay.rendered`), which stay on the device. The same under looks of
 their own is measured beside it. The peer is the CPU engine on the same machine with all its cores. Without a
 GPU there are two worlds on Warp's CPU device, and no result is written.
 
@@ -16,12 +16,12 @@ import torch
 from _common import gpu_parser, on_every_core, report, synchronise  # type: ignore[import-not-found]  # beside this script
 
 from caliper.data.dataset import Dataset, DatasetMeta, Episode
-from caliper.data.replay import Looks, rendered
-from caliper.envs.appearance import Strengths
+from caliper.envs.appearance import Strengths, VisualAugmentation
 from caliper.envs.sim import SimEnv
+from caliper.rollout.replay import rendered
 
 TASK, CAMERAS, SIZE, EPISODE = "pick_place_can", ("agentview", "robot0_eye_in_hand"), 64, 32
-LOOKS = Looks(copies=2, strengths=Strengths(shift=0.01, turn=0.02, light=0.2, colour=0.2))
+LOOKS = VisualAugmentation(copies=2, strengths=Strengths(shift=0.01, turn=0.02, light=0.2, colour=0.2))
 
 
 def make(n, sim, device):

@@ -10,7 +10,8 @@ from torch import Tensor
 from caliper.data.chunks import chunked
 from caliper.data.returns import RewardConfig
 from caliper.data.ring import Layout, Ring, row_bytes
-from caliper.types import Batch, CaliperError, Obs, ObsSpec
+from caliper.errors import CaliperError
+from caliper.types import Batch, Obs, ObsSpec
 
 
 def _frame_layout(spec: ObsSpec) -> Layout:

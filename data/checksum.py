@@ -1,4 +1,4 @@
-"""SHA-256 of recorded arrays and of what is said of them: tells a changed file, and one dataset from another."""
+"""SHA-256 of recorded arrays and what is said of them: tells a changed file, and one dataset from another."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 
 def chunked(actions: Tensor, rewards: Tensor, terminated: bool, h: int, gamma: float) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """What a recorded dataset is, apart from how a file holds it: states, actions and sparse rewards, no pixels.
 
-Pixels are made from the states when the data is loaded (`caliper.data.replay`), at any camera and size.
+Pixels are made from the states when the data is loaded (`caliper.rollout.replay`), at any camera and size.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 SCHEMA_VERSION = 1
 FARTHEST = 1e6  # of any position (m, rad) or velocity: far above what physics gives, below what breaks it

@@ -1,11 +1,11 @@
-"""The process that opens HDF5 files of strangers: run as a script by `caliper.data.hdf5`, never in the program.
+"""The process that opens HDF5 files of strangers: a script that `caliper.data.hdf5` runs, never imported.
 
 HDF5's library was not made for hostile bytes: some make it crash, others keep it busy for ever. So a process
 that imports nothing of ours opens the file under limits of time and memory, looks at the structure before it
 reads anything, and answers requests, a line of JSON each, with a line of JSON and the bytes of an array.
 
-    {"do": "names", "at": "data"}               {"names": {"demo_0": "group", "x": "a soft link"}}
-    {"do": "attributes", "at": "data/demo_0"}   {"attributes": {"seed": ["int", 7], "x": ["other", "an array"]}}
+    {"do": "names", "at": "data"}              {"names": {"demo_0": "group", "x": "a soft link"}}
+    {"do": "attributes", "at": "data/demo_0"}  {"attributes": {"seed": ["int", 7], "x": ["other", "empty"]}}
     {"do": "array", "at": "data/demo_0/states"} {"dtype": "<f8", "shape": [40, 32]}, then the bytes
     anything that will not do                   {"error": "..."}
 """
@@ -35,7 +35,7 @@ FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 DTYPES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A request that this file cannot fulfil; the message goes to the asker."""
 
 
@@ -64,7 +64,7 @@ def serve(path: str, asked: BinaryIO, told: BinaryIO) -> None:
     for line in asked:
         try:
             answer, content = reader.answer(json.loads(line))
-        except Refused as error:
+        except RefusedError as error:
             answer, content = {"error": str(error)}, None
         except Exception as error:  # as above
             answer, content = {"error": f"it is damaged ({_first_line(error)})"}, None
@@ -107,10 +107,10 @@ class Reader:
             return {"attributes": _attributes(node, where)}, None
         if request["do"] == "names":
             if not isinstance(node, h5py.Group):
-                raise Refused(f"{where} is no group")
+                raise RefusedError(f"{where} is no group")
             return {"names": _names(node, where)}, None
         if not isinstance(node, h5py.Dataset):
-            raise Refused(f"{where} is no array")
+            raise RefusedError(f"{where} is no array")
         array = self.read(node, where)
         return {"dtype": array.dtype.str, "shape": list(array.shape)}, array
 
@@ -121,9 +121,11 @@ class Reader:
         for depth, part in enumerate(parts):
             link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
             if link is None:
-                raise Refused(f"there is no {where}")
+                raise RefusedError(f"there is no {where}")
             if kind := _kind(link):
-                raise Refused(f"{'/'.join(parts[: depth + 1])} is {kind}, and only what is in the file is read")
+                raise RefusedError(
+                    f"{'/'.join(parts[: depth + 1])} is {kind}, and only what is in the file is read"
+                )
             node = node[part]
         return node
 
@@ -131,13 +133,13 @@ class Reader:
         """An array whose type, layout, filters and size are those of plain numbers in this file."""
         dtype, shape = node.dtype, node.shape
         if dtype.kind + str(dtype.itemsize) not in DTYPES or dtype.shape:
-            raise Refused(f"{where} holds {_in_words(dtype)} instead of numbers")
+            raise RefusedError(f"{where} holds {_in_words(dtype)} instead of numbers")
         if shape is None or len(shape) > MOST_AXES:
-            raise Refused(f"{where} has {'no value' if shape is None else f'{len(shape)} axes'}")
+            raise RefusedError(f"{where} has {'no value' if shape is None else f'{len(shape)} axes'}")
         nbytes = math.prod(shape) * dtype.itemsize
         _check_storage(node, where, nbytes, self.size)
         if nbytes > min(ONE_ARRAY, self.left):
-            raise Refused(f"{where} would unfold to {nbytes / 2**30:.1f} GiB, more than this file may")
+            raise RefusedError(f"{where} would unfold to {nbytes / 2**30:.1f} GiB, more than this file may")
         self.left -= nbytes
         array = np.empty(shape, dtype)
         if nbytes:
@@ -149,16 +151,18 @@ def _check_storage(node: h5py.Dataset, where: str, nbytes: int, size: int) -> No
     """Refuses an array whose bytes are elsewhere, are not there, or are packed in an unusual way."""
     plan = node.id.get_create_plist()
     if plan.get_external_count():
-        raise Refused(f"{where} has its bytes in another file, and only what is in the file is read")
+        raise RefusedError(f"{where} has its bytes in another file, and only what is in the file is read")
     layout = plan.get_layout()
     if layout not in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED):
-        raise Refused(f"{where} is a virtual dataset, and only what is in the file is read")
+        raise RefusedError(f"{where} is a virtual dataset, and only what is in the file is read")
     filters = [plan.get_filter(i)[0] for i in range(plan.get_nfilters())]
     if odd := [code for code in filters if code not in FILTERS]:
-        raise Refused(f"{where} is packed with the filter {odd[0]}; known are {', '.join(FILTERS.values())}")
+        raise RefusedError(
+            f"{where} is packed with the filter {odd[0]}; known are {', '.join(FILTERS.values())}"
+        )
     stored = node.id.get_storage_size()
     if stored > size:
-        raise Refused(f"{where} claims {stored} bytes, more than the whole file")
+        raise RefusedError(f"{where} claims {stored} bytes, more than the whole file")
     if layout != h5py.h5d.CHUNKED:
         whole = stored == nbytes
     else:
@@ -166,7 +170,7 @@ def _check_storage(node: h5py.Dataset, where: str, nbytes: int, size: int) -> No
         whole = stored * (INFLATION if filters else 1) >= nbytes and node.id.get_num_chunks() == chunks
     if not whole:
         rows = node.shape[0] if node.shape else 1
-        raise Refused(f"{where} claims {rows} rows, but the file does not hold their {nbytes} bytes")
+        raise RefusedError(f"{where} claims {rows} rows, but the file does not hold their {nbytes} bytes")
 
 
 def _kind(link: Any) -> str:
@@ -179,7 +183,7 @@ def _names(group: h5py.Group, where: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in group:
         if len(found) == MOST_NAMES:
-            raise Refused(f"{where} has more than {MOST_NAMES} entries")
+            raise RefusedError(f"{where} has more than {MOST_NAMES} entries")
         kind = _kind(group.get(name, getlink=True))
         if not kind:
             made = group.get(name, getclass=True)
@@ -191,7 +195,7 @@ def _names(group: h5py.Group, where: str) -> dict[str, str]:
 def _attributes(node: Any, where: str) -> dict[str, tuple[str, Any]]:
     """Kind and value of each attribute: text, int, float or bool; "other" and what it is else."""
     if len(node.attrs) > MOST_ATTRIBUTES:
-        raise Refused(f"{where} has more than {MOST_ATTRIBUTES} attributes")
+        raise RefusedError(f"{where} has more than {MOST_ATTRIBUTES} attributes")
     found: dict[str, tuple[str, Any]] = {}
     for name in node.attrs:
         entry = node.attrs.get_id(name)

@@ -25,7 +25,8 @@ from caliper.data.buffer import ReplayBuffer
 from caliper.data.checksum import digest
 from caliper.data.dataset import numbered
 from caliper.data.hdf5 import ForeignFile, UnreadableError
-from caliper.types import CaliperError, Obs
+from caliper.errors import CaliperError
+from caliper.types import Obs
 
 Floats = NDArray[np.float32]
 LONGEST_METADATA = 16 << 20  # bytes
@@ -165,7 +166,9 @@ def read_minari(path: str | Path, dense: bool = False, successes_only: bool = Fa
         )
     env_id = _env_id(meta)
     names = ("obs", "actions", "rewards", "terminals")
-    content = digest({"env_id": env_id, "parts": [digest({}, {n: getattr(p, n) for n in names}) for p in parts]})
+    content = digest(
+        {"env_id": env_id, "parts": [digest({}, {n: getattr(p, n) for n in names}) for p in parts]}
+    )
     return Recordings(path, env_id, parts, dropped=len(recorded) - len(kept), content=content)
 
 

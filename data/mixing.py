@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from caliper.data.buffer import ReplayBuffer
-from caliper.types import Batch, CaliperError
+from caliper.errors import CaliperError
+from caliper.types import Batch
 
 
 class MixedSampler:

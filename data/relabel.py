@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from caliper.data.dataset import Dataset
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 
 def relabelled(dataset: Dataset) -> Dataset:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 
 @dataclass(frozen=True, slots=True)

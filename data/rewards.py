@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caliper.data.dataset import Episode
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 # The values of data.rewards, and which rewards each is for.
 CONVENTIONS = {
@@ -70,7 +70,7 @@ def converted(episodes: Sequence[Episode], demos: Sequence[str], given: str, whe
             rewards[-1] = episode.success
         if fault := contradiction(rewards, episode.success, episode.terminated):
             raise CaliperError(
-                f"{where}: in {demo} {fault}; mend the file, or, if its flags are right, set data.rewards=flag"
+                f"{where}: in {demo} {fault}; mend it, or, if its flags are right, set data.rewards=flag"
             )
         made.append(replace(episode, rewards=rewards))
     return made

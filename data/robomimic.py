@@ -31,7 +31,7 @@ from caliper.data.checksum import digest
 from caliper.data.dataset import SCHEMA_VERSION, Dataset, DatasetMeta, Episode, numbered
 from caliper.data.hdf5 import ForeignFile, UnreadableError
 from caliper.data.rewards import converted
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 SEAL = "sha256"
 COUNTS = ("control_freq", "action_dim", "state_dim", "horizon")
@@ -213,7 +213,9 @@ def _read(file: ForeignFile, path: Path, rewards: str | None) -> Dataset:
     episodes = [e if part.whole else _shortened(e) for e, part in zip(episodes, parts, strict=True)]
     for episode, name in zip(episodes, demos, strict=True):
         if not len(episode):
-            raise CaliperError(f"{path} can't be used: in /data/{name} it has no transition; collect it again")
+            raise CaliperError(
+                f"{path} can't be used: in /data/{name} it has no transition; collect it again"
+            )
     return Dataset(meta, episodes, path, content=content, sealed=sealed)
 
 
@@ -237,7 +239,8 @@ def _read_demo(file: ForeignFile, at: str, path: Path) -> _Demo:
     t = len(arrays["actions"]) if arrays["actions"].ndim else 0
     if t != facts["num_samples"]:
         raise CaliperError(
-            f"{path} is damaged: /{at} has {t} actions, num_samples says {facts['num_samples']}; make it again"
+            f"{path} is damaged: /{at} has {t} actions, num_samples says {facts['num_samples']}; "
+            "make it again"
         )
     if not t:
         raise CaliperError(f"{path} can't be used: in /{at} it has no transition; collect it again")

@@ -12,7 +12,8 @@ from caliper.encoders.base import Encoder, State
 from caliper.encoders.conv import Conv
 from caliper.encoders.impala import Impala
 from caliper.encoders.resnet import ResNet18
-from caliper.types import CaliperError, ObsSpec
+from caliper.errors import CaliperError
+from caliper.types import ObsSpec
 
 ENCODERS: dict[str, Callable[..., Encoder]] = {
     "conv": Conv,

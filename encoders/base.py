@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from caliper.encoders.fuse import Projection
-from caliper.types import CaliperError, Obs, ObsSpec
+from caliper.errors import CaliperError
+from caliper.types import Obs, ObsSpec
 
 SMALLEST_MAP = 2  # with a last map of one cell no place is left in the features
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from caliper.encoders.base import PixelEncoder, initialise
-from caliper.types import CaliperError, ObsSpec
+from caliper.errors import CaliperError
+from caliper.types import ObsSpec
 
 
 class Conv(PixelEncoder):

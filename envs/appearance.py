@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caliper.envs.random import uniform
+from caliper.envs.seeding import uniform
 
 _BY_MATERIAL = np.array([0.5, 0.5, 0.5, 1.0], np.float32)  # MuJoCo's geom colour that means the material's
 _SHIFT, _TURN, _LIGHT, _COLOUR = 11, 12, 13, 14  # streams of random numbers
@@ -40,6 +40,30 @@ class Strengths:
 
 
 AS_IT_IS = Strengths()
+
+
+@dataclass(frozen=True, slots=True)
+class VisualAugmentation:
+    """Copies of recorded episodes: copy 0 looks as the scene says, each other copy in a way of its own.
+
+    An appearance is drawn from (seed, episode, copy) alone, whatever the number of envs or of copies.
+
+    Attributes:
+        copies: how often each episode is rendered.
+        strengths: how far the appearances of copies 1, 2, ... may stray.
+        seed: another seed gives other appearances; below 2**19.
+    """
+
+    copies: int = 1
+    strengths: Strengths = AS_IT_IS
+    seed: int = 0
+
+    def keys(self, episodes: Tensor, copy: int) -> Tensor | None:
+        """What the appearances of episodes, int64 (n,), are drawn from; None for the scene as it is."""
+        return (self.seed << 44) + (copy << 32) + episodes if copy else None
+
+
+ONCE = VisualAugmentation()
 
 
 @dataclass(frozen=True, slots=True)

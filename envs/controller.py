@@ -20,7 +20,7 @@ import numpy as np
 import warp as wp
 
 from caliper.envs.kernels import kernels
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 # Action entries after the offset of the pose: the last one opens (-1) or closes (+1) the gripper.
 ACTION_DIMS = {"osc_pose": 7, "osc_position": 4}

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from caliper.envs.random import normal
+from caliper.envs.seeding import normal
 from caliper.envs.sim import SimEnv
 
 HOVER, DESCEND, CLOSE, LIFT, CARRY, LOWER, OPEN, RETREAT = range(8)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from caliper.envs.base import VectorEnv
-from caliper.types import CaliperError, Obs
+from caliper.errors import CaliperError
+from caliper.types import Obs
 
 try:
     gymnasium, vector = import_module("gymnasium"), import_module("gymnasium.vector")

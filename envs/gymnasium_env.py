@@ -23,7 +23,8 @@ from torch import Tensor
 from caliper.envs.appearance import AS_IT_IS, Strengths
 from caliper.envs.base import VectorEnv
 from caliper.envs.sim import EPISODE_STRIDE
-from caliper.types import CaliperError, Obs, ObsSpec, Step
+from caliper.errors import CaliperError
+from caliper.types import Obs, ObsSpec, Step
 
 FAMILIES = "AntMaze_*, FrankaKitchen-v1 and AdroitHand*-v1"
 

@@ -20,7 +20,7 @@ from caliper.envs.appearance import Appearance, own_colours
 from caliper.envs.engines.base import Engine
 from caliper.envs.graphs import TorchGraph, WarpGraph, scope
 from caliper.envs.scenes import VISUAL_GROUP
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 CPU_CHUNK = 4  # worlds traced together by one thread
 AWAY = -1e3  # height, metres, from where a camera that looks down sees nothing: its rays end at once

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from caliper.envs.merge import merge_visual_meshes
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 TEXTURE_SIZE = 64  # pixels; the ray tracer samples points, so larger textures only alias at policy resolution
 # Light that a surface facing its source receives; OpenGL clamps the sum at 1 and the ray tracer does not.

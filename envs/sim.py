@@ -20,7 +20,8 @@ from caliper.envs.render import Renderer
 from caliper.envs.scenes import Scene, build
 from caliper.envs.starts import Starts
 from caliper.envs.tasks import make_task
-from caliper.types import CaliperError, Obs, ObsSpec, Step
+from caliper.errors import CaliperError
+from caliper.types import Obs, ObsSpec, Step
 
 EPISODE_STRIDE = 1 << 20  # between the seeds of a world's consecutive episodes
 _ANTIALIAS_FROM = 128  # pixels; larger pictures are for people

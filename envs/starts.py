@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from caliper.envs.controller import ArmIndex
-from caliper.envs.random import normal, uniform
+from caliper.envs.seeding import normal, uniform
 from caliper.envs.tasks import Task
 
 # robosuite's rest posture of the Panda, radians, and its Gaussian noise at reset.

@@ -8,7 +8,7 @@ import torch
 from caliper.envs.engines.base import Engine
 from caliper.envs.engines.batch import BatchEngine
 from caliper.envs.engines.warp import WarpEngine
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 SIMS = ("batch", "warp")
 

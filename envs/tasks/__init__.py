@@ -5,7 +5,7 @@ from caliper.envs.tasks.lift import Lift
 from caliper.envs.tasks.pick_covered import PickCovered
 from caliper.envs.tasks.pick_place_can import PickPlaceCan
 from caliper.envs.tasks.pick_place_tray import PickPlaceTray
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 TASKS: dict[str, type[Task]] = {t.name: t for t in (Lift, PickPlaceTray, PickPlaceCan, PickCovered)}
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 
 @dataclass(frozen=True)

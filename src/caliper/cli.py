@@ -9,13 +9,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caliper.memory import keep_freed_memory
-from caliper.stop import InterruptedRunError
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
+from caliper.training.interrupt import InterruptedRunError
+from caliper.utils.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from caliper.config import RunConfig
-    from caliper.sweep import Summary
+    from caliper.config.schema import RunConfig
+    from caliper.tools.sweep import Summary
 
 # Verb: what it does, and an example.
 HELP = {
@@ -86,31 +86,31 @@ def _choices(group: str) -> list[str]:
 
 
 def _train(words: list[str]) -> None:
-    from caliper.config import compose, to_yaml
+    from caliper.config.compose import compose, to_yaml
 
     config = compose([word for word in words if word != "--cfg"])
     if "--cfg" in words:
         print(to_yaml(config), end="")
         return
-    from caliper.train import train
+    from caliper.training.run import train
 
     train(config)
 
 
 def _sweep(words: list[str]) -> None:
-    from caliper.summary import write_summary
+    from caliper.analysis.run_table import write_summary
 
     _runs("sweep", words, write_summary)
 
 
 def _compare(words: list[str]) -> None:
-    from caliper.compare import write_comparison
+    from caliper.analysis.comparison import write_comparison
 
     _runs("compare", words, write_comparison)
 
 
 def _runs(verb: str, words: list[str], write: Summary) -> None:
-    from caliper.sweep import sweep
+    from caliper.tools.sweep import sweep
 
     own = {f"{verb}.dir": f"runs/{verb}", f"{verb}.jobs": "2"}
     rest = []
@@ -127,8 +127,8 @@ def _runs(verb: str, words: list[str], write: Summary) -> None:
 
 
 def _collect(words: list[str]) -> None:
-    from caliper.collect import collect
-    from caliper.config import compose
+    from caliper.config.compose import compose
+    from caliper.rollout.collect import collect
 
     config = compose(words)
     path = collect(config, Path(config.dataset_path()))
@@ -136,33 +136,33 @@ def _collect(words: list[str]) -> None:
 
 
 def _replay(words: list[str]) -> None:
-    from caliper.replay import parse, replay_file
+    from caliper.tools.replay import parse, replay_file
 
     replay_file(*parse(words))
 
 
 def _resume(words: list[str]) -> None:
-    from caliper.train import resume
+    from caliper.training.run import resume
 
     resume(*_run(words))
 
 
 def _evaluate(words: list[str]) -> None:
-    from caliper.saved import evaluate_run
+    from caliper.tools.saved_run import evaluate_run
 
     evaluate_run(*_run(words))
 
 
 def _render(words: list[str]) -> None:
-    from caliper.saved import render_run
+    from caliper.tools.saved_run import render_run
 
     print(render_run(*_run(words)))
 
 
 def _report(words: list[str]) -> None:
-    from caliper.compare import write_comparison
-    from caliper.report import write_report
-    from caliper.summary import runs_of
+    from caliper.analysis.comparison import write_comparison
+    from caliper.analysis.run_report import write_report
+    from caliper.analysis.run_table import runs_of
 
     runs = runs_of(Path(words[0])) if words else []
     folder, rest = (Path(words[0]), words[1:]) if runs else _folder(words)
@@ -172,11 +172,11 @@ def _report(words: list[str]) -> None:
 
 
 def _inspect(words: list[str]) -> None:
+    from caliper.config.build import installed_meta
     from caliper.data.robomimic import read_dataset
     from caliper.envs.controller import ACTION_DIMS
     from caliper.envs.tasks import TASKS
-    from caliper.inspect import describe, describe_minari
-    from caliper.worlds import installed_meta
+    from caliper.tools.inspect_dataset import describe, describe_minari
 
     if len(words) != 1:
         raise CaliperError("name one dataset file: caliper inspect FILE")
@@ -195,15 +195,15 @@ def _tasks(words: list[str]) -> None:
 
 def _doctor(words: list[str]) -> None:
     if "--precompile" in words:
-        from caliper.config import compose
-        from caliper.precompile import precompile
+        from caliper.config.compose import compose
+        from caliper.tools.precompile import precompile
 
         at = words.index("--precompile")
         if not (arch := words[at + 1 : at + 2]):
             raise CaliperError("name the GPU's architecture: caliper doctor --precompile sm_90")
         print(precompile(compose(words[:at] + words[at + 2 :]), arch[0]))
         return
-    from caliper.doctor import doctor
+    from caliper.tools.doctor import doctor
 
     if words:
         raise CaliperError(f"caliper doctor takes no '{words[0]}' without --precompile")
@@ -221,7 +221,7 @@ def _folder(words: list[str]) -> tuple[Path, list[str]]:
 
 
 def _run(words: list[str]) -> tuple[Path, RunConfig]:
-    from caliper.config import load
+    from caliper.config.compose import load
 
     folder, overrides = _folder(words)
     return folder, load(folder / "config.yaml", overrides)

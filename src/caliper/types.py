@@ -1,4 +1,4 @@
-"""The few types that every part of Caliper shares: tensors with names, and the error a user may see.
+"""The few types that every part of Caliper shares: tensors with names.
 
 Shapes are written in one vocabulary: b batch, n worlds, e ensemble, k sampled actions, t time, v views
 (cameras), c h w image, a action, p proprioception, f features, s simulator state.
@@ -9,26 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from unicodedata import category
 
 import torch
 from torch import Tensor
-
-
-def printable(text: str) -> str:
-    """Text of a file as it may be shown: what would move the cursor, hide or reorder words stands escaped."""
-    # C: control, format (bidirectional, zero width), surrogate, private, unassigned; Zl, Zp: line breaks.
-    return "".join(c if (k := category(c))[0] != "C" and k not in ("Zl", "Zp") else ascii(c)[1:-1] for c in text)
-
-
-class CaliperError(Exception):
-    """Something the user can mend: one clear sentence that says how, printed alone by the command line.
-
-    What it quotes from a file can't forge a line of its own: see `printable`.
-    """
-
-    def __init__(self, message: str = "") -> None:
-        super().__init__(printable(message))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from caliper.agents import AGENTS, LIMITS, build_agent
 from caliper.agents.probe import probe
 from caliper.encoders.base import Encoder
-from caliper.types import CaliperError, ObsSpec
+from caliper.errors import CaliperError
+from caliper.types import ObsSpec
 from tests.agents.conftest import (
     ACTIONS,
     CONFIGS,

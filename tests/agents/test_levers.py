@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from caliper.data.buffer import ReplayBuffer
-from caliper.rollout import Plan
+from caliper.rollout.episodes import Plan
 from tests.agents.test_learning import ACTIONS, HORIZON, REWARD, SPEC, Square, collect, make, observe
 
 N = 200

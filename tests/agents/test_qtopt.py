@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from caliper.agents import Noise, build_agent
-from caliper.types import CaliperError, ObsSpec
+from caliper.errors import CaliperError
+from caliper.types import ObsSpec
 from tests.agents.conftest import ACTIONS, linear_batch, make, random_batch, random_obs
 from tests.agents.test_conformance import snapshot
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from caliper.agents import Noise, build_agent
-from caliper.types import CaliperError, ObsSpec
+from caliper.errors import CaliperError
+from caliper.types import ObsSpec
 from tests.agents.conftest import linear_batch, make, random_batch
 from tests.agents.test_conformance import equal, snapshot
 from tests.agents.test_losses import HALF, eps

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from caliper import train as train_module
-from caliper.collect import collect
-from caliper.config import RunConfig, compose
-from caliper.train import train
+from caliper.config.compose import compose
+from caliper.config.schema import RunConfig
+from caliper.rollout.collect import collect
+from caliper.training import run as train_module
+from caliper.training.run import train
 
 WORDS = [
     "task=lift",

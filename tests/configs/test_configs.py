@@ -9,11 +9,12 @@ import yaml
 
 from caliper import configs
 from caliper.agents import AGENTS
-from caliper.check import check
-from caliper.config import RunConfig, compose, load, to_yaml
+from caliper.config.compose import compose, load, to_yaml
+from caliper.config.schema import RunConfig
+from caliper.config.validate import check
 from caliper.encoders import ENCODERS
 from caliper.envs.tasks import TASKS
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 FOLDER = Path(configs.__file__).parent
 GROUPS = {group: sorted(p.stem for p in (FOLDER / group).glob("*.yaml")) for group in ("agent", "encoder")}

@@ -3,7 +3,8 @@ import torch
 
 from caliper.data.buffer import ReplayBuffer
 from caliper.data.returns import RewardConfig
-from caliper.types import Batch, CaliperError, ObsSpec
+from caliper.errors import CaliperError
+from caliper.types import Batch, ObsSpec
 from tests.data.conftest import SPEC, add, frames, make_buffer, numbers
 
 

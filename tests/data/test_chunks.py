@@ -4,7 +4,7 @@ import torch
 from caliper.data.buffer import ReplayBuffer
 from caliper.data.chunks import chunked
 from caliper.data.returns import RewardConfig
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 from tests.data.conftest import SPEC, frames, numbers
 
 ACTIONS = torch.tensor([[1.0], [2.0], [3.0]])

@@ -10,7 +10,8 @@ import torch
 from caliper.data.buffer import ReplayBuffer
 from caliper.data.minari import read_minari
 from caliper.data.returns import RewardConfig
-from caliper.types import CaliperError, ObsSpec
+from caliper.errors import CaliperError
+from caliper.types import ObsSpec
 from tests.data.minari_files import episode, write
 
 ANTMAZE = ADROIT = RewardConfig(10, -5, True, 0.99)

@@ -1,7 +1,7 @@
 import pytest
 
 from caliper.data.mixing import MixedSampler
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 from tests.data.conftest import add, make_buffer, numbers
 
 

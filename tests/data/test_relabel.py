@@ -8,9 +8,9 @@ import torch
 
 from caliper.data.dataset import Dataset
 from caliper.data.relabel import relabelled
-from caliper.data.replay import replay
 from caliper.data.returns import RewardConfig
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
+from caliper.rollout.replay import replay
 from tests.data.conftest import CountingEnv, make_buffer, make_episode, numbers
 
 

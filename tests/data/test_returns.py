@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from caliper.data.returns import RewardConfig, mc_returns
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 
 
 @pytest.mark.parametrize(

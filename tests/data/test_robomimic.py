@@ -11,7 +11,7 @@ import pytest
 
 from caliper.data import robomimic
 from caliper.data.robomimic import DatasetWriter, read_dataset
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 from tests.data.conftest import make_episode
 
 

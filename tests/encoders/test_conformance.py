@@ -8,7 +8,8 @@ import torch
 from omegaconf import OmegaConf
 
 from caliper.encoders import ENCODERS, build_encoder
-from caliper.types import CaliperError, Obs, ObsSpec
+from caliper.errors import CaliperError
+from caliper.types import Obs, ObsSpec
 
 PIXEL_ENCODERS = [name for name in ENCODERS if name != "state"]
 SMALLEST = {"conv": 9, "conv_tiny": 5, "d4pg": 47, "nature": 44, "impala": 9, "resnet18": 17}

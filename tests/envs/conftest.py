@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from caliper.envs.experts import Expert
-from caliper.envs.oracle import arm_controller, joint_state, make_oracle
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks.lift import CUBE_HALF
+from tests.oracle import arm_controller, joint_state, make_oracle
 
 CAMERAS = ("agentview", "robot0_eye_in_hand")
 

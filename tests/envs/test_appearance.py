@@ -1,4 +1,4 @@
-"""Looks: each changes its share of the pixels by the amount it says, and nothing but pixels."""
+"""VisualAugmentation: each changes its share of the pixels by the amount it says, and nothing but pixels."""
 
 import copy
 from dataclasses import replace
@@ -56,7 +56,7 @@ def test_strengths_of_zero_change_no_bit(task):
 
 @pytest.mark.parametrize("sim", ["batch", "warp"])
 def test_nothing_but_pixels_changes(sim):
-    """Two equal runs of a few steps, one of them under other looks."""
+    """Two equal runs of a few steps, one of them under other augmentation."""
     env = worlds("lift", 2, sim=sim, horizon=3)
     runs = []
     for seeds in (None, torch.tensor([4, 5])):
@@ -151,9 +151,9 @@ def test_a_tinted_surface_changes_alone(env, geom):
 
 def test_draws_stay_within_their_strengths_and_apart():
     model = task_scene("pick_place_tray").model
-    looks = Appearances(model, torch.device("cpu"))
+    augmentation = Appearances(model, torch.device("cpu"))
     seeds = torch.arange(200)
-    look = looks.draw(EVERYTHING, seeds)
+    look = augmentation.draw(EVERYTHING, seeds)
     angle = torch.arccos((look.turn.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2)
     offsets = [(look.shift, 0.03), (look.headlight - 1, 0.3), (look.lamps - 1, 0.3), (look.tint - 1, 0.3)]
     for offset, strength in offsets:
@@ -161,7 +161,7 @@ def test_draws_stay_within_their_strengths_and_apart():
         assert offset.mean().abs() < strength / 5
     assert 0.05 < angle.max() <= 0.05 * 3**0.5 + 1e-3
     assert not torch.equal(look.headlight, look.lamps)
-    alone = looks.draw(Strengths(colour=0.3), seeds)
+    alone = augmentation.draw(Strengths(colour=0.3), seeds)
     assert torch.equal(alone.tint, look.tint) and (alone.headlight == 1).all() and (alone.shift == 0).all()
     walls = [model.geom(name).id for name in ("wall_rear_visual", "wall_left_visual")]
     tray = [model.geom(name).id for name in ("tray_floor_visual", "tray_far_visual")]

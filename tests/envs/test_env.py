@@ -5,7 +5,7 @@ import torch
 
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks import TASKS
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 from tests.envs.conftest import CAMERAS, clean_expert, random_actions, same_obs, worlds
 
 # On `warp` one task stands for all by default: recording its launches takes a second for each kind of world.

@@ -12,7 +12,7 @@ from caliper.envs import graphs
 from caliper.envs.graphs import TorchGraph, WarpGraph, uncollected, warp_device
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks import TASKS
-from tests.caliper.learners import Tape
+from tests.caliper.training.updates import Tape
 from tests.envs.conftest import random_actions, same_obs, worlds
 
 

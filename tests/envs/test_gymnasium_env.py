@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from caliper.config import compose
-from caliper.types import CaliperError
-from caliper.worlds import make_worlds
+from caliper.config.build import make_worlds
+from caliper.config.compose import compose
+from caliper.errors import CaliperError
 
 pytest.importorskip("gymnasium_robotics", reason="needs the extra robotics")
 

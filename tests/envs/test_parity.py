@@ -5,11 +5,11 @@ import pytest
 import torch
 import warp as wp
 
-from caliper.envs.oracle import arm_controller, joint_state
-from caliper.envs.random import normal, uniform
+from caliper.envs.seeding import normal, uniform
 from caliper.envs.starts import POSTURE, POSTURE_NOISE
 from caliper.envs.tasks import make_task
 from tests.envs.conftest import clean_expert, random_actions, start_like, worlds
+from tests.oracle import arm_controller, joint_state
 
 TORQUE, JOINT = 0.05, 1e-4  # N m, rad
 # The can's scene on `warp` follows from the can's on `batch` and `batch` against `warp`.

@@ -9,7 +9,7 @@ from caliper.envs.experts import Expert
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks import make_task
 from caliper.envs.tasks.pick_covered import BOX_X, HALF_X, HALF_Y, OPEN, TRAVEL
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
 from tests.envs.conftest import clean_expert, random_actions, spoiled_expert, worlds
 
 KIND = {"controller": "osc_position", "control_freq": 10, "horizon": 70, "cameras": ()}

@@ -8,15 +8,15 @@ import mujoco
 import numpy as np
 import pytest
 
-from caliper.envs.oracle import joint_state, make_oracle
-from caliper.types import CaliperError
+from caliper.errors import CaliperError
+from tests.oracle import joint_state, make_oracle
 
 SCRIPT = """
 import sys
 from caliper.envs.sim import SimEnv
 SimEnv("lift", 1, size=16).observe()
 if "oracle" in sys.argv:
-    from caliper.envs.oracle import make_oracle
+    from tests.oracle import make_oracle
     make_oracle("lift").reset()
 import os
 assert "MUJOCO_GL" not in os.environ  # what is started from here may be where there is no OpenGL

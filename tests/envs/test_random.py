@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from caliper.envs.random import normal, uniform
+from caliper.envs.seeding import normal, uniform
 
 MASK = (1 << 64) - 1
 

@@ -1,0 +1,1 @@
+"""What runs left behind: reading it, statistics, figures, and the pages that show them."""

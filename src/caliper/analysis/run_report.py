@@ -1,0 +1,252 @@
+"""`report.html`: one self-contained page on a run, made of whatever the run has left so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+
+from caliper.analysis.calibration import calibration, reliability, values
+from caliper.analysis.diagnostics import causes
+from caliper.analysis.page import bullets, clip, count, facts, interval, page, picture, section
+from caliper.analysis.plots import draw, learning_curve, losses
+from caliper.analysis.run_data import Evaluation, Run, read_run
+from caliper.analysis.stats import sign_test, wilson
+from caliper.utils.files import replacing
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """One figure of the report: where it is saved, and what is said about it."""
+
+    name: str
+    figure: Callable[[Run], Figure | None]
+    caption: str
+
+
+CURVE = Plot(
+    "learning_curve",
+    learning_curve,
+    "Success on fixed starts, over offline gradient updates and then over environment steps. Bands are 95% "
+    "Wilson intervals. The dip is the largest fall below the last offline evaluation within the first fifth "
+    "of the online phase (shaded). Regret is the failure rate averaged over the online evaluations.",
+)
+CRITIC = (
+    Plot(
+        "calibration",
+        calibration,
+        "Each dot is one step of an evaluation episode: the critic's value of the policy's action against "
+        "the discounted return that followed, on the scale of the training reward. On the dashed line the "
+        "critic is right; above it, it promises too much.",
+    ),
+    Plot(
+        "reliability",
+        reliability,
+        "The same steps, averaged by how many were left in their episode. Where the lines agree, the critic "
+        "knows how far from the goal it is.",
+    ),
+    Plot(
+        "values",
+        values,
+        "Bound rate: how often the return of the recorded data, rather than Q, holds up the value of a "
+        "policy action in the conservative term. The dashed line is the switch to the online phase.",
+    ),
+)
+CAUSES = Plot(
+    "causes",
+    causes,
+    "Four ways to fail. Off the data: values of uniform actions, which nobody tried, should stay below the "
+    "policy's. Rough Q: how much more the critic promises for the best of 64 samples of the policy than for "
+    "the action taken. Drift: how far the critic's encoder has turned (1 - linear CKA on 128 recorded "
+    "observations) since the evaluation before and since the first. Width: the policy's standard deviation, "
+    "and the success of its samples while collecting beside that of its greedy action.",
+)
+LOSSES = Plot(
+    "losses", losses, "Pale: as logged. Solid: running mean. The dashed line is the switch to online."
+)
+
+
+def write_report(run_folder: Path | str) -> Path:
+    """Writes report.html and plots/*.png from what a run folder holds; missing pieces are left out.
+
+    Args:
+        run_folder: with any of config.yaml, git.json, metrics.csv, evaluations/, videos/. A video whose
+            name contains "fail" is shown first.
+
+    Returns:
+        The path of the page. It needs no other file and no network.
+
+    Raises:
+        CaliperError: the folder holds no run, or cannot be written to.
+    """
+    run = read_run(run_folder)
+    sections = [
+        section("Learning curve", _plot(run, CURVE)),
+        section("Before and after fine-tuning", _comparison(run)),
+        section("Videos", _videos(run)),
+        section("Is the critic calibrated?", *(_plot(run, plot) for plot in CRITIC)),
+        section("If it fails, why?", _plot(run, CAUSES)),
+        section("Losses", _plot(run, LOSSES)),
+        section("What this preset uses beyond the published algorithm", _levers(run)),
+        section("Where these numbers come from", _provenance(run)),
+    ]
+    title = " · ".join(_names(run)) or run.folder.resolve().name
+    out = run.folder / "report.html"
+    with replacing(out) as partial:
+        partial.write_text(page(title, _header(run), "".join(sections)), encoding="utf-8")
+    return out
+
+
+def _header(run: Run) -> str:
+    task, *rest = _names(run) or [run.folder.resolve().name]
+    started = str(run.git.get("started", ""))[:16].replace("T", " ")
+    line = " · ".join([*rest, *([f"started {started} UTC"] if started else [])])
+    cards = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
+        for name, value, note in _cards(run)
+    )
+    problems = "".join(f"<li>{escape(problem)}</li>" for problem in run.problems)
+    note = f'<div class="note">Some files could not be read and are left out:<ul>{problems}</ul></div>'
+    return (
+        f"<h1>{escape(task)}</h1><p class=sub>{escape(line)}</p>{note if problems else ''}"
+        f"<p class=lead>{escape(_verdict(run))}</p><dl class=cards>{cards}</dl>"
+    )
+
+
+def _verdict(run: Run) -> str:
+    """The run in one or two sentences, no rosier than its numbers."""
+    offline, online = run.last("offline"), run.last("online")
+    if offline is None and online is None:
+        return "This run has not been evaluated yet."
+    if offline is None or online is None:
+        only = offline or online
+        assert only is not None
+        missing = "" if only is online else " The online phase has no evaluation yet."
+        return f"After the {only.phase} phase so far the policy succeeds in {_rate(only)}.{missing}"
+    change = online.success_once - offline.success_once
+    verb = "rose" if change > 0 else "fell" if change < 0 else "stayed level"
+    text = f"Success {verb}: {_rate(offline)} after the offline phase, {_rate(online)} after "
+    text += f"{count(online.env_steps)} environment steps of fine-tuning."
+    before, after = (dict(zip(e.seeds, e.episode_success, strict=False)) for e in (offline, online))
+    shared = before.keys() & after.keys()
+    if shared:
+        gained = sum(after[s] and not before[s] for s in shared)
+        lost = sum(before[s] and not after[s] for s in shared)
+        text += (
+            f" Of the {len(shared)} starts that both were tested on, {gained} were won over and {lost} were "
+        )
+        p = sign_test(gained, lost)
+        text += f"lost (sign test, p {f'= {p:.2g}' if p >= 0.001 else '< 0.001'})."
+    return text
+
+
+def _cards(run: Run) -> Iterable[tuple[str, str, str]]:
+    for phase in ("offline", "online"):
+        last = run.last(phase)
+        if last is not None:
+            yield f"{phase.capitalize()} success", f"{last.success_once:.0%}", interval(*last.interval)
+    if not math.isnan(run.regret):
+        yield "Regret", f"{run.regret:.2f}", "0 is best"
+    if not math.isnan(run.dip):
+        yield "Dip", f"{run.dip:.2f}", "0 is best"
+    minutes = _minutes(run)
+    if minutes:
+        yield "Time", f"{sum(minutes.values()):.0f} min", "both phases" if len(minutes) > 1 else "so far"
+
+
+def _comparison(run: Run) -> str:
+    phases = [e for e in (run.last("offline"), run.last("online")) if e is not None]
+    if not phases:
+        return ""
+    minutes = _minutes(run)
+
+    def at_end(e: Evaluation) -> str:
+        return f"{e.success_at_end:.0%} {interval(*wilson(round(e.success_at_end * e.episodes), e.episodes))}"
+
+    rows: dict[str, Callable[[Evaluation], str]] = {
+        "Success at least once": lambda e: f"{e.success_once:.0%} {interval(*e.interval)}",
+        "Success at the end": at_end,
+        "Evaluation episodes": lambda e: count(e.episodes),
+        "Environment steps": lambda e: count(e.env_steps),
+        "Gradient updates": lambda e: count(e.updates),
+        "Minutes in the phase": lambda e: f"{minutes[e.phase]:.1f}" if e.phase in minutes else "",
+    }
+    head = "".join(f"<th scope=col>{escape(e.phase.capitalize())}</th>" for e in phases)
+    body = "".join(
+        f"<tr><th scope=row>{name}</th>{''.join(f'<td>{escape(cell(e))}</td>' for e in phases)}</tr>"
+        for name, cell in rows.items()
+    )
+    caption = "The last evaluation of each phase, with 95% Wilson intervals."
+    head = f"<caption>{caption}</caption><tr><td></td>{head}</tr>"
+    return f"<div class=scroll tabindex=0><table>{head}{body}</table></div>"
+
+
+def _plot(run: Run, plot: Plot) -> str:
+    alt = _verdict(run) if plot is CURVE else plot.figure.__doc__ or plot.name
+    path = run.folder / "plots" / f"{plot.name}.png"
+    return picture(draw(plot.figure, run), path, alt, plot.caption)
+
+
+def _videos(run: Run) -> str:
+    failed_first = sorted(run.videos, key=lambda path: ("fail" not in path.stem.lower(), path.stem))
+    items = [clip(path, path.stem.replace("_", " ").capitalize()) for path in failed_first]
+    note = "<p>Episodes framed in green succeeded, those in orange failed. Failures come first.</p>"
+    return f"{note}<div class=videos>{''.join(items)}</div>" if items else ""
+
+
+def _levers(run: Run) -> str:
+    if "levers" not in run.config:
+        return ""
+    return bullets(run.levers) or "<p>Nothing: the algorithm as published.</p>"
+
+
+def _provenance(run: Run) -> str:
+    git = run.git
+    versions = git.get("versions")
+    told = {
+        "Commit": f"{git['commit']}{' with local changes' if git.get('dirty') else ''}"
+        if git.get("commit")
+        else "",
+        "Hardware": str(git.get("hardware") or ""),
+        "Versions": ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else "",
+        "Started": str(git.get("started") or ""),
+        "Run folder": run.folder.resolve().name,
+    }
+    config = escape(OmegaConf.to_yaml(OmegaConf.create(dict(run.config)))) if run.config else ""
+    details = (
+        f"<details><summary>Configuration</summary><pre tabindex=0>{config}</pre></details>" if config else ""
+    )
+    return facts(told) + details
+
+
+def _names(run: Run) -> list[str]:
+    """Task, agent, encoder and seed, as far as the config names them; a group is a word or has a name."""
+
+    def name(key: str) -> str:
+        group: Any = run.config.get(key)
+        group = group.get("name") if isinstance(group, dict) else group
+        return "" if group is None else str(group)
+
+    seed = f"seed {run.config['seed']}" if "seed" in run.config else ""
+    return [word for word in (name("task"), name("agent"), name("encoder"), seed) if word]
+
+
+def _minutes(run: Run) -> dict[str, float]:
+    """Wall-clock minutes of each phase."""
+    ends: dict[str, float] = {}
+    if "wall_s" in run.metrics:
+        for phase in ("offline", "online"):
+            walls = run.metrics["wall_s"][run.metrics["phase"] == phase]
+            if len(walls):
+                ends[phase] = float(walls.max()) / 60 - sum(ends.values())
+    return ends
+
+
+def _rate(e: Evaluation) -> str:
+    return f"{e.success_once:.0%} of {e.episodes} episodes {interval(*e.interval)}"

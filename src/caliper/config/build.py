@@ -1,0 +1,175 @@
+"""From a run's configuration to its worlds, datasets and seeds."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from caliper.agents import Agent, build_agent
+from caliper.config.schema import RunConfig
+from caliper.data.dataset import SCHEMA_VERSION, DatasetMeta
+from caliper.data.returns import RewardConfig
+from caliper.envs.appearance import Strengths, VisualAugmentation
+from caliper.envs.base import VectorEnv
+from caliper.envs.controller import action_dim
+from caliper.envs.gymnasium_env import GymnasiumEnv, dimensions
+from caliper.envs.proprio import proprio_dim
+from caliper.envs.sim import SimEnv, task_scene
+from caliper.envs.tasks import make_task
+from caliper.errors import CaliperError
+from caliper.types import ObsSpec
+
+# Three ranges of episode seeds that never meet: evaluation counts from the first, collection from the second,
+# and the worlds of the online phase from 2**40 on (`SimEnv`).
+EVAL_SEEDS = 0
+COLLECT_SEEDS = 1 << 30
+COLLECT_STRIDE = 1 << 20  # between the first seeds of two datasets
+
+
+def make_env(
+    config: RunConfig,
+    num_envs: int,
+    pixels: bool = True,
+    horizon: int | None = None,
+    start: str | None = None,
+) -> SimEnv:
+    """The run's task in `num_envs` worlds, by default with its horizon and start; without pixels, blind.
+
+    Raises:
+        CaliperError: the task is an environment of Gymnasium.
+    """
+    task = config.task
+    if task.env_id is not None:
+        raise CaliperError(
+            f"task={task.name} is {task.env_id} of Gymnasium, which has neither a scripted expert nor "
+            "pictures here: it can be trained and evaluated, not collected or filmed"
+        )
+    return SimEnv(
+        task.name,
+        num_envs,
+        sim=config.sim.name,
+        cameras=cameras(config) if pixels else (),
+        size=task.size,
+        controller=task.controller,
+        control_freq=task.control_freq,
+        horizon=horizon or task.horizon,
+        device=config.sim.device,
+        seed=config.seed,
+        threads=config.threads,
+        privileged=task.obs == "state",
+        start=start or task.start,
+    )
+
+
+def cameras(config: RunConfig) -> tuple[str, ...]:
+    """The policy's cameras; none where it sees the state."""
+    return tuple(config.task.cameras) if config.task.obs == "pixels" else ()
+
+
+def make_worlds(config: RunConfig, num_envs: int) -> VectorEnv:
+    """The run's worlds, of Caliper's own task or of a Gymnasium environment."""
+    task = config.task
+    if task.env_id is None:
+        return make_env(config, num_envs)
+    return GymnasiumEnv(
+        task.env_id, num_envs, task.kwargs, task.dense, task.horizon, config.sim.device, config.seed
+    )
+
+
+def obs_spec(config: RunConfig) -> ObsSpec:
+    """What the run's policy sees, without making its worlds."""
+    if config.task.env_id is not None:
+        return ObsSpec((), 1, dimensions(config.task.env_id, config.task.kwargs)[0])
+    proprio = proprio_dim(make_task(config.task.name), config.task.obs == "state")
+    return ObsSpec(cameras(config), config.task.size, proprio)
+
+
+def action_length(config: RunConfig) -> int:
+    """Entries of an action, without making a world."""
+    if config.task.env_id is not None:
+        return dimensions(config.task.env_id, config.task.kwargs)[1]
+    return action_dim(config.task.controller)
+
+
+def make_agent(config: RunConfig, device: torch.device | str) -> Agent:
+    """The run's agent with its first weights.
+
+    Raises:
+        CaliperError: an unknown agent, encoder or key, or images that the encoder cannot take.
+    """
+    actions = action_length(config)
+    return build_agent(config.agent, config.encoder, obs_spec(config), actions, device, config.seed)
+
+
+def reward_config(config: RunConfig) -> RewardConfig:
+    """How the run's raw rewards become training rewards and returns."""
+    scale = config.reward
+    return RewardConfig(scale.scale, scale.bias, scale.sparse, config.discount)
+
+
+def visual_augmentation(config: RunConfig) -> VisualAugmentation:
+    """How often the dataset enters the offline buffer, and how the copies look."""
+    data = config.data
+    return VisualAugmentation(data.copies, Strengths(**asdict(data.appearance)), data.seed)
+
+
+def eval_seeds(config: RunConfig, count: int) -> list[int]:
+    """Seeds of the first `count` evaluation episodes: the same in every evaluation."""
+    first = EVAL_SEEDS + config.evaluation.seed
+    return list(range(first, first + count))
+
+
+def collect_seeds(config: RunConfig) -> list[int]:
+    """Seeds of the dataset's episodes."""
+    first = COLLECT_SEEDS + config.data.seed * COLLECT_STRIDE
+    return list(range(first, first + config.data.episodes))
+
+
+def dataset_meta(config: RunConfig) -> DatasetMeta:
+    """What a dataset must say of itself to fit the run, and what a new one will say."""
+    task = config.task
+    scene = task_scene(task.name)
+    return DatasetMeta(
+        task=task.name,
+        scene_hash=scene.hash,
+        mujoco_version=version("mujoco"),
+        controller=task.controller,
+        control_freq=task.control_freq,
+        action_dim=action_dim(task.controller),
+        state_dim=1 + scene.model.nq + scene.model.nv,
+        horizon=config.recorded_horizon,
+        collector="scripted expert" + (f" until {config.data.stage}" if config.data.stage else ""),
+        seed=config.data.seed,
+    )
+
+
+def installed_meta(meta: DatasetMeta) -> DatasetMeta:
+    """What a dataset made now, of the same task and control, would say of itself."""
+    scene = task_scene(meta.task)
+    return replace(
+        meta,
+        schema_version=SCHEMA_VERSION,
+        scene_hash=scene.hash,
+        mujoco_version=version("mujoco"),
+        action_dim=action_dim(meta.controller),
+        state_dim=1 + scene.model.nq + scene.model.nv,
+    )
+
+
+def run_folder(config: RunConfig) -> Path:
+    """The folder of a new run."""
+    if config.run_dir:
+        return Path(config.run_dir)
+    method = config.method or config.agent["name"]
+    words = [config.task.name, method, config.encoder["name"], f"seed{config.seed}"]
+    return Path("runs") / "_".join([*words, time.strftime("%Y%m%d-%H%M%S")])
+
+
+def set_threads(config: RunConfig) -> None:
+    """Gives torch the threads that the run may use."""
+    if config.threads:
+        torch.set_num_threads(config.threads)

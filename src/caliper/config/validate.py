@@ -1,0 +1,244 @@
+"""Refuses a configuration that cannot work, in one sentence, before any work is done on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from operator import attrgetter
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import torch
+
+from caliper.agents import AGENTS
+from caliper.config.build import COLLECT_SEEDS, COLLECT_STRIDE, make_agent, reward_config
+from caliper.config.schema import RunConfig
+from caliper.encoders import ENCODERS
+from caliper.envs.controller import action_dim
+from caliper.envs.engines import SIMS
+from caliper.envs.gymnasium_env import dimensions
+from caliper.envs.sim import task_scene
+from caliper.envs.tasks import TASKS
+from caliper.envs.tasks.base import choose
+from caliper.errors import CaliperError
+
+AT_LEAST = {
+    1: (
+        "batch_size task.control_freq task.horizon task.size data.episodes data.num_envs data.copies "
+        "offline.eval_every online.num_envs online.eval_every evaluation.episodes evaluation.final_episodes "
+        "evaluation.num_envs video.size log.every"
+    ),
+    0: (
+        "seed data.seed data.prior.episodes data.prior.seed data.appearance.shift data.appearance.turn "
+        "data.appearance.light data.appearance.colour offline.clone_updates offline.updates online.env_steps "
+        "online.utd online.warmup_steps evaluation.seed video.episodes log.checkpoint_minutes"
+    ),
+}
+OBS = ("pixels", "state")
+LEARNERS = ("eager", "compile", "graph")
+WANDB = ("disabled", "offline", "online")
+
+
+def check(config: RunConfig) -> None:
+    """Everything that can be told of a run from its configuration.
+
+    Raises:
+        CaliperError: naming the key, its value and the mend.
+    """
+    check_task(config)
+    if config.online.capacity < config.task.horizon + 1:
+        raise CaliperError(
+            f"online.capacity={config.online.capacity} frames hold no episode of task.horizon="
+            f"{config.task.horizon} steps; make room for hundreds of episodes, at least for one"
+        )
+    if config.method == "cog" and config.prior is None:
+        raise CaliperError(
+            "method=cog stitches prior data to the task's, and there is none; take preset=cog, or name a "
+            "file with data.prior.path"
+        )
+    if config.online.mixing > 1:
+        raise CaliperError(
+            f"online.mixing={config.online.mixing} is a share: at most 1, or negative for by size"
+        )
+    if (config.data.copies > 1) != any(asdict(config.data.appearance).values()):
+        raise CaliperError(
+            f"data.copies={config.data.copies} and data.appearance belong together: copies without "
+            "strengths are all equal, and the first copy stays as it is; try data.copies=2 "
+            "data.appearance.light=0.2"
+        )
+    if config.log.wandb not in WANDB:
+        raise CaliperError(f"log.wandb={config.log.wandb} is not known; choose one of: {', '.join(WANDB)}")
+    if config.task.obs == "state" and config.encoder.get("name") != "state":
+        raise CaliperError(
+            f"task.obs=state leaves no pictures for encoder={config.encoder.get('name')}; say obs=state, "
+            "which chooses both"
+        )
+    _check_learner(config)
+    if (agent := config.agent.get("name")) in AGENTS:
+        _check_types("agent", config.agent, get_type_hints(AGENTS[agent][1]))
+        if config.offline.clone_updates and not AGENTS[agent][0].has_actor:
+            raise CaliperError(
+                f"offline.clone_updates={config.offline.clone_updates}, but the agent {agent} has no actor "
+                "to clone; set offline.clone_updates=0"
+            )
+    if (encoder := config.encoder.get("name")) in ENCODERS:
+        make = ENCODERS[encoder]
+        make = make.func if isinstance(make, partial) else make
+        _check_types("encoder", config.encoder, get_type_hints(make.__init__))
+    if config.chunk > config.task.horizon:
+        raise CaliperError(
+            f"agent.chunk={config.chunk} is longer than an episode; it must be at most task.horizon="
+            f"{config.task.horizon}"
+        )
+    reward_config(config)
+    make_agent(config, "cpu")
+
+
+def check_task(config: RunConfig) -> None:
+    """The part of `check` that collecting data needs: numbers, engine, scene and seeds, but not the policy.
+
+    Raises:
+        CaliperError: naming the key, its value and the mend.
+    """
+    for least, keys in AT_LEAST.items():
+        for key in keys.split():
+            if not (value := attrgetter(key)(config)) >= least:  # written so that NaN fails too
+                raise CaliperError(f"{key}={value} makes no sense; it must be at least {least}")
+    for key, recorded in (("data", config), ("data.prior", config.prior)):
+        if recorded is not None and recorded.recorded_horizon < 1:
+            raise CaliperError(
+                f"{key}.horizon={recorded.data.horizon} makes no sense; give at least 1, or null for the "
+                "task's"
+            )
+    if config.threads is not None and config.threads < 1:
+        raise CaliperError(
+            f"threads={config.threads} makes no sense; give at least 1, or null for one per core"
+        )
+    for key in ("light", "colour"):
+        if (value := getattr(config.data.appearance, key)) >= 1:
+            raise CaliperError(f"data.appearance.{key}={value} would turn it off; it must stay below 1")
+    if config.task.obs not in OBS:
+        raise CaliperError(f"task.obs={config.task.obs} is unknown; choose one of: {', '.join(OBS)}")
+    _check_device(config)
+    if config.task.env_id is None:
+        action_dim(config.task.controller)
+        _check_cameras(config)
+        _check_ways(config)
+    else:
+        _check_gymnasium(config)
+    _check_mixture("data.mixture", config.data.mixture)
+    if config.data.prior.mixture is not None:
+        _check_mixture("data.prior.mixture", config.data.prior.mixture)
+    _check_seeds(config)
+
+
+def _check_device(config: RunConfig) -> None:
+    sim = config.sim
+    if sim.name not in SIMS:
+        raise CaliperError(f"sim.name={sim.name} is unknown; choose one of: {', '.join(SIMS)}")
+    try:
+        kind = torch.device(sim.device).type
+    except RuntimeError:
+        kind = "unknown"
+    if kind not in ("cpu", "cuda"):
+        raise CaliperError(f"sim.device={sim.device} is unknown; choose cpu or cuda")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise CaliperError(
+            f"sim.device={sim.device}, but torch sees no GPU; use sim=batch, or sim.device=cpu"
+        )
+
+
+def _check_learner(config: RunConfig) -> None:
+    if config.learner not in LEARNERS:
+        raise CaliperError(f"learner={config.learner} is unknown; choose one of: {', '.join(LEARNERS)}")
+    if config.learner == "graph" and torch.device(config.sim.device).type != "cuda":
+        raise CaliperError(
+            f"learner=graph needs a GPU, but sim.device={config.sim.device}; use learner=eager, or sim=warp"
+        )
+
+
+def _check_cameras(config: RunConfig) -> None:
+    model = task_scene(config.task.name).model
+    known = [model.camera(i).name for i in range(model.ncam)]
+    wanted = {"task.cameras": config.task.cameras, "video.camera": [config.video.camera]}
+    for key, names in wanted.items():
+        for name in names:
+            if name not in known:
+                raise CaliperError(f"{key}: there is no camera '{name}'; choose from: {', '.join(known)}")
+    substeps = 1 / model.opt.timestep / config.task.control_freq
+    if abs(substeps - round(substeps)) > 1e-6:
+        raise CaliperError(
+            f"task.control_freq={config.task.control_freq} does not divide the physics' "
+            f"{1 / model.opt.timestep:.0f} Hz; try 20 or 10"
+        )
+
+
+def _check_gymnasium(config: RunConfig) -> None:
+    task = config.task
+    if config.data.copies > 1:
+        raise CaliperError(
+            f"data.copies={config.data.copies} is for pictures, and {task.env_id} has none; leave it at 1"
+        )
+    if config.prior is not None:
+        raise CaliperError(f"data.prior is for Caliper's own tasks, and {task.env_id} is none; leave it out")
+    dimensions(task.env_id or "", task.kwargs)
+
+
+def _check_mixture(key: str, mixture: Sequence[Sequence[float]]) -> None:
+    rows_fit = all(len(row) == 3 and min(row) >= 0 for row in mixture)
+    if not (rows_fit and sum(row[0] for row in mixture) > 0):
+        raise CaliperError(
+            f"{key}={mixture} must be rows of [weight, action noise, metres off the grasp point], "
+            "none negative and not all weights zero, such as [[1.0,0.3,0.0]]"
+        )
+
+
+def _check_ways(config: RunConfig) -> None:
+    """Holds starts and stages to those of the task."""
+    task, data, prior = TASKS[config.task.name], config.data, config.data.prior
+    starts = {"task.start": config.task.start, "data.start": data.start, "data.prior.start": prior.start}
+    stages = {"data.stage": data.stage, "data.prior.stage": prior.stage}
+    for what, ways, known in (("start", starts, task.starts), ("stage", stages, task.stages)):
+        for key, value in ways.items():
+            if value is not None and value not in known:
+                raise CaliperError(
+                    f"{key}={value}: task '{task.name}' has no such {what}; {choose(what, known)}"
+                )
+
+
+def _check_seeds(config: RunConfig) -> None:
+    """Keeps the three ranges of episode seeds apart, and the seeds of appearances."""
+    longest = max(config.evaluation.episodes, config.evaluation.final_episodes)
+    ranges = {
+        "data.episodes": (config.data.episodes, COLLECT_STRIDE),
+        "data.copies": (config.data.copies, 1 << 12),
+        "data.seed": (config.data.seed, COLLECT_STRIDE // 2),
+        "data.prior.episodes": (config.data.prior.episodes, COLLECT_STRIDE),
+        "data.prior.seed": (config.data.prior.seed, COLLECT_STRIDE // 2),
+        "evaluation.seed": (config.evaluation.seed + longest, COLLECT_SEEDS),
+        "seed": (config.seed, 1 << 20),
+    }
+    for key, (value, limit) in ranges.items():
+        if value >= limit:
+            raise CaliperError(f"{key} is too large ({value}); it must stay below {limit}")
+
+
+def _check_types(group: str, options: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+    """Holds the values to their types; unknown keys are refused where the agent or encoder is built."""
+    for key, value in options.items():
+        if key in hints and not _fits(value, hint := hints[key]):
+            wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("collections.abc.", "")
+            raise CaliperError(f"{group}.{key}={value} has the wrong type; it must be {wanted}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    if get_origin(hint) is Sequence:
+        return isinstance(value, list) and all(_fits(entry, get_args(hint)[0]) for entry in value)
+    if hint is NoneType:
+        return value is None
+    if hint is float:
+        return type(value) in (int, float)
+    return type(value) is hint

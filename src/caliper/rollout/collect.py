@@ -1,0 +1,74 @@
+"""`caliper collect`: episodes of the scripted expert, of mixed quality, as states and actions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caliper.config.build import collect_seeds, dataset_meta, make_env
+from caliper.config.schema import RunConfig
+from caliper.config.validate import check_task
+from caliper.data.dataset import Episode
+from caliper.data.robomimic import DatasetWriter
+from caliper.envs.experts import Expert
+from caliper.rollout.episodes import Trajectory, run_episodes
+from caliper.types import Obs
+
+
+def collect(config: RunConfig, path: Path) -> Path:
+    """Lets the expert act and writes what it did; an existing file is replaced only by a whole new one.
+
+    Every episode draws its action noise and its grasp error from `data.mixture`, in any number of worlds.
+
+    Returns:
+        The file.
+
+    Raises:
+        CaliperError: the configuration will not do, or the file cannot be written.
+    """
+    check_task(config)
+    data, seeds = config.data, collect_seeds(config)
+    first = seeds[0]
+    env = make_env(
+        config, min(data.num_envs, data.episodes), False, config.recorded_horizon, config.recorded_start
+    )
+    mixture = np.array(data.mixture)
+    draws = np.random.default_rng(data.seed).choice(
+        len(mixture), size=data.episodes, p=mixture[:, 0] / mixture[:, 0].sum()
+    )
+    noise, bias = mixture[draws, 1], mixture[draws, 2]
+    expert = Expert(env, torch.zeros(0), torch.zeros(0))  # until a round starts
+
+    def started(chunk: list[int]) -> None:
+        nonlocal expert
+        rows = np.array(chunk) - first
+        expert = Expert(env, torch.as_tensor(noise[rows]), torch.as_tensor(bias[rows]), data.stage)
+
+    def record(_: Obs, action: Tensor) -> Tensor:
+        return torch.cat([env.get_state(), action.double()], dim=1)
+
+    with DatasetWriter(path, dataset_meta(config)) as writer:
+        for trajectory in run_episodes(
+            env, seeds, lambda _: expert.act(), record, "collect", started, lambda: expert.finished
+        ):
+            writer.add(_episode(trajectory, env.state_dim, float(noise[trajectory.seed - first])))
+    return path
+
+
+def _episode(trajectory: Trajectory, state_dim: int, noise: float) -> Episode:
+    rows = torch.stack(trajectory.records).numpy()  # (t, s + a)
+    rewards = np.zeros(len(rows), np.float32)
+    rewards[-1] = float(trajectory.success)
+    return Episode(
+        states=rows[:, :state_dim],
+        final_state=trajectory.final_state.numpy(),
+        actions=rows[:, state_dim:].astype(np.float32),
+        rewards=rewards,
+        terminated=trajectory.success,
+        success=trajectory.success,
+        seed=trajectory.seed,
+        noise=noise,
+    )

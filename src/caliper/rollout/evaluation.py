@@ -1,0 +1,143 @@
+"""Greedy evaluation on fixed seeds, with an interval, and what the critic believed along the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caliper.agents import Agent
+from caliper.agents.base import Decision
+from caliper.agents.probe import PROBED, probe
+from caliper.analysis.stats import wilson
+from caliper.data.returns import RewardConfig
+from caliper.envs.base import VectorEnv
+from caliper.rollout.episodes import Plan, Trajectory, run_episodes
+from caliper.types import Obs
+from caliper.utils.files import replacing
+
+
+@dataclass(frozen=True)
+class Result:
+    """An evaluation, as it is written to evaluation.json.
+
+    Attributes:
+        success_once, success_at_end: share of episodes that ever succeeded, and that were solved in their
+            last state; episodes end with success, so the two differ only where a task goes on after it.
+        interval: 95 % Wilson interval of `success_once`.
+        score: mean over the episodes of the largest raw reward of a step: `success_once` where rewards are
+            sparse; in Franka Kitchen, how many of the tasks were complete at once.
+    """
+
+    phase: str
+    env_steps: int
+    updates: int
+    success_once: float
+    success_at_end: float
+    episodes: int
+    interval: tuple[float, float]
+    episode_success: list[bool]
+    lengths: list[int]
+    seeds: list[int]
+    score: float
+
+
+def evaluate(
+    agent: Agent,
+    env: VectorEnv,
+    seeds: list[int],
+    reward: RewardConfig,
+    phase: str,
+    env_steps: int = 0,
+    updates: int = 0,
+    check_stop: Callable[[], None] = lambda: None,
+) -> tuple[Result, dict[str, np.ndarray]]:
+    """Plays the greedy policy from each seed.
+
+    Args:
+        agent: the policy, left as it was.
+        env: the worlds, left in some later state.
+        seeds: one per episode.
+        reward: the scale of the returns.
+        phase: of the run, copied into the result, as are
+        env_steps: environment steps of the run so far, and
+        updates: its gradient updates.
+        check_stop: called before each step; what it raises ends the evaluation.
+
+    Returns:
+        The result and, for each step of all episodes (m,), the smallest Q of the action chosen there (`q`;
+        within a chunk, of the one that would be chosen), what `probe` tells of others, the return that
+        followed (`mc_return`, in training rewards), the steps left (`time_to_go`) and the `episode`. Empty
+        for an agent without a critic.
+    """
+    plan = Plan(env.num_envs, agent.config.chunk, env.action_dim, env.device)
+    decision: Decision
+
+    def started(_: list[int]) -> None:
+        plan.clear()
+
+    def act(obs: Obs) -> Tensor:
+        nonlocal decision
+        check_stop()
+        decision = agent.decide(obs, deterministic=True)
+        return plan.next(decision.action)
+
+    def record(obs: Obs, _: Tensor) -> Tensor:
+        if not agent.has_critic:
+            return torch.zeros(len(obs), 0)
+        seen = probe(agent, obs, decision)
+        return torch.stack([seen[name] for name in PROBED], 1)
+
+    was_training = agent.training
+    agent.eval()
+    try:
+        episodes = list(run_episodes(env, seeds, act, record, f"evaluate {phase}", started))
+    finally:
+        agent.train(was_training)
+    success = [e.success for e in episodes]
+    result = Result(
+        phase=phase,
+        env_steps=env_steps,
+        updates=updates,
+        success_once=float(np.mean(success)),
+        success_at_end=float(np.mean(success)),
+        episodes=len(episodes),
+        interval=wilson(sum(success), len(success)),
+        episode_success=success,
+        lengths=[len(e) for e in episodes],
+        seeds=seeds,
+        score=float(np.mean([max(e.rewards) for e in episodes])),
+    )
+    return result, _calibration(episodes, reward) if agent.has_critic else {}
+
+
+def _calibration(episodes: list[Trajectory], reward: RewardConfig) -> dict[str, np.ndarray]:
+    parts: dict[str, list[np.ndarray]] = {
+        name: [] for name in (*PROBED, "mc_return", "time_to_go", "episode")
+    }
+    for number, episode in enumerate(episodes):
+        t = len(episode)
+        raw, terminal = torch.tensor(episode.rewards), torch.zeros(t)
+        terminal[-1] = float(episode.success)
+        for name, column in zip(PROBED, torch.stack(episode.records).float().unbind(1), strict=True):
+            parts[name].append(column.numpy())
+        parts["mc_return"].append(reward.returns(reward.apply(raw), terminal).numpy())
+        parts["time_to_go"].append(np.arange(t, 0, -1))
+        parts["episode"].append(np.full(t, number))
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def write_evaluation(run: Path, result: Result, calibration: dict[str, np.ndarray]) -> Path:
+    """Writes evaluations/<phase>_<env steps>_<updates>/ into a run folder; returns it."""
+    folder = run / "evaluations" / f"{result.phase}_{result.env_steps:08d}_{result.updates:08d}"
+    if calibration:
+        with replacing(folder / "calibration.npz") as partial, open(partial, "wb") as file:
+            np.savez_compressed(file, **calibration)  # type: ignore[arg-type]  # numpy's stub forgets keywords
+    with replacing(folder / "evaluation.json") as partial:
+        partial.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+    return folder

@@ -1,0 +1,119 @@
+"""`caliper replay`: the states of a dataset file as pictures, in a file that robomimic's tools read too."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NoReturn
+
+from torch import Tensor
+
+from caliper.config.build import dataset_meta, make_env, obs_spec, set_threads, visual_augmentation
+from caliper.config.compose import compose
+from caliper.config.validate import check_task
+from caliper.data.dataset import Dataset
+from caliper.data.images import add_pictures, refuse_pictures
+from caliper.data.robomimic import read_dataset
+from caliper.envs.appearance import VisualAugmentation
+from caliper.envs.sim import SimEnv
+from caliper.errors import CaliperError
+from caliper.rollout.replay import rendered
+from caliper.types import ObsSpec
+from caliper.utils.files import replacing
+from caliper.utils.progress import bar
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise CaliperError(f"{message}; write: caliper replay FILE --cameras agentview --size 84 --out NEW")
+
+
+def parse(words: list[str]) -> tuple[Path, Path | None, list[str]]:
+    """The arguments of `replay_file` from a command line, whose options stand for settings of the task.
+
+    Raises:
+        CaliperError: the file is not named first, or an option is unknown or incomplete.
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("FILE", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--cameras", nargs="+")
+    parser.add_argument("--size")
+    settings = [word for word in words[1:] if "=" in word and not word.startswith("-")]
+    known = parser.parse_args(words[:1] + [word for word in words[1:] if word not in settings])
+    if known.cameras:
+        settings.append(f"task.cameras=[{','.join(known.cameras)}]")
+    if known.size:
+        settings.append(f"task.size={known.size}")
+    return known.FILE, known.out, settings
+
+
+def replay_file(source: Path, out: Path | None, words: list[str]) -> Path:
+    """Renders every state of a dataset file, without physics, into a copy of it with pictures.
+
+    With strengths under `data.appearance` each episode has a look of its own, drawn from `data.seed`: that of
+    its copy 1 in a run (see `caliper.rollout.replay.VisualAugmentation`).
+
+    Args:
+        source: the file; it says which task and control it belongs to.
+        out: the file to make; None puts the size behind the source's name.
+        words: settings of a run; `task.cameras` and `task.size` say what is drawn, `data.num_envs` how many
+            worlds draw at a time.
+
+    Returns:
+        The file made. An earlier one of that name is replaced by a whole new one only.
+
+    Raises:
+        CaliperError: the source is of another scene or already holds such pictures, a setting will not do,
+            or the disk has no room.
+    """
+    dataset = read_dataset(source)
+    meta = dataset.meta
+    own = [f"task.controller={meta.controller}", f"task.control_freq={meta.control_freq}"]
+    config = compose([f"task={meta.task}", *own, *words])
+    check_task(config)
+    dataset.check(dataset_meta(config))
+    out = out or source.with_name(f"{source.stem}_{config.task.size}px.hdf5")
+    if out.resolve() == source.resolve():
+        raise CaliperError(f"{out} is the dataset itself; choose another name with --out")
+    cameras = tuple(config.task.cameras)
+    if not cameras or len(set(cameras)) < len(cameras):
+        raise CaliperError(f"task.cameras={list(cameras)} must name at least one camera, and each once")
+    refuse_pictures(source, cameras)
+    spec = obs_spec(config)
+    _require_room(out, source, spec, dataset)
+    set_threads(config)
+    env = make_env(config, min(config.data.num_envs, dataset.num_frames))
+    augmentation = visual_augmentation(config)
+    appearance = asdict(augmentation.strengths)
+    copy = int(any(appearance.values()))
+    start = time.monotonic()
+    with replacing(out) as partial:
+        frames = _pictures(env, dataset, replace(augmentation, copies=1 + copy), copy)
+        add_pictures(source, partial, spec, {**appearance, "seed": augmentation.seed}, frames)
+    seconds, images = time.monotonic() - start, dataset.num_frames * len(spec.cameras)
+    print(f"{images} images of {spec.size}x{spec.size} pixels, {images / seconds:.0f} per second")
+    print(out)
+    return out
+
+
+def _pictures(env: SimEnv, dataset: Dataset, augmentation: VisualAugmentation, copy: int) -> Iterator[Tensor]:
+    with bar(dataset.num_frames, "replay", "frame") as shown:
+        for _, obs in rendered(env, dataset, augmentation, copy):
+            yield obs.pixels
+            shown.update(len(obs))
+
+
+def _require_room(out: Path, source: Path, spec: ObsSpec, dataset: Dataset) -> None:
+    """Compression may need less, but nobody knows before; HDF5 is bad at running out of disk."""
+    folder = next(parent for parent in out.resolve().parents if parent.is_dir())
+    need = source.stat().st_size + dataset.num_frames * len(spec.cameras) * 3 * spec.size**2
+    if (free := shutil.disk_usage(folder).free) < need:
+        raise CaliperError(
+            f"{out} may take {need / 2**20:.0f} MiB but {folder} has {free / 2**20:.0f} MiB left; free some "
+            "space, or choose another folder with --out, fewer cameras or smaller pictures"
+        )

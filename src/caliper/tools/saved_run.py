@@ -1,0 +1,72 @@
+"""What can be done with a finished run: measure its policy again, film it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from caliper.agents import Agent
+from caliper.config.build import eval_seeds, make_agent, make_worlds, reward_config, set_threads
+from caliper.config.schema import RunConfig
+from caliper.config.validate import check
+from caliper.errors import CaliperError
+from caliper.rollout.evaluation import evaluate
+from caliper.rollout.film import film
+from caliper.training.checkpoint import load_checkpoint
+from caliper.utils.files import replacing
+
+
+def load_agent(folder: Path, config: RunConfig) -> tuple[Agent, dict[str, int]]:
+    """The policy of a run's newest checkpoint, and the run's counters then.
+
+    Raises:
+        CaliperError: the run has no checkpoint, a damaged one, or one of another network.
+    """
+    weights, state = load_checkpoint(folder)
+    agent = make_agent(config, config.sim.device)
+    try:
+        agent.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CaliperError(
+            f"the checkpoint of {folder} is of another network; leave agent, encoder, cameras, image size "
+            "and controller as they were in training"
+        ) from error
+    return agent, state["counters"]
+
+
+def evaluate_run(folder: Path, config: RunConfig) -> Path:
+    """Plays `evaluation.episodes` greedy episodes, prints the success and writes <run>/evaluation.json."""
+    check(config)
+    set_threads(config)
+    agent, counters = load_agent(folder, config)
+    cfg = config.evaluation
+    result, _ = evaluate(
+        agent,
+        make_worlds(config, min(cfg.num_envs, cfg.episodes)),
+        eval_seeds(config, cfg.episodes),
+        reward_config(config),
+        "online" if counters["online"] else "offline",
+        counters["env_steps"],
+        counters["updates"],
+    )
+    path = folder / "evaluation.json"
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+    low, high = result.interval
+    print(
+        f"{sum(result.episode_success)} of {result.episodes} episodes succeed: {result.success_once:.0%} "
+        f"(95 % interval {low:.0%} to {high:.0%}); {path}"
+    )
+    return path
+
+
+def render_run(folder: Path, config: RunConfig) -> Path:
+    """Films the run's policy; see `caliper.rollout.film.film`."""
+    check(config)
+    video = config.video
+    if not video.episodes:
+        raise CaliperError("video.episodes=0 leaves nothing to film; ask for at least one episode")
+    set_threads(config)
+    agent, _ = load_agent(folder, config)
+    return film(agent, config, folder, name=f"{video.camera}_{video.episodes}x{video.size}")

@@ -1,0 +1,189 @@
+"""`caliper sweep` and `compare`: runs over seeds and settings, a few at a time, resumable, summed up."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from caliper.analysis.run_data import read_run
+from caliper.analysis.run_table import setting_of, write_summary
+from caliper.config.compose import compose
+from caliper.config.validate import check
+from caliper.errors import CaliperError
+from caliper.training.interrupt import InterruptedRunError
+from caliper.training.run import find_data
+from caliper.utils.files import locked
+from caliper.utils.progress import bar
+
+POLL_SECONDS = 0.5
+# Sums up runs, (setting, run folder) each, in a folder; returns what is printed at the end.
+Summary = Callable[[Path, Sequence[tuple[str, Path]]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of a sweep.
+
+    Attributes:
+        setting: its swept words without the seed, such as "agent=cql"; runs that share it are averaged.
+        folder: the run folder.
+        words: its whole command line, after `caliper train`.
+    """
+
+    setting: str
+    folder: Path
+    words: tuple[str, ...]
+
+    @property
+    def log(self) -> Path:
+        """Where it prints to."""
+        return self.folder.with_name(self.folder.name + ".log")
+
+
+def sweep(
+    words: Sequence[str],
+    folder: Path,
+    at_once: int,
+    verb: str = "sweep",
+    write: Summary = write_summary,
+) -> Path:
+    """Runs every combination of the swept values, each in a process of its own, and sums them up.
+
+    What is finished is skipped and what was interrupted is resumed, so that the same command goes on after
+    a kill. The summary is written anew whenever a run ends.
+
+    Args:
+        words: as for `caliper train`; a value may be a list of choices in Hydra's grammar, such as seed=0,1.
+        folder: holds one run folder and one log for each combination, and the summary.
+        at_once: runs side by side; each gets its share of the cores unless the words name `threads`.
+        verb: the command, as its messages and its own keys name it.
+        write: makes the summary, of runs finished or not.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CaliperError: the words don't fit, or a run failed; the others are finished first.
+        InterruptedRunError: Ctrl-C; the runs have saved a checkpoint each.
+    """
+    if at_once < 1:
+        raise CaliperError(f"{verb}.jobs={at_once} makes no sense; it must be at least 1")
+    jobs = expand(words, folder, at_once, verb)
+    configs = [compose(list(job.words)) for job in jobs]
+    for config in configs:
+        check(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    recorded = [part for config in configs for part in (config, config.prior) if part is not None]
+    for part in {part.dataset_path(): part for part in recorded}.values():
+        find_data(part)  # here and not in two runs at the same time
+    print(f"{verb} folder: {folder}: {len(jobs)} runs, {at_once} at a time", flush=True)
+
+    def sum_up() -> str:
+        return write(folder, [(job.setting, job.folder) for job in jobs])
+
+    failed = _run(jobs, at_once, verb, sum_up)
+    print(sum_up())
+    print(f"{verb} folder: {folder}", flush=True)
+    if failed:
+        raise CaliperError(
+            f"{len(failed)} of {len(jobs)} runs failed; read {failed[0].log}, mend it, and give the same "
+            "command again"
+        )
+    return folder
+
+
+def expand(words: Sequence[str], folder: Path, at_once: int, verb: str = "sweep") -> list[Job]:
+    """Every combination of the swept values; the last word varies fastest.
+
+    Raises:
+        CaliperError: a word that Hydra cannot read, or `run_dir`, which the sweep itself sets.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(words))
+    except HydraException as error:
+        raise CaliperError(f"{str(error).splitlines()[0]}; write a {verb} as seed=0,1,2") from error
+    if any(override.key_or_group == "run_dir" for override in parsed):
+        raise CaliperError(f"a {verb} names its run folders itself; leave run_dir out, or set {verb}.dir")
+    common = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
+    if not any(o.key_or_group == "threads" for o in parsed):
+        common.append(f"threads={max(1, len(os.sched_getaffinity(0)) // at_once)}")
+    swept = [o for o in parsed if o.is_sweep_override()]
+    choices = [[f"{o.get_key_element()}={v}" for v in o.sweep_string_iterator()] for o in swept]
+    jobs = []
+    for combination in itertools.product(*choices):
+        name = ",".join(combination).replace("/", "_") or "run"
+        run = folder / name
+        jobs.append(Job(setting_of(name), run, (*common, *combination, f"run_dir='{run}'")))
+    return jobs
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run has come to its end: evaluated after its last environment step, and reported."""
+    written = all((folder / name).exists() for name in ("config.yaml", "report.html"))
+    return written and read_run(folder).complete
+
+
+def _run(jobs: list[Job], at_once: int, verb: str, sum_up: Callable[[], str]) -> list[Job]:
+    """Sees all jobs through; returns those that failed."""
+    waiting = [job for job in jobs if not finished(job.folder)]
+    running: dict[Job, subprocess.Popen[bytes]] = {}
+    failed: list[Job] = []
+    ended: list[Job] = []
+    with bar(len(jobs), verb, "run", len(jobs) - len(waiting)) as shown:
+        try:
+            while waiting or running:
+                # Runs that an earlier sweep has left behind, itself killed, are waited for.
+                free = [job for job in waiting if not _busy(job.folder)] if len(running) < at_once else []
+                for job in free[: at_once - len(running)]:
+                    waiting.remove(job)
+                    if finished(job.folder):
+                        shown.update()
+                    else:
+                        running[job] = _start(job)
+                if ended:  # while the next runs are under way
+                    sum_up()
+                ended = [job for job, process in running.items() if process.poll() is not None]
+                for job in ended:
+                    if running.pop(job).returncode:
+                        failed.append(job)
+                    shown.update()
+                time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            for process in running.values():
+                process.send_signal(signal.SIGINT)
+            for process in running.values():
+                process.wait()
+            raise InterruptedRunError("stopped and saved; give the same command to go on") from None
+    return failed
+
+
+def _busy(folder: Path) -> bool:
+    if not folder.exists():
+        return False
+    try:
+        with locked(folder):
+            return False
+    except CaliperError:
+        return True
+
+
+def _start(job: Job) -> subprocess.Popen[bytes]:
+    resumable = (job.folder / "checkpoints" / "latest").exists()
+    words = ["resume", str(job.folder)] if resumable else ["train", *job.words]
+    command = [sys.executable, "-m", "caliper", *words]
+    with open(job.log, "ab") as log:
+        log.write(f"$ {shlex.join(command)}\n".encode())
+        log.flush()
+        # In a session of its own, so that a terminal's Ctrl-C reaches it once, from here: two stop at once.
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)

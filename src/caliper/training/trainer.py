@@ -1,0 +1,243 @@
+"""The two phases: updates on recorded data, then episodes in the simulator with updates between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caliper.agents import Agent
+from caliper.agents.probe import critic_features
+from caliper.config.build import eval_seeds
+from caliper.config.schema import RunConfig
+from caliper.data.mixing import MixedSampler
+from caliper.data.open_episodes import OpenEpisodes
+from caliper.envs.base import VectorEnv
+from caliper.errors import CaliperError
+from caliper.rollout.episodes import Plan
+from caliper.rollout.evaluation import evaluate, write_evaluation
+from caliper.training.checkpoint import save_checkpoint
+from caliper.training.interrupt import InterruptedRunError
+from caliper.training.logger import RunLog
+from caliper.training.update import LEARNERS, EagerLearner
+from caliper.types import Obs
+from caliper.utils.progress import bar
+
+FEATURE_PROBES = 128  # observations on which the drift of the critic's encoder is measured
+
+
+@dataclass
+class Counters:
+    """How far a run has come."""
+
+    cloned: int = 0  # cloning steps
+    updates: int = 0  # gradient updates of the agent, both phases
+    env_steps: int = 0  # online environment steps, of all worlds together
+    due: float = 0.0  # online updates owed to the steps taken; a fraction of one waits for the next step
+    evaluated: int = -1  # env_steps, or updates while offline, of the last evaluation
+    online: bool = False
+
+
+@dataclass
+class Phases:
+    """Holds what a run needs and moves it forward; everything that changes is in `save` and `restore`.
+
+    Attributes:
+        config: of the run.
+        folder: the run folder.
+        agent: what is trained.
+        env: the worlds of the online phase.
+        eval_env: those of the evaluations.
+        sampler: gives the batches.
+        open_episodes: the online episodes in progress.
+        plan: the actions that the worlds are executing.
+        generator: draws the batches.
+        log: takes the metrics.
+        check_stop: called wherever the run can stop; raises InterruptedRunError when it shall.
+        learner: makes the updates.
+    """
+
+    config: RunConfig
+    folder: Path
+    agent: Agent
+    env: VectorEnv
+    eval_env: VectorEnv
+    sampler: MixedSampler
+    open_episodes: OpenEpisodes
+    plan: Plan
+    generator: torch.Generator
+    log: RunLog
+    check_stop: Callable[[], None]
+    counters: Counters = field(default_factory=Counters)
+    learner: EagerLearner = field(init=False)
+    _saved: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        make = LEARNERS[self.config.learner]
+        self.learner = make(self.agent, self.sampler, self.config.batch_size, self.generator)
+
+    def run(self) -> None:
+        """Both phases from wherever the counters are.
+
+        Saves at the switch, at the end, and every `log.checkpoint_minutes` between.
+
+        Raises:
+            InterruptedRunError: `check_stop` raised it; everything is saved.
+        """
+        try:
+            if not self.counters.online:
+                self._clone()
+                self._offline()
+                self.counters.online, self.counters.evaluated = True, -1
+                self.agent.go_online()
+                self.save()
+            self._online()
+        except InterruptedRunError:
+            self.save()
+            raise
+        self.save()
+
+    def _clone(self) -> None:
+        total, count = self.config.offline.clone_updates, self.counters
+        if not total:
+            return
+        with bar(total, "clone", "update", count.cloned) as shown:
+            while count.cloned < total:
+                self._pause()
+                info = self.learner.clone()
+                count.cloned += 1
+                shown.update()
+                if count.cloned % self.config.log.every == 0:
+                    self.log.log("offline", 0, 0, {"clone_updates": count.cloned, **info})
+
+    def _offline(self) -> None:
+        cfg, count = self.config.offline, self.counters
+        with bar(cfg.updates, "offline", "update", count.updates) as shown:
+            while True:
+                last = count.updates >= cfg.updates
+                if count.updates % cfg.eval_every == 0 or last:
+                    self._evaluate("offline", count.updates, last, shown)
+                if last:
+                    return
+                self._pause()
+                self._update("offline")
+                shown.update()
+
+    def _online(self) -> None:
+        cfg, count, n = self.config.online, self.counters, self.env.num_envs
+        obs = self.env.observe()
+        with bar(cfg.env_steps, "online", "step", count.env_steps) as shown:
+            while True:
+                while count.due >= 1:
+                    self._pause()
+                    self._update("online")
+                    count.due -= 1
+                last = count.env_steps >= cfg.env_steps
+                if last or count.env_steps // cfg.eval_every > max(count.evaluated, 0) // cfg.eval_every:
+                    self._evaluate("online", count.env_steps, last, shown)
+                if last:
+                    return
+                self._pause()
+                obs = self._act(obs)
+                count.env_steps += n
+                shown.update(n)
+                if count.env_steps > cfg.warmup_steps:
+                    count.due += cfg.utd * n
+
+    def _act(self, obs: Obs) -> Obs:
+        """One stochastic control step of all worlds; whole episodes go to the online buffer."""
+        action = self.plan.next(self.agent.act(obs, deterministic=False))
+        step = self.env.step(action)
+        self.plan.drop(step.terminated | step.truncated)
+        outcomes = self.open_episodes.push(obs, action, step, self.sampler.online)
+        self.env.check()  # here, where `push` has just waited for the device
+        if outcomes:
+            solved = {"collect/success": sum(outcomes) / len(outcomes)}
+            self.log.log("online", self.counters.env_steps + len(action), self.counters.updates, solved)
+        return step.obs
+
+    def _update(self, phase: str) -> None:
+        info = self.learner.update()
+        self.counters.updates += 1
+        if self.counters.updates % self.config.log.every == 0:
+            self.log.log(phase, self.counters.env_steps, self.counters.updates, info)
+
+    def _evaluate(self, phase: str, at: int, last: bool, shown: Any) -> None:
+        count, cfg = self.counters, self.config.evaluation
+        if count.evaluated == at:  # a resumed run has done it
+            return
+        result, calibration = evaluate(
+            self.agent,
+            self.eval_env,
+            eval_seeds(self.config, cfg.final_episodes if last else cfg.episodes),
+            self.sampler.offline.reward,
+            phase,
+            count.env_steps,
+            count.updates,
+            self.check_stop,  # nothing that is saved changes meanwhile, so any step of it will do to stop
+        )
+        if calibration:
+            calibration["features"] = self._features()
+        write_evaluation(self.folder, result, calibration)
+        metrics: dict[str, float | Tensor] = {"evaluation/success": result.success_once}
+        if calibration:
+            metrics["evaluation/q"] = float(calibration["q"].mean())
+            metrics["evaluation/return"] = float(calibration["mc_return"].mean())
+        self.log.log(phase, count.env_steps, count.updates, metrics)
+        shown.set_postfix(success=f"{result.success_once:.2f}", refresh=False)
+        count.evaluated = at
+
+    def _features(self) -> np.ndarray:
+        """The critic's features of the same recorded observations at every evaluation."""
+        probe = self.sampler.offline.sample(FEATURE_PROBES, torch.Generator(self.agent.device).manual_seed(0))
+        return critic_features(self.agent, probe.obs).cpu().numpy()
+
+    def _pause(self) -> None:
+        """A point from which the run could go on exactly: saves when it is time, stops when asked to."""
+        if time.monotonic() - self._saved > 60 * self.config.log.checkpoint_minutes:
+            self.save()
+        self.check_stop()
+
+    def save(self) -> Path:
+        """Writes a checkpoint: weights, and everything else that the run needs to go on exactly."""
+        state = {
+            "counters": asdict(self.counters),
+            "rows": self.log.rows,
+            "agent": self.agent.train_state(),
+            "generator": self.generator.get_state(),
+            "online": self.sampler.online.state_dict(),
+            "open_episodes": self.open_episodes.state_dict(),
+            "plan": self.plan.state_dict(),
+            "env": self.env.state_dict(),
+        }
+        path = save_checkpoint(self.folder, self.agent.state_dict(), state)
+        self._saved = time.monotonic()
+        return path
+
+    def restore(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Goes back to a checkpoint, and drops the metrics logged after it.
+
+        Raises:
+            CaliperError: the checkpoint is of a run with another configuration.
+        """
+        try:
+            self.agent.load_state_dict(weights)
+            self.agent.load_train_state(state["agent"])
+            self.counters = Counters(**state["counters"])
+            self.generator.set_state(state["generator"])
+            self.sampler.online.load_state_dict(state["online"])
+            self.open_episodes.load_state_dict(state["open_episodes"])
+            self.plan.load_state_dict(state["plan"])
+            self.env.load_state_dict(state["env"])
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise CaliperError(
+                f"the checkpoint of {self.folder} is of another configuration or version; resume "
+                "without changing agent, encoder, task, sim or online.num_envs"
+            ) from error
+        self.log.truncate(state["rows"])

@@ -1,0 +1,1 @@
+"""Small helpers that know nothing of learning or simulation: files, progress bars, memory, provenance."""

@@ -1,0 +1,85 @@
+"""Files that are either whole or absent."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from caliper.errors import CaliperError
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def partial_name(path: Path) -> Path:
+    """The temporary name beside `path`; no pattern such as *.mp4 matches it."""
+    return path.with_name(f"{path.name}.partial")
+
+
+def commit(partial: Path, path: Path) -> None:
+    """Gives a complete file its name, through the disk's cache."""
+    sync(partial)
+    os.replace(partial, path)
+    sync(path.parent)
+
+
+def cannot_write(path: Path, reason: object) -> CaliperError:
+    """The error for a full disk or a missing permission."""
+    return CaliperError(
+        f"Cannot write {path}: {reason}; free some space or choose a folder you may write to."
+    )
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary name; what was written there becomes `path` when the block succeeds.
+
+    Args:
+        path: the final name. An earlier file of that name stays whole until the new one is complete.
+
+    Raises:
+        CaliperError: the file cannot be written (disk full, no permission).
+    """
+    partial = partial_name(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        commit(partial, path)
+    except OSError as error:
+        raise cannot_write(path, error.strerror or error) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a second process out of a folder; a process that dies lets go.
+
+    Raises:
+        CaliperError: another process has it, or the folder cannot be written to.
+    """
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise cannot_write(path, error.strerror or error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise CaliperError(
+            f"another process is at work in {folder}; wait for it, or stop it first"
+        ) from error
+    finally:
+        os.close(descriptor)

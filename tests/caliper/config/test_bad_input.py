@@ -1,0 +1,241 @@
+"""Every mistake gets one clear sentence with the mend and a non-zero exit, and leaves earlier files whole."""
+
+import errno
+import os
+import shutil
+
+import h5py
+import pytest
+
+from caliper.agents import AGENTS
+from caliper.cli import main
+from caliper.config.compose import load
+from caliper.data.robomimic import read_dataset
+from caliper.errors import CaliperError
+from caliper.rollout import collect as collect_module
+from caliper.training.checkpoint import load_checkpoint
+from caliper.training.run import resume, train
+from caliper.utils import files
+
+
+def refused(capsys, *words):
+    """The one sentence with which the command refuses."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("caliper: ") and said.count("\n") == 1
+    return said
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["trian"], "no verb 'trian'; choose one of: train, sweep, compare, resume"),
+        (
+            ["train", "task=foo"],
+            "no task 'foo'; choose one of: adroit_door, adroit_pen, adroit_relocate, antmaze",
+        ),
+        (["train", "agent=foo"], f"no agent 'foo'; choose one of: {', '.join(sorted(AGENTS))}"),
+        (["train", "encoder=foo"], "no encoder 'foo'; choose one of: conv, conv_tiny, d4pg"),
+        (["train", "preset=foo"], "no preset 'foo'; choose one of: adroit, antmaze, cog, default"),
+        (["train", "sim=foo"], "no sim 'foo'; choose one of: batch, warp"),
+        (["train", "onlin.utd=1"], "no key 'onlin'; the keys there are: run_dir, seed"),
+        (["train", "online.upd=1"], "no key 'online.upd'; the keys there are: env_steps"),
+        (["train", "agent.lr=1"], "no key 'agent.lr'; the keys there are: name, chunk, encoder_weight"),
+        (["train", "encoder.depth=1"], "no key 'encoder.depth'; the keys there are: name, channels"),
+        (["train", "online.env_steps=many"], "online.env_steps=many does not fit: Value 'many'"),
+        (["train", "task.cameras=agentview"], "task.cameras=agentview does not fit"),
+        (["train", "seed"], "'seed' is not understood"),
+        (["train", "+new=1"], "is not understood; after the verb come pairs"),
+        (["train", "task.size=32,64"], "write a list as"),
+        (["train", "run_dir=a=b"], "in quotes"),
+        (["train", "agent.discount=high"], "agent.discount=high has the wrong type; it must be float"),
+        (["train", "agent.n_critics=1.5"], "agent.n_critics=1.5 has the wrong type; it must be int"),
+        (["train", "agent.critic_hidden=64"], "must be Sequence[int]"),
+        (["train", "encoder.latent=big"], "encoder.latent=big has the wrong type; it must be int | None"),
+        (["train", "agent.discount=1.0"], "the discount gamma is 1.0"),
+        (["train", "agent.clone_loss=l1"], "choose one of mse, nll"),
+        (["train", "agent=iql", "agent.expectile=1.0"], "agent.expectile=1.0 makes no sense"),
+        (["train", "agent=awac", "agent.temperature=0.0"], "agent.temperature=0.0 makes no sense"),
+        (["train", "agent=td3bc", "agent.exploration_noise=0.0"], "agent.exploration_noise=0.0 makes no"),
+        (["train", "agent.name=foo"], f"choose one of {', '.join(sorted(AGENTS))}"),
+        (["train", "encoder.name=foo"], "choose one of conv, conv_tiny"),
+        (["train", "task.name=foo"], "choose one of: lift"),
+        (["train", "task.controller=foo"], "choose one of: osc_pose, osc_position"),
+        (["train", "task.control_freq=7"], "task.control_freq=7 does not divide the physics' 500 Hz"),
+        (["train", "agent=qtopt", "offline.clone_updates=3"], "the agent qtopt has no actor to clone; set"),
+        (["train", "learner=fast"], "learner=fast is unknown; choose one of: eager, compile, graph"),
+        (["train", "learner=graph"], "learner=graph needs a GPU, but sim.device=cpu; use learner=eager, or"),
+        (["train", "task.cameras=[front]"], "task.cameras: there is no camera 'front'; choose from: "),
+        (["train", "task.cameras=[]"], "no camera; name one"),
+        (["train", "video.camera=front"], "video.camera: there is no camera 'front'; choose from: "),
+        (
+            ["train", "task.size=4"],
+            "images of 4x4 pixels are too small for it; the smallest that works is 9x9",
+        ),
+        (["train", "encoder=nature", "task.size=16"], "The encoder nature cannot be built: images of 16x16"),
+        (["train", "sim.name=foo"], "choose one of: batch, warp"),
+        (["train", "sim.device=tpu"], "choose cpu or cuda"),
+        (["train", "batch_size=0"], "batch_size=0 makes no sense; it must be at least 1"),
+        (["train", "online.utd=nan"], "online.utd=nan makes no sense"),
+        (["train", "threads=0"], "threads=0 makes no sense"),
+        (["train", "online.capacity=20"], "online.capacity=20 frames hold no episode"),
+        (["train", "online.mixing=2"], "online.mixing=2.0 is a share"),
+        (["train", "log.wandb=yes"], "choose one of: disabled, offline, online"),
+        (["train", "data.horizon=0"], "data.horizon=0 makes no sense"),
+        (["train", "data.mixture=[[1.0,0.1]]"], "must be rows of [weight, action noise"),
+        (["train", "evaluation.seed=1073741820"], "evaluation.seed is too large"),
+        (["train", "data.path=/nowhere/x.hdf5"], "the dataset /nowhere/x.hdf5 does not exist"),
+        (["collect", "data.episodes=0"], "data.episodes=0 makes no sense"),
+        (["inspect", "/nowhere/x.hdf5"], "there is no dataset at /nowhere/x.hdf5"),
+        (["inspect"], "name one dataset file"),
+        (["evaluate"], "name the run folder first"),
+        (["render", "/nowhere"], "/nowhere is not a run folder"),
+    ],
+)
+def test_a_mistake_on_the_command_line(words, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert sentence in refused(capsys, *words)
+    made = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert all(name.endswith(("config.yaml", "git.json")) for name in made)  # nothing was collected for it
+
+
+def test_warp_without_a_gpu(capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "torch sees no GPU; use sim=batch, or sim.device=cpu" in refused(capsys, "train", "sim=warp")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("scene_hash", "0123456789abcdef", "scene_hash is '0123456789abcdef' but"),
+        ("mujoco_version", "3.1.0", "mujoco_version is '3.1.0' but"),
+        ("controller", "osc_pose", "controller is 'osc_pose' but 'osc_position' is needed"),
+        ("control_freq", 20, "control_freq is 20 but 10 is needed"),
+        ("task", "door", "task is 'door' but 'lift' is needed"),
+        ("schema_version", 99, "schema_version 99"),
+        ("state_dim", 5, "states has the shape"),
+    ],
+)
+def test_a_dataset_of_something_else(name, value, sentence, words, dataset, tmp_path, capsys):
+    path = tmp_path / "other.hdf5"
+    shutil.copy(dataset, path)
+    with h5py.File(path, "r+") as file:
+        file["data"].attrs[name] = value
+    said = refused(capsys, "train", *words(f"run_dir={tmp_path / 'run'}", f"data.path={path}"))
+    assert sentence in said and str(path) in said
+    assert "ollect it again" in said
+
+
+def test_a_dataset_of_another_action_dimension(words, tmp_path, capsys):
+    path = tmp_path / "pose.hdf5"
+    main(["collect", *words(f"data.path={path}", "task.controller=osc_pose", "data.episodes=1")])
+    said = refused(capsys, "train", *words(f"run_dir={tmp_path / 'run'}", f"data.path={path}"))
+    assert "action_dim is 7 but 4 is needed" in said and "caliper collect task=lift" in said
+
+
+def test_a_truncated_dataset(words, dataset, tmp_path, capsys):
+    path = tmp_path / "short.hdf5"
+    path.write_bytes(dataset.read_bytes()[:-1000])
+    said = refused(capsys, "train", *words(f"run_dir={tmp_path / 'run'}", f"data.path={path}"))
+    assert f"{path} is damaged or not an HDF5 file" in said and "make it again" in said
+
+
+def test_a_run_folder_without_a_checkpoint(finished, capsys, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(finished.folder / "config.yaml", folder)
+    for verb in ("resume", "evaluate", "render"):
+        assert f"{folder} holds no checkpoint" in refused(capsys, verb, folder)
+    (folder / "config.yaml").write_text("task: {size: [1]\n")
+    assert f"{folder / 'config.yaml'} is not the configuration" in refused(capsys, "resume", folder)
+    (folder / "config.yaml").write_text("color: blue\n")
+    assert "is not the configuration of a run" in refused(capsys, "resume", folder)
+
+
+def test_a_run_folder_that_is_taken(finished, words, capsys):
+    before = (finished.folder / "config.yaml").read_bytes()
+    said = refused(capsys, "train", *words(f"run_dir={finished.folder}"))
+    assert f"already holds a run; go on with: caliper resume {finished.folder}" in said
+    assert (finished.folder / "config.yaml").read_bytes() == before
+
+
+def test_overrides_that_a_saved_run_cannot_take(finished, capsys):
+    folder = finished.folder
+    assert "no key 'online.upd'" in refused(capsys, "evaluate", folder, "online.upd=1")
+    assert "evaluation.episodes" in refused(capsys, "evaluate", folder, "evaluation.episodes=many")
+    assert "another network" in refused(capsys, "evaluate", folder, "agent.actor_hidden=[8]")
+    assert "no camera 'front'" in refused(capsys, "render", folder, "video.camera=front")
+    assert "nothing to film" in refused(capsys, "render", folder, "video.episodes=0")
+    assert "the run folder alone" in refused(capsys, "report", folder, "seed=1")
+
+
+@pytest.mark.parametrize("verb", ["train", "collect"])
+def test_a_folder_that_cannot_be_written(verb, words, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    where = tmp_path / "file" / "new"
+    key = "run_dir" if verb == "train" else "data.path"
+    said = refused(capsys, verb, *words(f"{key}={where}"))
+    assert "annot write" in said and str(where) in said and "you may write to" in said
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_no_permission_is_noticed_before_anything_is_collected(words, tmp_path, capsys, monkeypatch):
+    def forbidden(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(files.Path, "mkdir", forbidden)
+    monkeypatch.setattr(collect_module, "run_episodes", None)  # calling it would raise
+    path = tmp_path / "new" / "x.hdf5"
+    assert "Permission denied" in refused(capsys, "train", *words(f"run_dir={tmp_path / 'run'}"))
+    assert "Permission denied" in refused(capsys, "collect", *words(f"data.path={path}"))
+
+
+class FullDisk:
+    """Lets so many files reach the disk, and no more."""
+
+    def __init__(self, room):
+        self.room = room
+
+    def __call__(self, descriptor):
+        self.room -= 1
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("room", [0, 3, 20, 90])
+def test_a_full_disk(room, words, configure, finished, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", FullDisk(room))
+        said = refused(capsys, "train", *words(f"run_dir={folder}"))
+    assert "No space left on device; free some space" in said
+    assert not list(folder.rglob("*partial*"))
+    monkeypatch.setattr("caliper.training.run.write_report", lambda folder: folder)
+    if room < 20:  # before the first checkpoint
+        train(configure(f"run_dir={folder}"))
+    else:
+        load_checkpoint(folder)
+        resume(folder, load(folder / "config.yaml", []))
+    weights, _ = load_checkpoint(folder)
+    expected, _ = load_checkpoint(finished.folder)
+    assert all((weights[name] == expected[name]).all() for name in expected)
+
+
+def test_a_full_disk_while_filming_or_collecting(finished, dataset, words, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "x.hdf5"
+    shutil.copy(dataset, path)
+    monkeypatch.setattr(os, "fsync", FullDisk(0))
+    video = finished.folder / "videos" / "rollouts.mp4"
+    before = video.read_bytes()
+    with pytest.raises(CaliperError, match="No space left"):
+        from caliper.rollout.film import film
+        from caliper.tools.saved_run import load_agent
+
+        film(load_agent(finished.folder, finished.config)[0], finished.config, finished.folder)
+    assert video.read_bytes() == before
+    assert "No space left" in refused(capsys, "collect", *words(f"data.path={path}"))
+    assert len(read_dataset(path).episodes) == 4 and list(tmp_path.iterdir()) == [path]
+    assert "No space left" in refused(capsys, "report", finished.folder)
+    assert not list(finished.folder.rglob("*partial*"))

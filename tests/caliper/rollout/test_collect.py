@@ -1,0 +1,78 @@
+"""Collection: who acts, from which seeds, and that a file is whole or absent."""
+
+import numpy as np
+import pytest
+
+from caliper.config.build import COLLECT_SEEDS, dataset_meta
+from caliper.config.compose import compose
+from caliper.data.robomimic import read_dataset
+from caliper.rollout import collect as collect_module
+from caliper.rollout.collect import collect
+from tests.caliper.conftest import WORDS
+
+
+def read(path):
+    return read_dataset(path).episodes
+
+
+def test_what_is_recorded(dataset):
+    whole = read_dataset(dataset)
+    whole.check(dataset_meta(compose(WORDS)))
+    assert [len(e) for e in whole.episodes] == [6] * 4
+    assert [e.seed - COLLECT_SEEDS for e in whole.episodes] == [0, 1, 2, 3]
+    for e in whole.episodes:
+        np.testing.assert_allclose(e.states[:, 0], np.arange(6) / 10)  # seconds at 10 Hz
+        assert not e.success and not e.terminated and not e.rewards.any()
+
+
+def test_the_number_of_worlds_changes_nothing(dataset, tmp_path):
+    other = collect(compose([*WORDS, "data.num_envs=3"]), tmp_path / "other.hdf5")
+    for a, b in zip(read(dataset), read(other), strict=True):
+        assert (a.seed, a.noise) == (b.seed, b.noise)
+        assert np.array_equal(a.states, b.states) and np.array_equal(a.actions, b.actions)
+
+
+def test_success_ends_an_episode(tmp_path):
+    words = [*WORDS, "task.horizon=40", "data.mixture=[[1.0,0.0,0.0]]", "data.episodes=2"]
+    for episode in read(collect(compose(words), tmp_path / "lift.hdf5")):
+        assert episode.success and episode.terminated and len(episode) < 40
+        assert episode.rewards[-1] == 1 and episode.rewards.sum() == 1
+        assert episode.noise == 0
+
+
+def test_episodes_are_drawn_from_the_mixture(tmp_path):
+    words = [*WORDS, "task.horizon=1", "data.num_envs=20", "data.episodes=20"]
+    mixture = "data.mixture=[[1.0,0.25,0.0],[3.0,0.75,0.01],[0.0,9.0,0.0]]"
+    seeds = {}
+    for seed in (0, 1):
+        found = read(collect(compose([*words, mixture, f"data.seed={seed}"]), tmp_path / f"{seed}.hdf5"))
+        noise = [e.noise for e in found]
+        assert set(noise) == {0.25, 0.75} and 10 <= noise.count(0.75) <= 19
+        seeds[seed] = {e.seed for e in found}
+    assert not seeds[0] & seeds[1]
+
+
+def test_episodes_may_be_recorded_for_longer_than_the_task_lasts(tmp_path):
+    config = compose([*WORDS, "data.horizon=8", "data.episodes=2"])
+    found = read_dataset(collect(config, tmp_path / "long.hdf5"))
+    assert [len(e) for e in found.episodes] == [8, 8] and found.meta.horizon == 8
+    assert "_8steps_" in config.dataset_path()
+
+
+def test_another_mixture_is_another_file():
+    usual, other = compose(WORDS), compose([*WORDS, "data.mixture=[[1.0,0.0,0.0]]"])
+    assert usual.dataset_path() == "datasets/lift_osc_position_10hz_6steps_4_seed0.hdf5"
+    assert other.dataset_path().startswith("datasets/lift_osc_position_10hz_6steps_4_seed0_mix")
+
+
+def test_an_interrupted_collection_leaves_the_earlier_file(tmp_path, monkeypatch):
+    path = collect(compose(WORDS), tmp_path / "lift.hdf5")
+    before = path.read_bytes()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(collect_module, "_episode", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        collect(compose(WORDS), path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,142 @@
+"""A run in each of the state benchmarks, on a dataset that the test makes: both phases, resume, refusals."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from caliper.config.compose import compose, load
+from caliper.errors import CaliperError
+from caliper.tools.saved_run import evaluate_run
+from caliper.training import run as train_module
+from caliper.training.checkpoint import load_checkpoint
+from caliper.training.interrupt import InterruptedRunError
+from caliper.training.run import find_data, resume, train
+from tests.caliper.config.test_bad_input import refused
+from tests.caliper.training.test_resume import StopAt, assert_same_run
+from tests.data.minari_files import episode, write
+
+pytest.importorskip("gymnasium_robotics", reason="needs the extra robotics")
+pytestmark = pytest.mark.usefixtures("no_report")
+
+SIZES = {"antmaze": (31, 8), "kitchen": (59, 9), "adroit_door": (39, 28)}
+IDS = {"antmaze": "AntMaze_UMaze-v4", "kitchen": "FrankaKitchen-v1", "adroit_door": "AdroitHandDoor-v1"}
+SMALL = [
+    "threads=1",
+    "batch_size=8",
+    "agent.actor_hidden=[16]",
+    "agent.critic_hidden=[16]",
+    "agent.n_actions=2",
+    "agent.n_target_actions=2",
+    "task.horizon=6",
+    "offline.updates=3",
+    "offline.eval_every=100",
+    "online.env_steps=16",
+    "online.num_envs=2",
+    "online.warmup_steps=4",
+    "online.utd=0.5",
+    "online.eval_every=100",
+    "online.capacity=60",
+    "evaluation.episodes=1",
+    "evaluation.final_episodes=2",
+    "evaluation.num_envs=2",
+    "log.every=1",
+    "log.wandb=disabled",
+]
+
+
+def dataset(folder, task, **kwargs):
+    """Two episodes of the benchmark's shape: one solved on its last step, one not."""
+    proprio, actions = SIZES[task]
+    sizes = {"proprio": proprio, "actions": actions}
+    rewards = {"kitchen": [[0, 1, 2, 2], [0, 0, 1, 4]]}.get(task, [[0, 0, 0, 0], [0, 0, 0, 1]])
+    return write(folder / task, *(episode(r, **sizes) for r in rewards), env_id=IDS[task], **kwargs)
+
+
+def words(folder, task, *more):
+    data = folder / task
+    return [f"preset={task.split('_')[0]}", f"task={task}", *SMALL, f"data.path={data}", *more]
+
+
+FAMILIES = ["antmaze", pytest.param("kitchen", marks=pytest.mark.slow), "adroit_door"]
+
+
+@pytest.mark.parametrize("task", FAMILIES)
+def test_both_phases_and_a_resume(task, tmp_path, capsys, monkeypatch):
+    dataset(tmp_path, task)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train(compose(words(tmp_path, task, f"run_dir={whole}", "video.episodes=1")))
+    said = capsys.readouterr().out
+    assert f"video: none, {IDS[task]} cannot be filmed" in said
+    kept = {"antmaze": (2, 8), "kitchen": (2, 8), "adroit_door": (1, 4)}[task]
+    assert f"{kept[0]} episodes, {kept[1]} transitions" in said
+    config = load(whole / "config.yaml", [])
+    weights, state = load_checkpoint(whole)
+    assert state["counters"]["online"] and state["counters"]["env_steps"] == 16
+    assert all(torch.isfinite(w).all() for w in weights.values())
+    # Two worlds with one episode each of six steps, cut off; two steps of the next ones are open.
+    assert state["online"]["terminal"].sum() == 0 and state["online"]["proprio"].shape == (14, SIZES[task][0])
+    per_step = -4 if task == "kitchen" else -5
+    worth = per_step * (1 - 0.99**6) / 0.01 if task == "kitchen" else -500
+    assert state["online"]["reward"].tolist() == [per_step] * 12
+    np.testing.assert_allclose(state["online"]["mc_return"][[0, 6]], [worth] * 2, rtol=1e-5)
+    with np.load(next(whole.glob("evaluations/online_*/calibration.npz"))) as arrays:
+        np.testing.assert_allclose(arrays["mc_return"][0], worth, rtol=1e-5)
+    with monkeypatch.context() as patch:
+        patch.setattr(StopAt, "at", 27)
+        patch.setattr(train_module, "Stop", StopAt)
+        with pytest.raises(InterruptedRunError):
+            train(compose(words(tmp_path, task, f"run_dir={stopped}")))
+    _, state = load_checkpoint(stopped)
+    assert state["counters"]["online"] and 0 < state["counters"]["env_steps"] < 16
+    assert state["env"]["actions"].shape[1] > 0  # within an episode
+    resume(stopped, load(stopped / "config.yaml", []))
+
+    class Finished:
+        folder = whole
+
+    assert_same_run(stopped, Finished)
+    evaluate_run(whole, config)
+    result = json.loads((whole / "evaluation.json").read_text())
+    assert (result["success_once"], result["score"], result["lengths"]) == (0, 0, [6])
+
+
+def test_what_cannot_be_done_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "task=antmaze has no expert to collect from; name a Minari" in refused(
+        capsys, "train", "task=antmaze"
+    )
+    assert "not collected or filmed" in refused(capsys, "collect", "task=antmaze")
+    assert "data.copies=2 is for pictures" in refused(
+        capsys, "train", "task=antmaze", "data.copies=2", "data.appearance.light=0.1"
+    )
+    assert "needs images but the observations have no camera" in refused(
+        capsys, "train", "task=antmaze", "encoder=conv"
+    )
+    assert "not in Gymnasium's registry" in refused(capsys, "train", "task=antmaze", "task.env_id=Maze-v0")
+    assert "no Minari dataset at nowhere" in refused(capsys, "train", "task=antmaze", "data.path=nowhere")
+    dataset(tmp_path, "adroit_door")
+    said = refused(capsys, "train", "task=antmaze", "data.path=adroit_door")
+    assert "was recorded in AdroitHandDoor-v1, the task is AntMaze_UMaze-v4" in said
+    folder = tmp_path / "run"
+    folder.mkdir()
+    assert not list(folder.iterdir())
+
+
+def test_a_run_is_not_filmed(tmp_path):
+    from caliper.rollout.film import film
+
+    config = compose(["task=antmaze", "video.episodes=1"])
+    with pytest.raises(CaliperError, match="not collected or filmed"):
+        film(None, config, tmp_path)
+
+
+def test_the_data_decides_what_is_dropped(tmp_path):
+    dataset(tmp_path, "adroit_door")
+    found = find_data(compose(words(tmp_path, "adroit_door")))
+    assert (len(found.episodes), found.dropped) == (1, 1)
+    with pytest.raises(CaliperError, match="the rewards are not binary"):
+        (tmp_path / "b").mkdir()
+        dense = write(tmp_path / "b" / "d", episode([0.5, 12.0], proprio=39, actions=28))
+        find_data(compose([*words(tmp_path, "adroit_door"), f"data.path={dense}"]))

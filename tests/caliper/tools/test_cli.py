@@ -1,0 +1,140 @@
+"""The command: its verbs, its help, and its manners on a terminal and in a log."""
+
+import ctypes
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+import yaml
+
+from caliper.agents import AGENTS
+from caliper.cli import HELP, VERBS, main
+from caliper.config.compose import load
+from caliper.utils import memory, progress
+
+
+def output(capsys, *words):
+    main(list(words))
+    return capsys.readouterr().out
+
+
+def test_version_and_help(capsys):
+    assert output(capsys, "--version") == f"caliper {version('caliper-rl')}\n"
+    assert output(capsys) == output(capsys, "--help")
+    assert VERBS.keys() == HELP.keys()
+    usage = output(capsys, "--help")
+    for verb in VERBS:
+        assert f"  {verb} " in usage
+        said = output(capsys, verb, "--help")
+        assert f"caliper {verb}" in said and HELP[verb][0] in said
+    assert "calql" in output(capsys, "train", "--help")
+
+
+def test_help_is_quick():
+    """Nobody should wait for Hydra, MuJoCo or Warp to read a list of verbs."""
+    code = (
+        "import sys; from caliper.cli import main; main(['--help']);"
+        "print(*[m for m in ('hydra', 'mujoco', 'warp', 'h5py', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("--cfg\n\n")
+
+
+def test_the_configuration_can_be_printed_and_read_again(capsys, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(output(capsys, "train", "--cfg", "task=lift", "seed=3", "agent.discount=0.5"))
+    config = load(path, ["online.utd=2"])
+    assert (config.task.name, config.seed, config.discount, config.online.utd) == ("lift", 3, 0.5, 2.0)
+    assert yaml.safe_load(path.read_text())["agent"]["name"] == "calql"
+
+
+def test_tasks_lists_every_group(capsys):
+    lines = dict(line.split(maxsplit=1) for line in output(capsys, "tasks").splitlines())
+    assert {"lift", "pick_place_can", "pick_place_tray", "antmaze"} <= set(lines["task"].split())
+    assert {"calql", "rlpd", "wsrl"} <= set(lines["method"].split()) and "state" in lines["obs"].split()
+    assert lines["agent"].split() == sorted(AGENTS)
+    assert {"conv", "conv_tiny", "d4pg", "impala", "resnet18"} <= set(lines["encoder"].split())
+    assert lines["sim"].split() == ["batch", "warp"] and "default" in lines["preset"].split()
+
+
+def test_verbs_work_on_what_a_run_left(finished, capsys):
+    folder = str(finished.folder)
+    assert "1 episodes succeed" in output(capsys, "evaluate", folder, "evaluation.episodes=1")
+    assert json.loads((finished.folder / "evaluation.json").read_text())["episodes"] == 1
+    words = ["video.camera=agentview", "video.size=32", "video.episodes=1"]
+    path = finished.folder / "videos" / "agentview_1x32.mp4"
+    assert output(capsys, "render", folder, *words) == f"{path}\n"
+    assert b"avc1" in path.read_bytes()
+    page = finished.folder / "report.html"
+    page.unlink()
+    assert output(capsys, "report", folder) == f"{page}\n" and page.exists()
+
+
+def test_collect_and_inspect(words, tmp_path, capsys):
+    path = tmp_path / "new.hdf5"
+    said = output(capsys, "collect", *words(f"data.path={path}", "data.episodes=2"))
+    assert said == output(capsys, "inspect", str(path))
+    assert "2, of which 0" in said and "yes, the installed scene" in said
+
+
+def test_inspect_shows_what_does_not_fit(dataset, tmp_path, capsys):
+    import h5py
+
+    path = tmp_path / "old.hdf5"
+    path.write_bytes(dataset.read_bytes())
+    with h5py.File(path, "r+") as file:
+        file["data"].attrs["scene_hash"] = "0123456789abcdef"
+        file["data"].attrs["controller"] = "joint_velocity"
+    assert "unknown" in output(capsys, "inspect", str(path))
+    with h5py.File(path, "r+") as file:
+        file["data"].attrs["controller"] = "osc_position"
+    assert "no: scene_hash is '0123456789abcdef'" in output(capsys, "inspect", str(path))
+
+
+class Terminal:
+    def __init__(self, watched):
+        self.watched, self.text = watched, ""
+
+    def isatty(self):
+        return self.watched
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_log_gets_no_bar_of_a_short_job(watched, monkeypatch):
+    stderr = Terminal(watched)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with progress.bar(2, "job", "step") as bar:
+        bar.update(2)
+    assert progress.watched() == watched and ("100%" in stderr.text) == watched
+
+
+def test_memory_settings_are_optional(monkeypatch):
+    memory.keep_freed_memory()
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())  # a C library without mallopt
+    memory.keep_freed_memory()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(ctypes, "CDLL", None)
+    memory.keep_freed_memory()
+
+
+@pytest.mark.slow
+def test_wandb_offline_stays_in_the_run_folder(words, tmp_path):
+    folder = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-c",
+        "from caliper.cli import main; main()",
+        "train",
+        *words(f"run_dir={folder}"),
+    ]
+    subprocess.run([*command, "log.wandb=offline"], check=True, capture_output=True, timeout=300)
+    assert len(list(folder.glob("wandb/offline-run-*/*.wandb"))) == 1
+    assert (folder / "report.html").exists()

@@ -1,0 +1,241 @@
+"""The verb `caliper replay`, and the copies of other appearance that a run's offline buffer takes."""
+
+import json
+import shutil
+from collections import namedtuple
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from caliper.cli import main
+from caliper.config.build import make_env
+from caliper.config.compose import collect_command, compose
+from caliper.config.validate import check
+from caliper.data.robomimic import read_dataset
+from caliper.errors import CaliperError
+from caliper.tools import replay as replay_module
+from caliper.training.run import find_data, load_data
+
+LOOKS = ["data.appearance.light=0.3", "data.appearance.colour=0.2", "data.appearance.shift=0.02"]
+
+
+def replayed(dataset, out, *words):
+    main(["replay", str(dataset), "--out", str(out), "--size", "16", "threads=1", *words])
+    return out
+
+
+def refusal(capsys, *words):
+    with pytest.raises(SystemExit) as stopped:
+        main(["replay", *map(str, words)])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    return said
+
+
+@pytest.fixture(scope="module")
+def pictures(dataset, tmp_path_factory):
+    """The dataset with pictures from two cameras."""
+    return replayed(
+        dataset, tmp_path_factory.mktemp("pictures") / "new.hdf5", "--cameras", "agentview", "frontview"
+    )
+
+
+def test_the_source_is_there_whole_with_pictures_beside_it(dataset, pictures):
+    with h5py.File(dataset) as old, h5py.File(pictures) as new:
+        names = []
+        old.visit(names.append)
+        for name in names:
+            for key, value in old[name].attrs.items():
+                assert new[name].attrs[key] == value
+            if isinstance(old[name], h5py.Dataset):
+                assert np.array_equal(old[name], new[name])
+        attributes = new["data"].attrs
+        assert list(attributes["cameras"]) == ["agentview", "frontview"] and attributes["image_size"] == 16
+        assert json.loads(attributes["appearance"])["light"] == 0
+        for demo in new["data"].values():
+            for camera in ("agentview", "frontview"):
+                obs = demo[f"obs/{camera}_image"]
+                assert (obs.shape, obs.dtype, obs.chunks) == ((6, 16, 16, 3), np.uint8, (1, 16, 16, 3))
+                following = demo[f"next_obs/{camera}_image"]
+                assert np.array_equal(following[:5], obs[1:])
+                assert np.array_equal(following[5], demo[f"final_obs/{camera}_image"])
+
+
+@pytest.mark.parametrize("sim", ["batch", "warp"])
+def test_pictures_are_those_of_the_live_episode(sim, words, tmp_path):
+    """An episode is drawn while it runs, its states stored, and the file of them rendered."""
+    from caliper.config.build import dataset_meta
+    from caliper.data.dataset import Episode
+    from caliper.data.robomimic import DatasetWriter
+
+    config = compose([*words(), f"sim={sim}", "sim.device=cpu"])
+    env = make_env(config, 2)
+    obs = env.reset(seeds=torch.tensor([5, 6]))
+    states, seen = [env.get_state()], [obs.pixels]
+    actions = 2 * torch.rand(3, 2, 4, generator=torch.Generator().manual_seed(0)) - 1
+    for action in actions:
+        seen.append(env.step(action).final_obs.pixels)
+        states.append(env.final_state)
+    whole = torch.stack(states).numpy()  # (t + 1, n, s)
+    with DatasetWriter(tmp_path / "a.hdf5", dataset_meta(config)) as writer:
+        for i in range(2):
+            zeros = np.zeros(3, np.float32)
+            writer.add(Episode(whole[:3, i], whole[3, i], actions[:, i].numpy(), zeros, False, False, i, 0.0))
+    settings = [f"sim={sim}", "sim.device=cpu", "data.num_envs=3"]
+    made = replayed(tmp_path / "a.hdf5", tmp_path / "b.hdf5", *settings)
+    live = torch.stack(seen).permute(1, 2, 0, 4, 5, 3).numpy()  # (n, v, t + 1, h, w, c)
+    with h5py.File(made) as file:
+        for i in range(2):
+            for v, camera in enumerate(env.spec.cameras):
+                demo = file[f"data/demo_{i}"]
+                assert np.array_equal(demo[f"obs/{camera}_image"], live[i, v, :3])
+                assert np.array_equal(demo[f"final_obs/{camera}_image"], live[i, v, 3])
+
+
+def test_the_file_is_a_dataset_like_its_source(dataset, pictures, capsys):
+    main(["inspect", str(pictures)])
+    assert "yes, the installed scene" in capsys.readouterr().out
+    for a, b in zip(read_dataset(dataset).episodes, read_dataset(pictures).episodes, strict=True):
+        assert np.array_equal(a.states, b.states) and np.array_equal(a.actions, b.actions)
+
+
+def test_says_what_it_made_and_names_it_after_the_source(dataset, tmp_path, capsys):
+    source = tmp_path / "some.hdf5"
+    shutil.copy(dataset, source)
+    main(["replay", str(source), "--cameras", "agentview", "threads=1", "--size", "16"])
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("28 images of 16x16 pixels, ") and said[1] == str(tmp_path / "some_16px.hdf5")
+    with h5py.File(said[1]) as file:
+        assert list(file["data/demo_0/obs"]) == ["agentview_image"]
+
+
+def test_strengths_give_each_episode_a_look(dataset, pictures, tmp_path):
+    words = ["--cameras", "agentview", *LOOKS]
+    first = replayed(dataset, tmp_path / "first.hdf5", *words)
+    other = replayed(dataset, tmp_path / "other.hdf5", *words, "data.seed=1")
+    again = replayed(dataset, tmp_path / "again.hdf5", *words, "data.num_envs=3")
+    with h5py.File(pictures) as a, h5py.File(first) as b, h5py.File(other) as c, h5py.File(again) as d:
+        assert json.loads(c["data"].attrs["appearance"]) == {
+            "shift": 0.02, "turn": 0, "light": 0.3, "colour": 0.2, "seed": 1
+        }  # fmt: skip
+        for i in range(4):
+            name = f"data/demo_{i}/obs/agentview_image"
+            assert np.array_equal(b[name], d[name])
+            for x, y in ((a, b), (b, c), (a, c)):
+                assert not np.array_equal(x[name], y[name])
+
+
+def test_an_episode_without_its_final_state_repeats_the_last_picture(dataset, tmp_path):
+    source = tmp_path / "old.hdf5"
+    shutil.copy(dataset, source)
+    with h5py.File(source, "r+") as file:
+        del file["data/demo_0/final_state"]
+    with h5py.File(replayed(source, tmp_path / "new.hdf5", "--cameras", "agentview")) as file:
+        demo = file["data/demo_0"]
+        assert len(demo["obs/agentview_image"]) == len(demo["actions"]) == 6
+        assert np.array_equal(demo["final_obs/agentview_image"], demo["obs/agentview_image"][5])
+
+
+def test_what_will_not_do(dataset, pictures, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "new.hdf5"
+    assert "choose from: frontview, birdview" in refusal(capsys, dataset, "--cameras", "moon")
+    assert "at least one camera, and each once" in refusal(
+        capsys, dataset, "--cameras", "agentview", "agentview"
+    )
+    assert "task.size=big does not fit" in refusal(capsys, dataset, "--size", "big")
+    assert "choose another name" in refusal(capsys, dataset, "--out", dataset)
+    assert "already holds pictures from frontview" in refusal(capsys, pictures, "--cameras", "frontview")
+    assert "the following arguments are required: FILE" in refusal(capsys)
+    assert "unrecognized arguments: --format" in refusal(capsys, dataset, "--format")
+    assert "there is no dataset at" in refusal(capsys, tmp_path / "none.hdf5")
+    other = tmp_path / "other.hdf5"
+    shutil.copy(dataset, other)
+    with h5py.File(other, "r+") as file:
+        file["data"].attrs["scene_hash"] = "0123456789abcdef"
+    assert "does not fit: scene_hash is '0123456789abcdef'" in refusal(capsys, other, "--out", out)
+    other.unlink()
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(replay_module.shutil, "disk_usage", lambda _: usage(10, 0, 3 << 20))
+    said = refusal(capsys, dataset, "--size", "512", "--out", out)
+    assert "may take 42 MiB" in said and "has 3 MiB left" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_replay_leaves_the_earlier_file(dataset, tmp_path, monkeypatch):
+    out = replayed(dataset, tmp_path / "new.hdf5")
+    before = out.read_bytes()
+
+    def interrupted(*_):
+        yield torch.zeros(7, 2, 3, 16, 16, dtype=torch.uint8)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(replay_module, "_pictures", interrupted)
+    with pytest.raises(SystemExit):
+        replayed(dataset, out)
+    assert out.read_bytes() == before and list(tmp_path.iterdir()) == [out]
+
+
+@pytest.fixture(scope="module")
+def buffers(configure):
+    """The offline buffer of a run: as recorded, and with two more copies drawn in 2 and in 5 worlds."""
+
+    def load(*words, worlds=2):
+        config = configure(*words)
+        env = make_env(config, worlds)
+        return load_data(config, find_data(config), env).state_dict(), env
+
+    copies = ["data.copies=3", *LOOKS]
+    return load(), load(*copies), load(*copies, worlds=5)
+
+
+def test_copies_differ_in_pixels_alone(buffers, dataset):
+    (plain, _), (many, env), _ = buffers
+    for name, column in plain.items():
+        parts = many[name].chunk(3)
+        assert torch.equal(parts[0], column)
+        for part in parts[1:]:
+            assert torch.equal(part, column) == (name != "pixels")
+    first, second = many["pixels"].chunk(3)[1:]
+    assert not torch.equal(first, second)
+    env.set_state(torch.as_tensor(read_dataset(dataset).episodes[0].states[:2]))
+    assert torch.equal(env.observe().pixels, plain["pixels"][:2])  # the environment goes on to evaluate
+
+
+def test_looks_do_not_depend_on_the_number_of_worlds(buffers):
+    _, (two, _), (five, _) = buffers
+    for name, column in two.items():
+        assert torch.equal(column, five[name])
+
+
+def test_the_copies_are_counted(configure, capsys):
+    for words, said in ((), "28 frames"), (["data.copies=3", *LOOKS], "3 copies, "):
+        config = configure("task.size=64", *words)
+        load_data(config, find_data(config), make_env(config, 4))
+        out = capsys.readouterr().out
+        assert ("copies" in out) == bool(words) and (not words or said in out)
+        assert f"{2 if words else 1} MiB" in out  # 28 frames of 24 KiB, and three times that
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["data.copies=2"], "belong together"),
+        (["data.appearance.light=0.1"], "belong together"),
+        (["data.copies=0"], "data.copies=0 makes no sense; it must be at least 1"),
+        (["data.copies=2", "data.appearance.turn=-1"], "data.appearance.turn=-1.0 makes no sense"),
+        (["data.copies=2", "data.appearance.colour=1"], "it must stay below 1"),
+        (["data.copies=5000", "data.appearance.light=0.1"], "must stay below 4096"),
+    ],
+)
+def test_settings_without_sense_are_refused(configure, more, said):
+    with pytest.raises(CaliperError, match=said):
+        check(configure(*more))
+
+
+def test_copies_are_no_matter_of_collecting(configure):
+    plain, many = configure(), configure("data.copies=3", *LOOKS)
+    assert collect_command(plain) == collect_command(many)
+    assert plain.dataset_path() == many.dataset_path()

@@ -1,0 +1,117 @@
+"""robosuite's own environments, to compare with: tests and benchmarks only, nothing at run time imports this.
+
+robosuite 1.5.2 steps unpatched up to mujoco 3.9. Three patches carry it over what mujoco changed since:
+
+1. 3.12: an enum member no longer equals a NumPy integer, so robosuite's look-up of joints fails.
+2. 3.10: `mj_fullM(model, matrix, qM)` became `mj_fullM(model, data, matrix)`.
+3. 3.11: `MjData.qM` is gone.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from caliper.envs.scenes import load_robosuite
+from caliper.errors import CaliperError
+
+ENVIRONMENTS = {"lift": "Lift", "pick_place_can": "PickPlaceCan"}
+CONTROLLERS = {"osc_pose": "OSC_POSE", "osc_position": "OSC_POSITION"}
+_WIDTHS = {
+    int(mujoco.mjtJoint.mjJNT_FREE): (7, 6),
+    int(mujoco.mjtJoint.mjJNT_BALL): (4, 3),
+}  # in qpos and qvel
+
+
+def _address(field: str, velocity: bool) -> Callable[[Any, str], int | tuple[int, int]]:
+    def address(self: Any, name: str) -> int | tuple[int, int]:
+        joint = self.joint_name2id(name)
+        start = int(getattr(self, field)[joint])
+        widths = _WIDTHS.get(int(self.jnt_type[joint]))
+        return start if widths is None else (start, start + widths[velocity])
+
+    return address
+
+
+@cache
+def patched_robosuite() -> Any:
+    """Imports robosuite, quiet and able to step on mujoco 4.
+
+    Raises:
+        CaliperError: robosuite is not installed.
+    """
+    load_robosuite()  # filters the warnings of the import and says what to install
+    import robosuite
+    from robosuite.controllers.parts import controller
+    from robosuite.utils import binding_utils
+
+    binding_utils.MjModel.get_joint_qpos_addr = _address("jnt_qposadr", velocity=False)
+    binding_utils.MjModel.get_joint_qvel_addr = _address("jnt_dofadr", velocity=True)
+    if not hasattr(mujoco.MjData, "qM"):
+        # robosuite only ever passes `qM` on to `mj_fullM`: let the one carry the data to the other.
+        binding_utils.MjData.qM = property(lambda self: self._data)
+        controller.mujoco = types.SimpleNamespace(
+            **vars(mujoco) | {"mj_fullM": lambda model, matrix, data: mujoco.mj_fullM(model, data, matrix)}
+        )
+    return robosuite
+
+
+def make_oracle(task: str, controller: str = "osc_pose", **kwargs: Any) -> Any:
+    """The environment robosuite has for a task, as `robosuite.make` returns it.
+
+    Args:
+        task: 'lift' or 'pick_place_can'.
+        controller: 'osc_pose' or 'osc_position', with robosuite's default gains.
+        kwargs: for `robosuite.make`; without any, no pictures are drawn and episodes end only at `horizon`.
+
+    Raises:
+        CaliperError: robosuite is not installed, or has no such task or controller.
+    """
+    for name, known in ((task, ENVIRONMENTS), (controller, CONTROLLERS)):
+        if name not in known:
+            raise CaliperError(f"robosuite's side of '{name}' is unknown; choose one of: {', '.join(known)}")
+    robosuite = patched_robosuite()
+    config = robosuite.load_composite_controller_config(robot="Panda")
+    arm = config["body_parts"]["right"]
+    arm["type"] = CONTROLLERS[controller]
+    if controller == "osc_position":  # limits of the three translations alone
+        arm["output_max"], arm["output_min"] = arm["output_max"][:3], arm["output_min"][:3]
+    defaults = {
+        "has_renderer": False,
+        "has_offscreen_renderer": False,
+        "use_camera_obs": False,
+        "control_freq": 20,
+        "horizon": 200,
+    }
+    return robosuite.make(
+        ENVIRONMENTS[task], robots="Panda", controller_configs=config, **{**defaults, **kwargs}
+    )
+
+
+def arm_controller(env: Any) -> Any:
+    """The arm's controller object of an oracle, whose goals and torques tests read."""
+    return env.robots[0].part_controllers["right"]
+
+
+def joint_state(env: Any, model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
+    """The oracle's positions and velocities in the order of another model's joints, matched by name.
+
+    Returns:
+        qpos (nq,) and qvel (nv,) of `model`, float64.
+    """
+    theirs, data = env.sim.model._model, env.sim.data._data
+    qpos, qvel = np.zeros(model.nq), np.zeros(model.nv)
+    for j in range(model.njnt):
+        i = theirs.joint(model.joint(j).name).id
+        widths = _WIDTHS.get(int(model.jnt_type[j]), (1, 1))
+        for out, source, to, start, width in (
+            (qpos, data.qpos, model.jnt_qposadr[j], theirs.jnt_qposadr[i], widths[0]),
+            (qvel, data.qvel, model.jnt_dofadr[j], theirs.jnt_dofadr[i], widths[1]),
+        ):
+            out[to : to + width] = source[start : start + width]
+    return qpos, qvel
