@@ -13,10 +13,10 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,34 +33,27 @@ class UnreadableError(Exception):
     """What keeps a file from being read, in words that follow its name."""
 
 
-class Process(Protocol):
-    """The other end: its two pipes, and a way to end it."""
-
-    asked: BinaryIO
-    told: BinaryIO
-
-    def end(self) -> None:
-        """Ends the process, whatever it is doing, and closes the pipes."""
-
-
 class Child:
-    """A process of `hdf5_child` for one file."""
+    """A process for one file.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        script: what it runs, a file beside this one that imports nothing of ours.
+        path: the file.
+    """
+
+    def __init__(self, script: str, path: Path) -> None:
         # Without `site`, and with our own path: a quick start wherever the packages are.
-        script = Path(__file__).with_name("hdf5_child.py")
         env = os.environ | {
             "PYTHONPATH": os.pathsep.join(part for part in sys.path if part),
             "OPENBLAS_NUM_THREADS": "1",
             "HDF5_PLUGIN_PRELOAD": "::",  # no filters from shared libraries
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-S", "-P", str(script), str(path)],
+            [sys.executable, "-S", "-P", str(Path(__file__).with_name(script)), str(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=env,
-            bufsize=0,
         )
         assert self._process.stdin is not None and self._process.stdout is not None
         self.asked: Any = self._process.stdin
@@ -70,7 +63,8 @@ class Child:
         """Ends the process, whatever it is doing, and closes the pipes."""
         self._process.kill()
         self._process.wait()
-        self.asked.close()
+        with suppress(OSError):  # what it was not told any more
+            self.asked.close()
         self.told.close()
 
 
@@ -79,12 +73,10 @@ class ForeignFile:
 
     Args:
         path: the file.
-        start: makes the process that opens it.
     """
 
-    def __init__(self, path: Path, start: Callable[[Path], Process] | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._start = start or Child
         self._ahead = b""
 
     def __enter__(self) -> Self:
@@ -101,7 +93,7 @@ class ForeignFile:
         except OSError as error:
             raise UnreadableError(f"cannot be read: {error.strerror}") from error
         self._most = (1 << 30) + 32 * size  # as the child's own limit
-        self._process: Process = self._start(self.path)
+        self._process = Child("hdf5_child.py", self.path)
         try:
             self._left = START_SECONDS
             self._answer()
