@@ -130,6 +130,7 @@ class Dataset:
         path: the file they were read from, if any.
         returns: whether the rewards tell what the task's returns are, see `caliper.data.relabel`.
         content: SHA-256 of what the file says, whatever its name, place or packing; "" without a file.
+        demos: what the file calls each episode.
         sealed: the file carries checksums, and they are right.
     """
 
@@ -138,6 +139,7 @@ class Dataset:
     path: Path | None = None
     returns: bool = True
     content: str = ""
+    demos: Sequence[str] = ()
     sealed: bool = False
 
     @property

@@ -35,6 +35,7 @@ from caliper.errors import CaliperError
 
 SEAL = "sha256"
 COUNTS = ("control_freq", "action_dim", "state_dim", "horizon")
+KINDS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 DEMO_FACTS = {"num_samples": "int", "success": "bool", "terminated": "bool", "seed": "int", "noise": "float"}
 EPISODE_ARRAYS = ("states", "actions", "rewards", "final_state")
 DEMO_ARRAYS = (*EPISODE_ARRAYS, "dones")
@@ -85,8 +86,9 @@ class DatasetWriter:
         dones[-1] = episode.terminated
         demo = self._file.create_group(f"data/demo_{self._episodes}")
         arrays = {name: getattr(episode, name) for name in EPISODE_ARRAYS} | {"dones": dones}
-        facts = {"num_samples": len(episode)}
-        facts |= {name: getattr(episode, name) for name in ("success", "terminated", "seed", "noise")}
+        said = {"num_samples": len(episode)}
+        said |= {name: getattr(episode, name) for name in ("success", "terminated", "seed", "noise")}
+        facts = {name: KINDS[kind](said[name]) for name, kind in DEMO_FACTS.items()}  # no numpy scalars
         for name, array in arrays.items():
             demo[name] = array
         seal = digest(facts, arrays)
@@ -216,7 +218,7 @@ def _read(file: ForeignFile, path: Path, rewards: str | None) -> Dataset:
             raise CaliperError(
                 f"{path} can't be used: in /data/{name} it has no transition; collect it again"
             )
-    return Dataset(meta, episodes, path, content=content, sealed=sealed)
+    return Dataset(meta, episodes, path, content=content, demos=demos, sealed=sealed)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -172,10 +172,7 @@ def _report(words: list[str]) -> None:
 
 
 def _inspect(words: list[str]) -> None:
-    from caliper.config.build import installed_meta
-    from caliper.data.robomimic import read_dataset
-    from caliper.envs.controller import ACTION_DIMS
-    from caliper.envs.tasks import TASKS
+    from caliper.config.build import installed
     from caliper.tools.inspect_dataset import describe, describe_minari
 
     if len(words) != 1:
@@ -183,9 +180,7 @@ def _inspect(words: list[str]) -> None:
     if Path(words[0]).is_dir():
         print(describe_minari(words[0]))
         return
-    meta = read_dataset(words[0]).meta
-    known = meta.task in TASKS and meta.controller in ACTION_DIMS
-    print(describe(words[0], installed_meta(meta) if known else None))
+    print(describe(words[0], installed))
 
 
 def _tasks(words: list[str]) -> None:

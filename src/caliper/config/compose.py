@@ -68,7 +68,7 @@ def collect_command(config: RunConfig) -> str:
         for group in ("task", "data")
         for key, value in asdict(config)[group].items()
         if value != usual[group][key]
-        and key not in ("obs", "copies", "appearance", "prior")  # made at replay
+        and key not in ("obs", "copies", "appearance", "prior", "rewards", "content")  # of its use
     ]
     return shlex.join(["caliper", "collect", task, *words])
 

@@ -52,6 +52,7 @@ class PriorConfig:
     """Further data whose rewards count as zero, as in COG. What is null is as in `data`."""
 
     path: str | None = None  # HDF5; null: a name of its own under datasets/
+    content: str | None = None  # as data.content
     episodes: int = 0  # to collect if the file is not there; 0 and no path: no prior data
     start: str | None = None
     stage: str | None = None
@@ -65,6 +66,10 @@ class DataConfig:
     """The dataset, and how it is collected if it is not there."""
 
     path: str | None = None  # HDF5, or the folder of a Minari dataset; null: a name under datasets/
+    # What recorded rewards are: success (1 on success, else 0) | step_cost (0, else -1) | flag (whatever;
+    # made from the success flags instead). For HDF5 files; Minari's are read by rules of their own.
+    rewards: str = "success"
+    content: str | None = None  # SHA-256 of what it holds, noted by the run, which then takes no other
     episodes: int = 200
     horizon: int | None = None  # control steps of a recorded episode; null: task.horizon
     start: str | None = None  # how recorded episodes start; null: task.start
@@ -189,8 +194,11 @@ class RunConfig:
         """The run whose dataset is this run's prior data, if there is any."""
         if not (self.data.prior.episodes or self.data.prior.path):
             return None
-        given = {k: v for k, v in asdict(self.data.prior).items() if v is not None or k == "path"}
-        return replace(self, data=replace(self.data, **given, prior=PriorConfig()))
+        given = {
+            k: v for k, v in asdict(self.data.prior).items() if v is not None or k in ("path", "content")
+        }
+        # Its rewards are not looked at: they will count as zero.
+        return replace(self, data=replace(self.data, **given, rewards="flag", prior=PriorConfig()))
 
     def dataset_path(self) -> str:
         """Where the dataset is, or will be collected to; another mixture makes another file."""

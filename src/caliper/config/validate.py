@@ -14,6 +14,7 @@ import torch
 from caliper.agents import AGENTS
 from caliper.config.build import COLLECT_SEEDS, COLLECT_STRIDE, make_agent, reward_config
 from caliper.config.schema import RunConfig
+from caliper.data.rewards import CONVENTIONS
 from caliper.encoders import ENCODERS
 from caliper.envs.controller import action_dim
 from caliper.envs.engines import SIMS
@@ -127,6 +128,10 @@ def check_task(config: RunConfig) -> None:
         _check_ways(config)
     else:
         _check_gymnasium(config)
+    if config.data.rewards not in CONVENTIONS:
+        raise CaliperError(
+            f"data.rewards={config.data.rewards} is unknown; choose one of: {', '.join(CONVENTIONS)}"
+        )
     _check_mixture("data.mixture", config.data.mixture)
     if config.data.prior.mixture is not None:
         _check_mixture("data.prior.mixture", config.data.prior.mixture)

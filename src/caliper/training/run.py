@@ -32,11 +32,12 @@ from caliper.data.open_episodes import OpenEpisodes
 from caliper.data.relabel import relabelled
 from caliper.data.robomimic import read_dataset
 from caliper.envs.base import VectorEnv
+from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError
 from caliper.rollout.collect import collect
 from caliper.rollout.episodes import Plan
 from caliper.rollout.film import film
-from caliper.rollout.replay import replay
+from caliper.rollout.replay import replay, state_fault
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.interrupt import Stop
 from caliper.training.logger import RunLog
@@ -86,6 +87,7 @@ def _run(config: RunConfig, folder: Path, checkpoint: Checkpoint | None) -> Path
     set_threads(config)
     dataset = find_data(config)
     prior = None if config.prior is None else find_dataset(config.prior)
+    _keep_content(config, folder, dataset, prior)
     env, eval_env = (make_worlds(config, n) for n in (config.online.num_envs, config.evaluation.num_envs))
     offline = load_data(config, dataset, eval_env, prior)
     spec, actions, device = env.spec, env.action_dim, env.device
@@ -137,13 +139,45 @@ def find_dataset(config: RunConfig) -> Dataset:
     """See `find_data`; of Caliper's own tasks."""
     path = Path(config.dataset_path())
     if not path.exists():
+        if config.data.content is not None:
+            raise CaliperError(
+                f"the dataset {path} of this run is not there any more; if it was moved, say where with "
+                f"data.path=..., or collect it again with: {collect_command(config)}"
+            )
         if config.data.path is not None:
             raise CaliperError(f"the dataset {path} does not exist; leave its path out to collect one")
         print(f"no dataset at {path}; collecting it, as does: {collect_command(config)}", flush=True)
         collect(config, path)
-    dataset = read_dataset(path)
+    dataset = read_dataset(path, config.data.rewards)
     dataset.check(dataset_meta(config))
+    if fault := state_fault(dataset, task_scene(config.task.name).model):
+        raise CaliperError(f"{path} can't be used: {fault}; collect it again")
+    _require_content(config, dataset)
     return dataset
+
+
+def _require_content(config: RunConfig, dataset: Dataset | Recordings) -> None:
+    """A run goes on with the data it began with, wherever the file is now.
+
+    Raises:
+        CaliperError: the dataset is another; names both.
+    """
+    if config.data.content not in (None, dataset.content):
+        raise CaliperError(
+            f"{dataset.path} holds another dataset (SHA-256 {dataset.content[:16]}...) than this run began "
+            f"with ({config.data.content}); say where that one is with data.path=..., or start a new run"
+        )
+
+
+def _keep_content(
+    config: RunConfig, folder: Path, dataset: Dataset | Recordings, prior: Dataset | None
+) -> None:
+    """Writes into the run's configuration which data it began with."""
+    before = config.data.content, config.data.prior.content
+    config.data.content = dataset.content
+    config.data.prior.content = prior.content if prior else None
+    if before != (config.data.content, config.data.prior.content):
+        _write_config(config, folder)
 
 
 def _find_recordings(config: RunConfig) -> Recordings:
@@ -155,6 +189,7 @@ def _find_recordings(config: RunConfig) -> Recordings:
         )
     recordings = read_minari(path, task.dense, task.successes_only)
     recordings.check(task.env_id or "", obs_spec(config).proprio, action_length(config))
+    _require_content(config, recordings)
     return recordings
 
 
