@@ -157,7 +157,7 @@ class ForeignFile:
             raise UnreadableError(NONSENSE)
         self._most -= nbytes
         array = np.empty(shape, dtype)
-        self._fill(memoryview(array.reshape(-1).view(np.uint8)))
+        self._fill(array.reshape(-1).view(np.uint8).data)
         return array
 
     def _ask(self, do: str, at: str) -> dict[str, Any]:
@@ -203,9 +203,9 @@ class ForeignFile:
         descriptor = self._process.told.fileno()
         waiting = select.poll()
         waiting.register(descriptor, select.POLLIN)
-        before = time.monotonic()
+        before = time.monotonic_ns()
         ready = waiting.poll(1000 * max(self._left, 0.0))
-        self._left -= time.monotonic() - before
+        self._left -= (time.monotonic_ns() - before) / 1e9
         if not ready:
             raise UnreadableError("the HDF5 library does not come to an end with it")
         return os.read(descriptor, most)

@@ -165,9 +165,9 @@ def read_minari(path: str | Path, dense: bool = False, successes_only: bool = Fa
             "dataset, or set task.successes_only=false"
         )
     env_id = _env_id(meta)
-    names = ("obs", "actions", "rewards", "terminals")
+    fields = ("obs", "actions", "rewards", "terminals")
     content = digest(
-        {"env_id": env_id, "parts": [digest({}, {n: getattr(p, n) for n in names}) for p in parts]}
+        {"env_id": env_id, "parts": [digest({}, {n: getattr(p, n) for n in fields}) for p in parts]}
     )
     return Recordings(path, env_id, parts, dropped=len(recorded) - len(kept), content=content)
 

@@ -9,8 +9,8 @@ class CaliperError(Exception):
     What it quotes from a file can't forge a line of its own: see `printable`.
     """
 
-    def __init__(self, message: str = "") -> None:
-        super().__init__(printable(message))
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(str(message)))
 
 
 def printable(text: str) -> str:

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 
 from caliper.analysis import comparison_plots as contrast
 from caliper.analysis.comparison_summary import number, percent, plain, verdict
-from caliper.analysis.page import bullets, clip, facts, page, picture, section
+from caliper.analysis.page import bullets, clip, escape, facts, page, picture, section
 from caliper.analysis.plots import draw
 from caliper.analysis.run_data import Run
 from caliper.analysis.run_table import text_table, write_runs, write_table
@@ -245,6 +244,5 @@ def _provenance(runs: Sequence[Run]) -> str:
 
 def _distinct(runs: Sequence[Run], group: str) -> list[str]:
     """The names of a configuration group among the runs."""
-    given = [run.config.get(group) for run in runs]
-    names = [g.get("name") if isinstance(g, dict) else g for g in given]
-    return list(dict.fromkeys(str(name) for name in names if name is not None))
+    names = [run.name_of(group) for run in runs]
+    return list(dict.fromkeys(name for name in names if name is not None))

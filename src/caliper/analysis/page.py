@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Mapping
-from html import escape
+from html import escape as escape_html
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from caliper.errors import printable
 from caliper.utils.files import replacing
 
 CSS = """
@@ -58,6 +59,11 @@ pre { background: var(--tint); padding: 1rem; overflow-x: auto; font-size: .8rem
 }
 @media print { details > pre { display: block; } section { break-inside: avoid; } }
 """
+
+
+def escape(text: str) -> str:
+    """Text of a file as HTML: neither markup nor what hides or reorders words gets through; lines stay."""
+    return "\n".join(escape_html(printable(line)) for line in text.split("\n"))
 
 
 def page(title: str, header: str, body: str) -> str:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from caliper.config.messages import require_pair, sentence
 from caliper.config.schema import OfflineConfig, RunConfig
 from caliper.errors import CaliperError
+from caliper.utils.foreign import ForeignFileError, read_yaml
 
 
 def compose(overrides: list[str]) -> RunConfig:
@@ -49,9 +50,14 @@ def load(path: Path, overrides: list[str]) -> RunConfig:
     for word in overrides:
         require_pair(word)
     try:
-        saved = OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(path))
-    except (OSError, YAMLError, OmegaConfBaseException, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        content = read_yaml(path)
+    except ForeignFileError as error:
+        raise CaliperError(f"{path} is not the configuration of a run: it {error}") from error
+    try:
+        saved = OmegaConf.merge(OmegaConf.structured(RunConfig), content)
+        OmegaConf.to_object(saved)  # also what is missing
+    except Exception as error:  # OmegaConf passes on whatever the values lead it to
+        reason = (str(error) or repr(error)).splitlines()[0]
         raise CaliperError(f"{path} is not the configuration of a run ({reason}); name another") from error
     try:
         return _fitted(_typed(OmegaConf.merge(saved, OmegaConf.from_dotlist(overrides))), overrides)

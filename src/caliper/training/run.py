@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,7 @@ from caliper.training.interrupt import Stop
 from caliper.training.logger import RunLog
 from caliper.training.trainer import Phases
 from caliper.utils.files import locked, replacing
+from caliper.utils.foreign import sealed_yaml, write_json
 from caliper.utils.progress import watched
 from caliper.utils.provenance import provenance
 
@@ -61,8 +61,7 @@ def train(config: RunConfig) -> Path:
     _refuse_used(folder)
     check(config)
     _write_config(config, folder)
-    with replacing(folder / "git.json") as partial:
-        partial.write_text(json.dumps(provenance(Path(__file__)), indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "git.json", provenance(Path(__file__)))
     return _run(config, folder, None)
 
 
@@ -232,4 +231,4 @@ def _refuse_used(folder: Path) -> None:
 
 def _write_config(config: RunConfig, folder: Path) -> None:
     with replacing(folder / "config.yaml") as partial:
-        partial.write_text(to_yaml(config), encoding="utf-8")
+        partial.write_text(sealed_yaml(to_yaml(config)), encoding="utf-8")
