@@ -98,9 +98,9 @@ def _train(words: list[str]) -> None:
 
 
 def _sweep(words: list[str]) -> None:
-    from caliper.analysis.run_table import write_summary
+    from caliper.analysis.sweep_summary import write_sweep
 
-    _runs("sweep", words, write_summary)
+    _runs("sweep", words, write_sweep)
 
 
 def _compare(words: list[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from caliper.data.buffer import ReplayBuffer
-from caliper.rollout.episodes import Plan
+from caliper.rollout.episodes import ActionQueue
 from tests.agents.test_learning import ACTIONS, HORIZON, REWARD, SPEC, Square, collect, make, observe
 
 N = 200
@@ -16,7 +16,7 @@ N = 200
 def play(agent):
     """Success of the greedy policy, the mean return it gets and the one promised at the start."""
     world = Square(N, seed=999)
-    obs, plan = observe(world.at), Plan(N, agent.config.chunk, ACTIONS, "cpu")
+    obs, plan = observe(world.at), ActionQueue(N, agent.config.chunk, ACTIONS, "cpu")
     promised = agent.q_values(obs, agent.act(obs, deterministic=True)).mean().item()
     playing, won, returns = torch.ones(N), torch.zeros(N), torch.zeros(N)
     for t in range(HORIZON):

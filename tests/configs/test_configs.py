@@ -130,13 +130,13 @@ def test_a_preset_composes_and_gives_way(preset):
     assert (changed.task.name, changed.encoder["name"]) == ("pick_place_can", "d4pg")
     assert (changed.seed, changed.offline.updates) == (7, 3)
     goes_beyond = config.agent != compose(["agent=calql"]).agent and preset not in PAPER
-    assert bool(config.levers) == goes_beyond  # what goes beyond is said
+    assert bool(config.deviations) == goes_beyond  # what goes beyond is said
 
 
 def test_without_a_preset_nothing_goes_beyond_the_published_algorithm():
     config = compose([])
     schema = RunConfig(agent={}, encoder={})
-    for part in ("data", "reward", "offline", "online", "evaluation", "video", "log", "levers"):
+    for part in ("data", "reward", "offline", "online", "evaluation", "video", "log", "deviations"):
         assert getattr(config, part) == getattr(schema, part)
 
 
@@ -160,19 +160,19 @@ def test_a_method_goes_with_every_preset(method):
             for key, value in own.get(group, {}).items():
                 assert (part[key] if isinstance(part, dict) else getattr(part, key)) == value
         published = compose([f"agent={config.agent['name']}"]).agent
-        for key in config.levers.keys() & published.keys():  # only what goes beyond is said
+        for key in config.deviations.keys() & published.keys():  # only what goes beyond is said
             assert config.agent[key] != published[key]
 
 
 def test_what_a_preset_sets_for_other_agents_is_dropped_and_what_the_user_sets_is_not():
     config = compose(["preset=pick_place_tray_demo", "agent=bc"])
     for key in ("bc_weight", "actor_lr"):  # cloning has a learning rate of its own
-        assert key not in config.agent and key not in config.levers
-    assert config.agent["precision"] == "bfloat16" and "precision" in config.levers
+        assert key not in config.agent and key not in config.deviations
+    assert config.agent["precision"] == "bfloat16" and "precision" in config.deviations
     with pytest.raises(CaliperError, match=r"bc has no key 'bc_weight'"):
         check(compose(["preset=pick_place_tray_demo", "agent=bc", "agent.bc_weight=0.5"]))
     assert (
-        "n_actions" not in compose(["preset=pick_place_can_gpu"]).levers
+        "n_actions" not in compose(["preset=pick_place_can_gpu"]).deviations
     )  # it goes back to the published ten
 
 

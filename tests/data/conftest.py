@@ -49,7 +49,7 @@ class CountingEnv(VectorEnv):
         self.steps = torch.zeros(len(goal), dtype=torch.long)
         self.shown = torch.zeros(len(goal), dtype=torch.long)
         self.buffer = frames(self.shown)
-        self.augmentation: list[Tensor | None] = []  # what set_appearance was given
+        self.appearances: list[Tensor | None] = []  # what set_appearance was given
         self.reset()
 
     def reset(self, mask: Tensor | None = None, seeds: Tensor | None = None) -> Obs:
@@ -88,7 +88,7 @@ class CountingEnv(VectorEnv):
 
     def set_appearance(self, seeds: Tensor | None, strengths: Strengths = AS_IT_IS) -> None:
         assert seeds is None or seeds.shape == (self.num_envs,)
-        self.augmentation.append(seeds)
+        self.appearances.append(seeds)
 
     def state_dict(self) -> dict[str, Any]:
         raise NotImplementedError

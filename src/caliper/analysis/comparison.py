@@ -1,48 +1,35 @@
-"""`report.html` of a comparison: which setting does better, by how much, and how sure that is."""
+"""`report.html` of a comparison: which variant does better, by how much, and how sure that is."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from matplotlib.figure import Figure
-
-from caliper.analysis import comparison_plots as contrast
-from caliper.analysis.comparison_summary import number, percent, plain, verdict
-from caliper.analysis.page import bullets, clip, escape, facts, page, picture, section
-from caliper.analysis.plots import draw
+from caliper.analysis import comparison_plots as plots
+from caliper.analysis.comparison_summary import number, percent, plain, summary
+from caliper.analysis.page import Plot, bullets, clip, escape, facts, image, page, section
 from caliper.analysis.run_data import Run
 from caliper.analysis.run_table import text_table, write_runs, write_table
-from caliper.analysis.variant import Estimate, Setting, gather
+from caliper.analysis.variant import Estimate, Variant, gather, without_intervals
 from caliper.utils.files import replacing
 
 LARGEST_VIDEO = 4 * 2**20  # bytes; a larger one is linked instead of embedded
 SAME = ("task", "data", "reward", "evaluation")  # what has to be equal for a comparison to mean something
 
 
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """One figure of the page: where it is saved, and what is said about it."""
-
-    name: str
-    figure: Callable[[Sequence[Setting]], Figure | None]
-    caption: str
-
-
 SUCCESS = Plot(
     "success",
-    contrast.success,
+    plots.success,
     "Success on fixed starts: interquartile mean over seeds (their number in brackets), with its 95% "
     "bootstrap interval. Offline over gradient updates, then over environment steps; the online curve "
     "begins at the last offline evaluation. A line goes as far as its slowest seed.",
 )
 Q_AND_RETURN = Plot(
     "q_and_return",
-    contrast.q_and_return,
+    plots.q_and_return,
     "The critic's value of the policy's actions, averaged over the steps of each evaluation's episodes, and "
     "the discounted return that followed them, on the scale of the training reward. Pale: each seed. The "
     "dashed line is the switch to the online phase. Each panel has a scale of its own.",
@@ -50,83 +37,81 @@ Q_AND_RETURN = Plot(
 CALIBRATION = (
     Plot(
         "reliability_diagram",
-        contrast.reliability_diagram,
+        plots.reliability_diagram,
         "Pale dots are single steps of the last evaluation of a phase, all seeds together; the line joins "
         "the means of ten groups of steps, from the lowest Q to the highest. On the dashed line the critic "
         "is right; above it, it promises too much.",
     ),
     Plot(
         "time_to_go",
-        contrast.time_to_go,
+        plots.time_to_go,
         "The same steps, averaged by how many were left in their episode: solid, Q; dotted, the return that "
         "followed. Where they agree, the critic knows how far from the goal it is.",
     ),
     Plot(
         "bound_rate",
-        contrast.bound_rate,
+        plots.bound_rate,
         "How often the return of the recorded data, rather than Q, holds up the value of a policy action in "
-        "the conservative term: mean over the updates of a phase; a dot for each seed. Settings that do not "
+        "the conservative term: mean over the updates of a phase; a dot for each seed. Variants that do not "
         "log it are left out.",
     ),
 )
 TIMES = Plot(
     "times",
-    contrast.times,
+    plots.times,
     "The whole run: dataset, both phases and their evaluations, mean over seeds. Runs side by side slow "
     "each other down by the clock, less so in CPU minutes.",
 )
 
 
 def write_comparison(folder: Path, runs: Sequence[tuple[str, Path]]) -> str:
-    """Writes report.html, plots/*.png, comparison.csv, runs.csv and runs.json, of runs finished or not.
+    """Writes report.html, plots/*.png, variants.csv, runs.csv and runs.json, of runs finished or not.
 
     Args:
         folder: where the files go. The page needs no other file and no network; its links lead to the runs.
-        runs: (setting, run folder); runs of one setting differ in their seed alone. Numbers are of finished
+        runs: (variant, run folder); runs of one variant differ in their seed alone. Numbers are of finished
             runs; the curves show the others as far as they have got.
 
     Returns:
-        The table of settings as text, and the path of the page.
+        The table of variants as text, and the path of the page.
     """
     found = write_runs(folder, runs)
-    settings = gather(runs, found)
-    rows = [setting.row() for setting in settings]
-    write_table(folder / "comparison.csv", rows)
-    members = [run for setting in settings for run in setting.runs]
+    variants = gather(runs, found)
+    rows = [variant.row() for variant in variants]
+    write_table(folder / "variants.csv", rows)
+    members = [run for variant in variants for run in variant.runs]
 
-    def plot(one: Plot) -> str:
-        path, alt = folder / "plots" / f"{one.name}.png", one.figure.__doc__ or one.name
-        return picture(draw(one.figure, settings), path, alt.splitlines()[0], one.caption)
+    def plot(one: Plot[Sequence[Variant]]) -> str:
+        return image(one, variants, folder)
 
     sections = [
         section("Success across the switch", plot(SUCCESS)),
-        section("The numbers", _table(settings)),
+        section("The numbers", _table(variants)),
         section("Does Q follow the return?", plot(Q_AND_RETURN)),
         section("Is the critic calibrated?", *map(plot, CALIBRATION)),
-        section("Videos", _videos(folder, settings)),
+        section("Videos", _videos(folder, variants)),
         section("What a run takes", plot(TIMES)),
-        section("What the settings use beyond the published algorithms", _levers(settings)),
+        section("What the variants use beyond the published algorithms", _deviations(variants)),
         section("The runs", _links(folder, runs, members)),
         section("Where these numbers come from", _provenance(members)),
     ]
     title = " · ".join(["Comparison", *_distinct(members, "task")])
     out = folder / "report.html"
     with replacing(out) as partial:
-        partial.write_text(page(title, _header(settings, title), "".join(sections)), encoding="utf-8")
-    shown = [{k: v for k, v in row.items() if not k.endswith(("_low", "_high"))} for row in rows]
-    return f"{text_table(shown)}\nreport: {out}"
+        partial.write_text(page(title, _header(variants, title), "".join(sections)), encoding="utf-8")
+    return f"{text_table(without_intervals(rows))}\nreport: {out}"
 
 
-def _header(settings: Sequence[Setting], title: str) -> str:
-    runs = [run for setting in settings for run in setting.runs]
+def _header(variants: Sequence[Variant], title: str) -> str:
+    runs = [run for variant in variants for run in variant.runs]
     seeds = sorted(
         {str(run.config["seed"]) for run in runs if "seed" in run.config}, key=lambda s: (len(s), s)
     )
     words = [
         f"{group} {', '.join(names)}" for group in ("task", "encoder") if (names := _distinct(runs, group))
     ]
-    line = " · ".join([*words, f"seeds {', '.join(seeds)}", f"{len(settings)} settings"])
-    planned, done = sum(s.planned for s in settings), sum(len(s.finished) for s in settings)
+    line = " · ".join([*words, f"seeds {', '.join(seeds)}", f"{len(variants)} variants"])
+    planned, done = sum(s.planned for s in variants), sum(len(s.finished) for s in variants)
     waiting = f"{planned - done} of {planned} runs are not finished: numbers are of the finished ones alone."
     notes = [waiting] if done < planned else []
     varied = [
@@ -135,22 +120,22 @@ def _header(settings: Sequence[Setting], title: str) -> str:
     if varied:
         notes.append(f"The runs do not all have the same configuration of: {', '.join(varied)}.")
     notes += [f"{run.folder.name}/{problem}" for run in runs for problem in run.problems]
-    used = [len(setting.runs[0].levers) for setting in settings if setting.runs]
+    used = [len(variant.runs[0].deviations) for variant in variants if variant.runs]
     tuning = ""
     if used:
         spread = f"{used[0]}" if len(set(used)) == 1 else f"between {min(used)} and {max(used)}"
         tuning = (
-            f"<p>Beyond the published algorithms, each setting uses {spread} tuned choices, listed below.</p>"
+            f"<p>Beyond the published algorithms, each variant uses {spread} tuned choices, listed below.</p>"
         )
     return (
         f"<h1>{escape(title)}</h1><p class=sub>{escape(line)}</p>"
         + (f"<div class=note>{bullets(notes)}</div>" if notes else "")
-        + f"<p class=lead>{escape(verdict(settings))}</p>{tuning}"
+        + f"<p class=lead>{escape(summary(variants))}</p>{tuning}"
     )
 
 
-def _table(settings: Sequence[Setting]) -> str:
-    columns: dict[str, Callable[[Setting], str]] = {
+def _table(variants: Sequence[Variant]) -> str:
+    columns: dict[str, Callable[[Variant], str]] = {
         "Seeds": lambda s: f"{len(s.finished)} of {s.planned}",
         "Offline": lambda s: percent(s.estimates["offline"]),
         "Online": lambda s: percent(s.estimates["online"]),
@@ -165,14 +150,14 @@ def _table(settings: Sequence[Setting]) -> str:
         f"<tr><th scope=row>{escape(s.name)}</th>"
         + "".join(f"<td>{cell(s)}</td>" for cell in columns.values())
         + "</tr>"
-        for s in settings
+        for s in variants
     )
     caption = (
         "Interquartile mean over the finished seeds (of fewer than four, their mean) with its 95% bootstrap "
         "interval. Offline and online: success at the last evaluation of the phase. Regret: failure rate "
         "averaged over the online evaluations. Dip: largest fall below the offline score in the first fifth "
         "of fine-tuning. Worst late: the worst of the last five evaluations of any seed. Area: mean height "
-        "of the online curve. The same numbers are in comparison.csv."
+        "of the online curve. The same numbers are in variants.csv."
     )
     return (
         "<figure><div class=scroll tabindex=0>"
@@ -181,43 +166,43 @@ def _table(settings: Sequence[Setting]) -> str:
     )
 
 
-def _videos(folder: Path, settings: Sequence[Setting]) -> str:
+def _videos(folder: Path, variants: Sequence[Variant]) -> str:
     items = []
-    for setting in settings:
-        filmed = next((run for run in setting.finished if run.videos), None)
+    for variant in variants:
+        filmed = next((run for run in variant.finished if run.videos), None)
         if filmed is None:
             continue
         path = next((p for p in filmed.videos if p.stem == "rollouts"), filmed.videos[0])
-        name = f"{setting.name}, seed {filmed.config.get('seed', '?')}"
+        name = f"{variant.name}, seed {filmed.config.get('seed', '?')}"
         if path.stat().st_size <= LARGEST_VIDEO:
             items.append(clip(path, name))
         else:
             items.append(f"<p>{_link(folder, path, name)}, too large to be shown here</p>")
-    note = "<p>The final policy of each setting's first seed. Green frames succeeded, orange ones failed.</p>"
+    note = "<p>The final policy of each variant's first seed. Green frames succeeded, orange ones failed.</p>"
     return f"{note}<div class=videos>{''.join(items)}</div>" if items else ""
 
 
-def _levers(settings: Sequence[Setting]) -> str:
-    """Each lever once, with the settings that use it."""
-    used = {s.name: s.runs[0].levers for s in settings if s.runs}
+def _deviations(variants: Sequence[Variant]) -> str:
+    """Each deviation once, with the variants that use it."""
+    used = {s.name: s.runs[0].deviations for s in variants if s.runs}
     lines = []
-    for lever in dict.fromkeys(lever for levers in used.values() for lever in levers):
-        users = [name for name, levers in used.items() if lever in levers]
-        lines.append(f"{lever} ({'all settings' if len(users) == len(used) else ', '.join(users)})")
-    none = [name for name, levers in used.items() if not levers]
+    for deviation in dict.fromkeys(deviation for deviations in used.values() for deviation in deviations):
+        users = [name for name, deviations in used.items() if deviation in deviations]
+        lines.append(f"{deviation} ({'all variants' if len(users) == len(used) else ', '.join(users)})")
+    none = [name for name, deviations in used.items() if not deviations]
     return bullets(lines) + (f"<p>Nothing: {escape(', '.join(none))}.</p>" if none else "")
 
 
 def _links(folder: Path, runs: Iterable[tuple[str, Path]], found: Sequence[Run]) -> str:
     known = {run.folder: run for run in found}
     lines: dict[str, list[str]] = {}
-    for setting, path in runs:
+    for variant, path in runs:
         run = known.get(path)
         name = f"seed {run.config.get('seed', '?')}" if run else path.name
         state = "" if run and run.complete else " (not finished)" if run else " (not begun)"
         report = path / "report.html"
         shown = _link(folder, report, name) if report.exists() else escape(name)
-        lines.setdefault(setting, []).append(shown + state)
+        lines.setdefault(variant, []).append(shown + state)
     rows = "".join(
         f"<tr><th scope=row>{escape(s)}</th><td>{', '.join(of)}</td></tr>" for s, of in lines.items()
     )

@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 
 from caliper.analysis.page import interval
-from caliper.analysis.variant import Estimate, Setting
+from caliper.analysis.variant import Estimate, Variant
 
 ABSENT = "n/a"
 FEW = 5  # seeds; below, an interval says little
 
 
-def verdict(settings: Sequence[Setting]) -> str:
+def summary(variants: Sequence[Variant]) -> str:
     """Who ends highest and how sure that is, who dips and who regrets least, in words."""
-    ranked = _ranked(settings, "online", highest=True)
+    ranked = _ranked(variants, "online", highest=True)
     if not ranked:
         return "No run is finished yet, so there are no numbers; the curves show how far they have got."
     top = ranked[0].estimates["online"]
@@ -26,14 +26,14 @@ def verdict(settings: Sequence[Setting]) -> str:
     seeds = min(len(s.finished) for s in ranked)
     near = [s for s in others if not s.estimates["online"].high < top.low]
     if len(ranked) > 1 and seeds == 1:
-        text.append("With a single seed of some setting, no difference is more than a hint.")
+        text.append("With a single seed of some variant, no difference is more than a hint.")
     elif near:
         text.append(f"These seeds do not tell it apart from {_names(near)}: the intervals overlap.")
     elif others:
         text.append("All others' intervals lie below.")
     if 1 < seeds < FEW:
         text.append(f"With {seeds} seeds an interval is little more than their range.")
-    dips = _ranked(settings, "dip", highest=True)
+    dips = _ranked(variants, "dip", highest=True)
     if dips and (deepest := dips[0].estimates["dip"]).value > 0:
         fell = _leaders(dips, "dip")[0]
         falls = "falls" if len(fell) == 1 else "fall"
@@ -41,7 +41,7 @@ def verdict(settings: Sequence[Setting]) -> str:
         text.append(f"by {_points(deepest)}.")
     elif dips:
         text.append("None falls below its offline score early in fine-tuning.")
-    calm = _ranked(settings, "regret", highest=False)
+    calm = _ranked(variants, "regret", highest=False)
     if len(calm) > 1:
         least = _leaders(calm, "regret")[0]
         has = "has" if len(least) == 1 else "have"
@@ -53,26 +53,26 @@ def verdict(settings: Sequence[Setting]) -> str:
     return " ".join(text)
 
 
-def _ranked(settings: Sequence[Setting], column: str, highest: bool) -> list[Setting]:
-    """The settings that have the number, the best first."""
-    known = [s for s in settings if not math.isnan(s.estimates[column].value)]
+def _ranked(variants: Sequence[Variant], column: str, highest: bool) -> list[Variant]:
+    """The variants that have the number, the best first."""
+    known = [s for s in variants if not math.isnan(s.estimates[column].value)]
     return sorted(known, key=lambda s: s.estimates[column].value, reverse=highest)
 
 
-def _leaders(ranked: Sequence[Setting], column: str) -> tuple[list[Setting], list[Setting]]:
+def _leaders(ranked: Sequence[Variant], column: str) -> tuple[list[Variant], list[Variant]]:
     """Those that share the first place, and the others."""
     best = ranked[0].estimates[column].value
     first = [s for s in ranked if math.isclose(s.estimates[column].value, best)]
     return first, [s for s in ranked if s not in first]
 
 
-def _agent(setting: Setting) -> str:
-    agent = setting.runs[0].config.get("agent")
+def _agent(variant: Variant) -> str:
+    agent = variant.runs[0].config.get("agent")
     return str(agent.get("name") if isinstance(agent, dict) else agent)
 
 
-def _names(settings: Sequence[Setting]) -> str:
-    *some, last = [s.name for s in settings]
+def _names(variants: Sequence[Variant]) -> str:
+    *some, last = [s.name for s in variants]
     return f"{', '.join(some)} and {last}" if some else last
 
 

@@ -17,7 +17,7 @@ from caliper.analysis.run_data import Evaluation, Run
 RECENT = 10  # ends of collected episodes over which their success is averaged
 
 
-def causes(run: Run) -> Figure | None:
+def failure_diagnostics(run: Run) -> Figure | None:
     """Q off the data; Q around the policy; drift of the encoder; width of the policy."""
     shown = [e for e in run.evaluations if "q_best" in e.calibration]
     if not shown:

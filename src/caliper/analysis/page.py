@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from html import escape as escape_html
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from matplotlib.figure import Figure
 
+from caliper.analysis.plots import draw
 from caliper.errors import printable
 from caliper.utils.files import replacing
+
+Data = TypeVar("Data")
 
 CSS = """
 :root { color-scheme: light;
@@ -91,17 +96,36 @@ def section(title: str, *parts: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>\n" if body else ""
 
 
-def picture(fig: Figure | None, path: Path, alt: str, caption: str) -> str:
-    """A figure with its caption, embedded and saved as PNG; nothing without one. `alt`, `caption`: text."""
+@dataclass(frozen=True, slots=True)
+class Plot(Generic[Data]):
+    """One figure of a page: the name it is saved under, how it is drawn, and what is said about it."""
+
+    name: str
+    figure: Callable[[Data], Figure | None]
+    caption: str
+
+
+def image(plot: Plot[Data], data: Data, folder: Path, alt: str | None = None) -> str:
+    """A figure with its caption, embedded, and saved as plots/<name>.png; nothing where data are missing.
+
+    Args:
+        plot: the figure.
+        data: what it is drawn from.
+        folder: of the page.
+        alt: what is said to those who cannot see it, text; by default what the figure shows.
+    """
+    fig = draw(plot.figure, data)
     if fig is None:
         return ""
+    path = folder / "plots" / f"{plot.name}.png"
+    alt = alt or (plot.figure.__doc__ or plot.name).splitlines()[0]
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=160)
     with replacing(path) as partial:
         partial.write_bytes(buffer.getvalue())
-    image = f'<img alt="{escape(alt)}" src="{embed("image/png", buffer.getvalue())}">'
-    below = f"<figcaption>{escape(caption)}</figcaption>"
-    return f"<figure><div class=scroll tabindex=0>{image}</div>{below}</figure>"
+    shown = f'<img alt="{escape(alt)}" src="{embed("image/png", buffer.getvalue())}">'
+    below = f"<figcaption>{escape(plot.caption)}</figcaption>"
+    return f"<figure><div class=scroll tabindex=0>{shown}</div>{below}</figure>"
 
 
 def clip(path: Path, name: str) -> str:

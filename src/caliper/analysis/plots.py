@@ -24,6 +24,7 @@ Data = TypeVar("Data")
 
 # Okabe and Ito's colours, told apart with any colour vision.
 BLUE, ORANGE, GREEN, RED, GREY, INK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8F98", "#22262B"
+COLOURS = (BLUE, RED, GREEN, ORANGE, INK, GREY)
 PHASES = {"offline": BLUE, "online": RED}
 STYLE: dict[Any, Any] = {
     "font.size": 9.5,
@@ -71,8 +72,7 @@ def learning_curve(run: Run) -> Figure | None:
         style: dict[str, Any] = {"color": PHASES[name]}
         low, high = zip(*(e.interval for e in points), strict=True)
         ax.fill_between(x, low, high, alpha=0.15, lw=0, label="95% Wilson interval", **style)
-        ax.plot(x, [e.success_at_end for e in points], ":", lw=1.4, label="success at the end", **style)
-        ax.plot(x, [e.success_once for e in points], "o-", label="success at least once", **style)
+        ax.plot(x, [e.success_once for e in points], "o-", label="success", **style)
         ax.set(title=name.capitalize(), xlim=(0, max(x) * 1.03 or 1))
         ax.set_xlabel("gradient updates" if name == "offline" else "environment steps")
         ax.xaxis.set_major_locator(MaxNLocator(5 if name == "offline" else 7))

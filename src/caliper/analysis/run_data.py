@@ -37,7 +37,6 @@ class Evaluation:
     env_steps: int
     updates: int
     success_once: float
-    success_at_end: float
     episodes: int
     interval: tuple[float, float]
     episode_success: tuple[bool, ...] = ()
@@ -80,9 +79,9 @@ class Run:
         return last is not None and isinstance(steps, int) and last.env_steps >= steps
 
     @property
-    def levers(self) -> tuple[str, ...]:
+    def deviations(self) -> tuple[str, ...]:
         """What it uses beyond the published algorithm, in sentences."""
-        return tuple(f"{key}: {words}" for key, words in (self.config.get("levers") or {}).items())
+        return tuple(f"{key}: {words}" for key, words in (self.config.get("deviations") or {}).items())
 
     @property
     def switch(self) -> int | None:
@@ -163,7 +162,7 @@ def read_run(folder: Path | str) -> Run:
 
 def _config(path: Path) -> dict[str, Any]:
     content = read_yaml(path)
-    for group in ("online", "offline", "reward", "evaluation", "data", "levers"):
+    for group in ("online", "offline", "reward", "evaluation", "data", "deviations"):
         if not isinstance(content.get(group, {}), dict | None):
             raise ValueError(f"{group} is not a mapping")
     json.dumps(content)  # what is not plain has no place in a report
@@ -193,16 +192,14 @@ def _metrics(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
 def _evaluation(path: Path) -> Evaluation:
     record = read_json(path)
     success, seeds = record.get("episode_success", []), record.get("seeds", [])
-    once, at_end = _share(record, "success_once"), _share(record, "success_at_end")
+    once = _share(record, "success_once")
     episodes = _count(record, "episodes")
     if record["phase"] not in ("offline", "online"):
         raise ValueError(f"the phase {record['phase']!r} is unknown")
-    if not (
-        isinstance(success, list) and len(success) in (0, episodes) and set(map(type, success)) <= {bool}
-    ):
-        raise ValueError("episode_success does not tell of each episode whether it succeeded")
-    if not (isinstance(seeds, list) and len(seeds) in (0, episodes) and set(map(type, seeds)) <= {int}):
-        raise ValueError("seeds does not name the seed of each episode")
+    for name, values, kind in (("episode_success", success, bool), ("seeds", seeds, int)):
+        whole = isinstance(values, list) and len(values) in (0, episodes)
+        if not (whole and all(type(value) is kind for value in values)):
+            raise ValueError(f"{name} does not have its entry for each episode")
     if success and abs(sum(success) / episodes - once) > 1e-6:
         raise ValueError(f"success_once is {once:g}, but {sum(success)} of {episodes} episodes succeeded")
     interval = record["interval"]
@@ -214,7 +211,6 @@ def _evaluation(path: Path) -> Evaluation:
         env_steps=_count(record, "env_steps"),
         updates=_count(record, "updates"),
         success_once=once,
-        success_at_end=at_end,
         episodes=episodes,
         interval=(low, high),
         episode_success=tuple(success),

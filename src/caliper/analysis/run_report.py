@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from caliper.analysis.calibration import calibration, reliability, values
-from caliper.analysis.diagnostics import causes
-from caliper.analysis.page import bullets, clip, count, escape, facts, interval, page, picture, section
-from caliper.analysis.plots import draw, learning_curve, losses
+from caliper.analysis.diagnostics import failure_diagnostics
+from caliper.analysis.page import Plot, bullets, clip, count, escape, facts, image, interval, page, section
+from caliper.analysis.plots import learning_curve, losses
 from caliper.analysis.run_data import Evaluation, Run, read_run
-from caliper.analysis.stats import sign_test, wilson
+from caliper.analysis.stats import sign_test
 from caliper.utils.files import replacing
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """One figure of the report: where it is saved, and what is said about it."""
-
-    name: str
-    figure: Callable[[Run], Figure | None]
-    caption: str
-
 
 CURVE = Plot(
     "learning_curve",
@@ -57,9 +45,9 @@ CRITIC = (
         "policy action in the conservative term. The dashed line is the switch to the online phase.",
     ),
 )
-CAUSES = Plot(
-    "causes",
-    causes,
+DIAGNOSTICS = Plot(
+    "diagnostics",
+    failure_diagnostics,
     "Four ways to fail. Off the data: values of uniform actions, which nobody tried, should stay below the "
     "policy's. Rough Q: how much more the critic promises for the best of 64 samples of the policy than for "
     "the action taken. Drift: how far the critic's encoder has turned (1 - linear CKA on 128 recorded "
@@ -86,13 +74,13 @@ def write_report(run_folder: Path | str) -> Path:
     """
     run = read_run(run_folder)
     sections = [
-        section("Learning curve", _plot(run, CURVE)),
+        section("Learning curve", image(CURVE, run, run.folder, _summary(run))),
         section("Before and after fine-tuning", _comparison(run)),
         section("Videos", _videos(run)),
-        section("Is the critic calibrated?", *(_plot(run, plot) for plot in CRITIC)),
-        section("If it fails, why?", _plot(run, CAUSES)),
-        section("Losses", _plot(run, LOSSES)),
-        section("What this preset uses beyond the published algorithm", _levers(run)),
+        section("Is the critic calibrated?", *(image(plot, run, run.folder) for plot in CRITIC)),
+        section("If it fails, why?", image(DIAGNOSTICS, run, run.folder)),
+        section("Losses", image(LOSSES, run, run.folder)),
+        section("What this preset uses beyond the published algorithm", _deviations(run)),
         section("Where these numbers come from", _provenance(run)),
     ]
     title = " · ".join(_names(run)) or run.folder.resolve().name
@@ -114,11 +102,11 @@ def _header(run: Run) -> str:
     note = f'<div class="note">Some files could not be read, or not wholly:<ul>{problems}</ul></div>'
     return (
         f"<h1>{escape(task)}</h1><p class=sub>{escape(line)}</p>{note if problems else ''}"
-        f"<p class=lead>{escape(_verdict(run))}</p><dl class=cards>{cards}</dl>"
+        f"<p class=lead>{escape(_summary(run))}</p><dl class=cards>{cards}</dl>"
     )
 
 
-def _verdict(run: Run) -> str:
+def _summary(run: Run) -> str:
     """The run in one or two sentences, no rosier than its numbers."""
     offline, online = run.last("offline"), run.last("online")
     if offline is None and online is None:
@@ -165,12 +153,8 @@ def _comparison(run: Run) -> str:
         return ""
     minutes = _minutes(run)
 
-    def at_end(e: Evaluation) -> str:
-        return f"{e.success_at_end:.0%} {interval(*wilson(round(e.success_at_end * e.episodes), e.episodes))}"
-
     rows: dict[str, Callable[[Evaluation], str]] = {
-        "Success at least once": lambda e: f"{e.success_once:.0%} {interval(*e.interval)}",
-        "Success at the end": at_end,
+        "Success": lambda e: f"{e.success_once:.0%} {interval(*e.interval)}",
         "Evaluation episodes": lambda e: count(e.episodes),
         "Environment steps": lambda e: count(e.env_steps),
         "Gradient updates": lambda e: count(e.updates),
@@ -186,12 +170,6 @@ def _comparison(run: Run) -> str:
     return f"<div class=scroll tabindex=0><table>{head}{body}</table></div>"
 
 
-def _plot(run: Run, plot: Plot) -> str:
-    alt = _verdict(run) if plot is CURVE else plot.figure.__doc__ or plot.name
-    path = run.folder / "plots" / f"{plot.name}.png"
-    return picture(draw(plot.figure, run), path, alt, plot.caption)
-
-
 def _videos(run: Run) -> str:
     failed_first = sorted(run.videos, key=lambda path: ("fail" not in path.stem.lower(), path.stem))
     items = [clip(path, path.stem.replace("_", " ").capitalize()) for path in failed_first]
@@ -199,10 +177,10 @@ def _videos(run: Run) -> str:
     return f"{note}<div class=videos>{''.join(items)}</div>" if items else ""
 
 
-def _levers(run: Run) -> str:
-    if "levers" not in run.config:
+def _deviations(run: Run) -> str:
+    if "deviations" not in run.config:
         return ""
-    return bullets(run.levers) or "<p>Nothing: the algorithm as published.</p>"
+    return bullets(run.deviations) or "<p>Nothing: the algorithm as published.</p>"
 
 
 def _provenance(run: Run) -> str:

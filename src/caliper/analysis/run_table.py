@@ -1,4 +1,4 @@
-"""Many runs in one table and one figure: what a setting is worth over its seeds."""
+"""The numbers of runs, one row each, and their tables as files and as text."""
 
 from __future__ import annotations
 
@@ -8,79 +8,38 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-import matplotlib as mpl
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
-
-from caliper.analysis.plots import BLUE, GREEN, GREY, INK, ORANGE, RED, STYLE, thousands
 from caliper.analysis.run_data import Run, read_run
-from caliper.analysis.stats import align, area_under_curve
+from caliper.analysis.stats import area_under_curve
 from caliper.errors import CaliperError
 from caliper.utils.files import replacing
 from caliper.utils.foreign import MOST_TABLE, ForeignFileError, read_text
 
 LATE = 5  # evaluations at the end of a run, of which the worst tells how stable it is
-COLOURS = (BLUE, RED, GREEN, ORANGE, INK, GREY)
-# Column: how the seeds of a setting are summed up. The worst of them where a promise is about every seed.
-COLUMNS: dict[str, Callable[[list[float]], float]] = {
-    "offline": fmean,
-    "online": fmean,
-    "area": fmean,
-    "worst_late": min,
-    "dip": max,
-    "regret": fmean,
-    "minutes": fmean,
-    "cpu_minutes": fmean,
-}
-
-
-def write_summary(folder: Path, runs: Sequence[tuple[str, Path]]) -> str:
-    """Writes runs.json, runs.csv, settings.csv and curves.png into a folder, of runs finished or not.
-
-    Args:
-        folder: where the files go.
-        runs: (setting, run folder); what is not there yet is left out.
-
-    Returns:
-        The table of settings as text.
-    """
-    found = write_runs(folder, runs)
-    rows = [{"setting": setting, **numbers(run)} for setting, run in found]
-    settings = list(dict.fromkeys(setting for setting, _ in found))
-    means = [_over_seeds(setting, [row for row in rows if row["setting"] == setting]) for setting in settings]
-    write_table(folder / "settings.csv", means)
-    if found:
-        with mpl.rc_context(STYLE), replacing(folder / "curves.png") as partial:
-            curves(found).savefig(partial, dpi=160, format="png")
-    return text_table(means)
 
 
 def write_runs(folder: Path, runs: Sequence[tuple[str, Path]]) -> list[tuple[str, Run]]:
-    """Reads (setting, run folder) pairs, and writes runs.json and runs.csv of those that were evaluated.
+    """Reads (variant, run folder) pairs, and writes runs.json and runs.csv of those that were evaluated.
 
     Returns:
-        These settings and runs, in the same order.
+        These variants and runs, in the same order.
     """
     found: list[tuple[str, Run]] = []
-    for setting, path in runs:
+    for variant, path in runs:
         try:
-            found.append((setting, read_run(path)))
+            found.append((variant, read_run(path)))
         except CaliperError:
             continue
-    found = [(setting, run) for setting, run in found if run.evaluations]
+    found = [(variant, run) for variant, run in found if run.evaluations]
     with replacing(folder / "runs.json") as partial:
         text = json.dumps([record(run) for _, run in found], indent=1) + "\n"
         partial.write_text(text, encoding="utf-8")
     rows = [
-        {"setting": setting, "run": os.path.relpath(run.folder, folder), **numbers(run)}
-        for setting, run in found
+        {"variant": variant, "run": os.path.relpath(run.folder, folder), **numbers(run)}
+        for variant, run in found
     ]
     write_table(folder / "runs.csv", rows)
     return found
@@ -90,16 +49,16 @@ def runs_of(folder: Path) -> list[tuple[str, Path]]:
     """The runs of a sweep or a comparison: those in its runs.csv, then those that have begun since.
 
     Returns:
-        (setting, run folder) as `write_summary` takes them; none where there is no runs.csv.
+        (variant, run folder) as `write_sweep` takes them; none where there is no runs.csv.
     """
     if not (folder / "runs.csv").exists():
         return []
     try:
         rows = list(csv.DictReader(read_text(folder / "runs.csv", MOST_TABLE).splitlines()))
-        named = [(str(row["run"]), str(row["setting"])) for row in rows]
-        for run, setting in named:
-            if setting != setting_of(run):
-                raise ForeignFileError(f"calls the setting of {run} {setting}, which is another")
+        named = [(str(row["run"]), str(row["variant"])) for row in rows]
+        for run, variant in named:
+            if variant != variant_of(run):
+                raise ForeignFileError(f"calls the variant of {run} {variant}, which is another")
             if run in ("", ".", "..") or "/" in run or (folder / run).is_symlink():
                 raise ForeignFileError(f"names the run {run}, which is not in this folder")
     except (ForeignFileError, csv.Error) as error:
@@ -110,11 +69,11 @@ def runs_of(folder: Path) -> list[tuple[str, Path]]:
         ) from error
     found = [path.parent.name for path in sorted(folder.glob("*/config.yaml"))]
     runs = dict.fromkeys([run for run, _ in named if (folder / run).is_dir()] + found)
-    return [(setting_of(run), folder / run) for run in runs]
+    return [(variant_of(run), folder / run) for run in runs]
 
 
-def setting_of(name: str) -> str:
-    """The setting of a sweep's run folder: its name without the seed; "all" where nothing else is swept."""
+def variant_of(name: str) -> str:
+    """The variant of a sweep's run folder: its name without the seed; "all" where nothing else is swept."""
     words = re.sub(r"(^|,)seed=[^,]*", "", name).removeprefix(",") if "=" in name else ""
     return words or "all"
 
@@ -156,46 +115,6 @@ def numbers(run: Run) -> dict[str, float]:
         "minutes": _last(run, "wall_s") / 60,
         "cpu_minutes": _last(run, "cpu_s") / 60,
     }
-
-
-def curves(runs: Iterable[tuple[str, Run]]) -> Figure:
-    """Success of each setting: mean over its seeds, and their range, offline and then online."""
-    by_setting: dict[str, list[Run]] = {}
-    for setting, run in runs:
-        by_setting.setdefault(setting, []).append(run)
-    fig = Figure(figsize=(9, 3.8), layout="constrained")
-    panels = fig.subplots(1, 2, sharey=True, width_ratios=[1.0, 1.6])
-    for phase, ax in zip(("offline", "online"), panels, strict=True):
-        for i, (setting, members) in enumerate(by_setting.items()):
-            _band(ax, phase, members, COLOURS[i % len(COLOURS)], f"{setting} ({len(members)})")
-        ax.set(title=phase.capitalize())
-        ax.set_xlabel("gradient updates" if phase == "offline" else "environment steps")
-        ax.xaxis.set_major_formatter(FuncFormatter(thousands))
-    panels[0].set(ylim=(-0.02, 1.02), ylabel="success rate")
-    panels[0].yaxis.set_major_formatter(PercentFormatter(1))
-    panels[1].legend(loc="lower right")
-    return fig
-
-
-def _band(ax: Axes, phase: str, runs: list[Run], colour: str, label: str) -> None:
-    lines = [
-        np.array([(e.updates if phase == "offline" else e.env_steps, e.success_once) for e in evaluations])
-        for run in runs
-        if (evaluations := run.phase(phase))
-    ]  # each (t, 2)
-    if not lines:
-        return
-    x, y = align(lines)
-    ax.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.15, lw=0)
-    ax.plot(x, y.mean(0), "-", color=colour, label=label)
-
-
-def _over_seeds(setting: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    line: dict[str, Any] = {"setting": setting, "seeds": len(rows)}
-    for name, reduce in COLUMNS.items():
-        values = [row[name] for row in rows if not math.isnan(row[name])]
-        line[name] = reduce(values) if values else math.nan
-    return line
 
 
 def _success(run: Run, phase: str) -> float:

@@ -1,4 +1,4 @@
-"""A setting of a comparison: its runs, one per seed, and what they come to."""
+"""A variant of a comparison: its runs, one per seed, and what they come to."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
+class Variant:
     """Runs that differ in their seed alone.
 
     Attributes:
@@ -75,8 +75,8 @@ class Setting:
         return fmean(known) if known else math.nan
 
     def row(self) -> dict[str, Any]:
-        """One line of comparison.csv."""
-        line: dict[str, Any] = {"setting": self.name, "seeds": len(self.finished)}
+        """One line of variants.csv."""
+        line: dict[str, Any] = {"variant": self.name, "seeds": len(self.finished)}
         for name, found in self.estimates.items():
             line |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
         times = {clock: self.minutes(clock) for clock in ("minutes", "cpu_minutes")}
@@ -93,10 +93,15 @@ class Setting:
         return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
-def gather(planned: Sequence[tuple[str, Any]], found: Sequence[tuple[str, Run]]) -> list[Setting]:
-    """The settings in the order in which they were given, those without any evaluated run included."""
+def without_intervals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines of variants.csv that fit a terminal."""
+    return [{k: v for k, v in row.items() if not k.endswith(("_low", "_high"))} for row in rows]
+
+
+def gather(planned: Sequence[tuple[str, Any]], found: Sequence[tuple[str, Run]]) -> list[Variant]:
+    """The variants in the order in which they were given, those without any evaluated run included."""
     names = [name for name, _ in planned]
     return [
-        Setting(name, tuple(run for of, run in found if of == name), names.count(name))
+        Variant(name, tuple(run for of, run in found if of == name), names.count(name))
         for name in dict.fromkeys(names)
     ]

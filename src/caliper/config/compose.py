@@ -85,7 +85,7 @@ def to_yaml(config: RunConfig) -> str:
 
 
 def _fitted(config: RunConfig, overrides: list[str]) -> RunConfig:
-    """Without what a preset, or an earlier version, sets for other agents, and without levers not used.
+    """Without what a preset, or an earlier version, sets for other agents, and without deviations not used.
 
     What the command line sets stays, so that a key which the agent lacks is refused there.
     """
@@ -100,7 +100,11 @@ def _fitted(config: RunConfig, overrides: list[str]) -> RunConfig:
     published = {field.name: field.default for field in fields(AGENTS[name][1])}
     published |= {"batch_size": RunConfig.batch_size, "clone_updates": OfflineConfig.clone_updates}
     now = config.agent | {"batch_size": config.batch_size, "clone_updates": config.offline.clone_updates}
-    config.levers = {k: v for k, v in config.levers.items() if k in now and now[k] != published.get(k)}
+    config.deviations = {
+        key: words
+        for key, words in config.deviations.items()
+        if key in now and now[key] != published.get(key)
+    }
     return config
 
 

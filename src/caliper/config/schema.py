@@ -167,7 +167,7 @@ class RunConfig:
     video: VideoConfig = field(default_factory=VideoConfig)
     log: LogConfig = field(default_factory=LogConfig)
     # What a preset uses beyond the published algorithm: a sentence by the key that it is about.
-    levers: dict[str, str] = field(default_factory=dict)
+    deviations: dict[str, str] = field(default_factory=dict)
 
     @property
     def discount(self) -> float:

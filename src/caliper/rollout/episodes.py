@@ -13,8 +13,8 @@ from caliper.types import Obs
 from caliper.utils.progress import bar
 
 
-class Plan:
-    """The chunk of actions that each of n worlds is executing, open loop; of one action, a plain policy.
+class ActionQueue:
+    """The chunk of actions that each of n envs is executing, open loop; of one action, a plain policy.
 
     Attributes:
         chunk: (n, h, a), the actions decided last.
@@ -50,7 +50,8 @@ class Plan:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Goes on from `state_dict`; the number of worlds and the length of a chunk must be the same."""
         if state["chunk"].shape != self.chunk.shape:
-            raise ValueError(f"a plan of shape {tuple(state['chunk'].shape)}, not {tuple(self.chunk.shape)}")
+            given, own = tuple(state["chunk"].shape), tuple(self.chunk.shape)
+            raise ValueError(f"an action queue of shape {given}, not {own}")
         self.chunk, self.at = (state[name].to(self.at.device) for name in ("chunk", "at"))
 
 

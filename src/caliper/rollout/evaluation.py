@@ -16,7 +16,7 @@ from caliper.agents.probe import PROBED, probe
 from caliper.analysis.stats import wilson
 from caliper.data.returns import RewardConfig
 from caliper.envs.base import VectorEnv
-from caliper.rollout.episodes import Plan, Trajectory, run_episodes
+from caliper.rollout.episodes import ActionQueue, Trajectory, run_episodes
 from caliper.types import Obs
 from caliper.utils.files import replacing
 from caliper.utils.foreign import write_json
@@ -27,8 +27,7 @@ class Result:
     """An evaluation, as it is written to evaluation.json.
 
     Attributes:
-        success_once, success_at_end: share of episodes that ever succeeded, and that were solved in their
-            last state; episodes end with success, so the two differ only where a task goes on after it.
+        success_once: share of episodes that succeeded; an episode ends with its success.
         interval: 95 % Wilson interval of `success_once`.
         score: mean over the episodes of the largest raw reward of a step: `success_once` where rewards are
             sparse; in Franka Kitchen, how many of the tasks were complete at once.
@@ -38,7 +37,6 @@ class Result:
     env_steps: int
     updates: int
     success_once: float
-    success_at_end: float
     episodes: int
     interval: tuple[float, float]
     episode_success: list[bool]
@@ -75,17 +73,17 @@ def evaluate(
         followed (`mc_return`, in training rewards), the steps left (`time_to_go`) and the `episode`. Empty
         for an agent without a critic.
     """
-    plan = Plan(env.num_envs, agent.config.chunk, env.action_dim, env.device)
+    queue = ActionQueue(env.num_envs, agent.config.chunk, env.action_dim, env.device)
     decision: Decision
 
     def started(_: list[int]) -> None:
-        plan.clear()
+        queue.clear()
 
     def act(obs: Obs) -> Tensor:
         nonlocal decision
         check_stop()
         decision = agent.decide(obs, deterministic=True)
-        return plan.next(decision.action)
+        return queue.next(decision.action)
 
     def record(obs: Obs, _: Tensor) -> Tensor:
         if not agent.has_critic:
@@ -105,7 +103,6 @@ def evaluate(
         env_steps=env_steps,
         updates=updates,
         success_once=float(np.mean(success)),
-        success_at_end=float(np.mean(success)),
         episodes=len(episodes),
         interval=wilson(sum(success), len(success)),
         episode_success=success,

@@ -162,17 +162,19 @@ def grid(
     success: Sequence[bool] | None = None,
     captions: Sequence[str] | None = None,
     columns: int | None = None,
+    hold: int = 0,
 ) -> Frames:
-    """Tiles episodes into one clip; shorter ones hold their last frame.
+    """Tiles episodes into one clip; shorter ones stay on their last frame.
 
     Args:
         clips: uint8 (t, h, w, 3) each; lengths may differ, sizes may not.
         success: outcome of each episode, shown as a green or red border; grey without.
         captions: one short line under each episode.
         columns: number of columns; as square as possible without.
+        hold: for how many frames more the longest stays on its last one.
 
     Returns:
-        uint8 (max t, h', w', 3).
+        uint8 (max t + hold, h', w', 3).
     """
     if not clips or len({clip.shape[1:] for clip in clips}) != 1:
         raise CaliperError(
@@ -183,15 +185,15 @@ def grid(
     strip = max(12, height // 12) if captions is not None else 0
     columns = min(len(clips), columns or math.ceil(math.sqrt(len(clips))))
     rows = math.ceil(len(clips) / columns)
-    length = max(len(clip) for clip in clips)
+    length = max(len(clip) for clip in clips) + hold
     tile_h, tile_w = height + 2 * border + strip, width + 2 * border
     out = np.full((length, rows * tile_h, columns * tile_w, 3), BACKGROUND, dtype=np.uint8)
     for i, clip in enumerate(clips):
         top, left = i // columns * tile_h, i % columns * tile_w
         tile = out[:, top : top + tile_h, left : left + tile_w]
         tile[:, : height + 2 * border] = GREY if success is None else GREEN if success[i] else RED
-        picture = tile[:, border : border + height, border : border + width]
-        picture[: len(clip)], picture[len(clip) :] = clip, clip[-1]
+        inner = tile[:, border : border + height, border : border + width]
+        inner[: len(clip)], inner[len(clip) :] = clip, clip[-1]
         if captions is not None:
             tile[:, height + 2 * border :] = _caption(captions[i], tile_w, strip)
     return out

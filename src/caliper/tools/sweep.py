@@ -1,4 +1,4 @@
-"""`caliper sweep` and `compare`: runs over seeds and settings, a few at a time, resumable, summed up."""
+"""`caliper sweep` and `compare`: runs over seeds and variants, a few at a time, resumable, summed up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caliper.analysis.run_data import read_run
-from caliper.analysis.run_table import setting_of, write_summary
+from caliper.analysis.run_table import variant_of
+from caliper.analysis.sweep_summary import write_sweep
 from caliper.config.compose import compose
 from caliper.config.validate import check
 from caliper.errors import CaliperError
@@ -24,7 +25,7 @@ from caliper.utils.files import locked
 from caliper.utils.progress import bar
 
 POLL_SECONDS = 0.5
-# Sums up runs, (setting, run folder) each, in a folder; returns what is printed at the end.
+# Sums up runs, (variant, run folder) each, in a folder; returns what is printed at the end.
 Summary = Callable[[Path, Sequence[tuple[str, Path]]], str]
 
 
@@ -33,12 +34,12 @@ class Job:
     """One run of a sweep.
 
     Attributes:
-        setting: its swept words without the seed, such as "agent=cql"; runs that share it are averaged.
+        variant: its swept words without the seed, such as "agent=cql"; runs that share it are averaged.
         folder: the run folder.
         words: its whole command line, after `caliper train`.
     """
 
-    setting: str
+    variant: str
     folder: Path
     words: tuple[str, ...]
 
@@ -53,7 +54,7 @@ def sweep(
     folder: Path,
     at_once: int,
     verb: str = "sweep",
-    write: Summary = write_summary,
+    write: Summary = write_sweep,
 ) -> Path:
     """Runs every combination of the swept values, each in a process of its own, and sums them up.
 
@@ -87,7 +88,7 @@ def sweep(
     print(f"{verb} folder: {folder}: {len(jobs)} runs, {at_once} at a time", flush=True)
 
     def sum_up() -> str:
-        return write(folder, [(job.setting, job.folder) for job in jobs])
+        return write(folder, [(job.variant, job.folder) for job in jobs])
 
     failed = _run(jobs, at_once, verb, sum_up)
     print(sum_up())
@@ -124,7 +125,7 @@ def expand(words: Sequence[str], folder: Path, at_once: int, verb: str = "sweep"
     for combination in itertools.product(*choices):
         name = ",".join(combination).replace("/", "_") or "run"
         run = folder / name
-        jobs.append(Job(setting_of(name), run, (*common, *combination, f"run_dir='{run}'")))
+        jobs.append(Job(variant_of(name), run, (*common, *combination, f"run_dir='{run}'")))
     return jobs
 
 

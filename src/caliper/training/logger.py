@@ -20,7 +20,7 @@ from caliper.errors import CaliperError
 from caliper.utils.files import replacing
 
 
-class RunLog:
+class Logger:
     """Appends rows to `metrics.csv`, each on the disk before `log` returns.
 
     The table is wide: a metric first seen late adds a column, and earlier rows stay empty there. A row is
@@ -109,7 +109,7 @@ class RunLog:
             self._wandb.finish()
             self._wandb = None
 
-    def __enter__(self) -> RunLog:
+    def __enter__(self) -> Logger:
         return self
 
     def __exit__(

@@ -34,13 +34,13 @@ from caliper.envs.base import VectorEnv
 from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError
 from caliper.rollout.collect import collect
-from caliper.rollout.episodes import Plan
+from caliper.rollout.episodes import ActionQueue
 from caliper.rollout.film import film
 from caliper.rollout.replay import replay, state_fault
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.interrupt import Stop
-from caliper.training.logger import RunLog
-from caliper.training.trainer import Phases
+from caliper.training.logger import Logger
+from caliper.training.trainer import Trainer
 from caliper.utils.files import locked, replacing
 from caliper.utils.foreign import sealed_yaml, write_json
 from caliper.utils.progress import watched
@@ -95,10 +95,10 @@ def _run(config: RunConfig, folder: Path, checkpoint: Checkpoint | None) -> Path
     online = ReplayBuffer(config.online.capacity, spec, actions, offline.reward, device, chunk)
     with (
         locked(folder),
-        RunLog(folder, {"mode": config.log.wandb}, asdict(config)) as log,
+        Logger(folder, {"mode": config.log.wandb}, asdict(config)) as log,
         Stop(folder) as stop,
     ):
-        phases = Phases(
+        trainer = Trainer(
             config,
             folder,
             agent,
@@ -106,16 +106,16 @@ def _run(config: RunConfig, folder: Path, checkpoint: Checkpoint | None) -> Path
             eval_env,
             MixedSampler(offline, online, config.online.mixing),
             OpenEpisodes(env.num_envs, env.horizon, spec, actions, device),
-            Plan(env.num_envs, chunk, actions, device),
+            ActionQueue(env.num_envs, chunk, actions, device),
             torch.Generator(device).manual_seed(config.seed + BATCH_SEED),
             log,
             stop.check,
         )
         if checkpoint is None:
-            phases.save()  # from now on the folder is not taken for an empty one, and the run can be resumed
+            trainer.save()  # from now on the folder is not taken for an empty one, and the run can be resumed
         else:
-            phases.restore(*checkpoint)
-        phases.run()
+            trainer.restore(*checkpoint)
+        trainer.run()
     if config.video.episodes and config.task.env_id:
         print(f"video: none, {config.task.env_id} cannot be filmed: Gymnasium's renderers need OpenGL")
     elif config.video.episodes:

@@ -22,11 +22,11 @@ from caliper.data.mixing import MixedSampler
 from caliper.data.open_episodes import OpenEpisodes
 from caliper.envs.base import VectorEnv
 from caliper.errors import CaliperError
-from caliper.rollout.episodes import Plan
+from caliper.rollout.episodes import ActionQueue
 from caliper.rollout.evaluation import evaluate, write_evaluation
 from caliper.training.checkpoint import save_checkpoint
 from caliper.training.interrupt import InterruptedRunError
-from caliper.training.logger import RunLog
+from caliper.training.logger import Logger
 from caliper.training.update import LEARNERS, EagerLearner
 from caliper.types import Obs
 from caliper.utils.manifest import saved_metrics
@@ -48,7 +48,7 @@ class Counters:
 
 
 @dataclass
-class Phases:
+class Trainer:
     """Holds what a run needs and moves it forward; everything that changes is in `save` and `restore`.
 
     Attributes:
@@ -59,7 +59,7 @@ class Phases:
         eval_env: those of the evaluations.
         sampler: gives the batches.
         open_episodes: the online episodes in progress.
-        plan: the actions that the worlds are executing.
+        queue: the actions that the envs are executing.
         generator: draws the batches.
         log: takes the metrics.
         check_stop: called wherever the run can stop; raises InterruptedRunError when it shall.
@@ -73,9 +73,9 @@ class Phases:
     eval_env: VectorEnv
     sampler: MixedSampler
     open_episodes: OpenEpisodes
-    plan: Plan
+    queue: ActionQueue
     generator: torch.Generator
-    log: RunLog
+    log: Logger
     check_stop: Callable[[], None]
     counters: Counters = field(default_factory=Counters)
     learner: EagerLearner = field(init=False)
@@ -155,9 +155,9 @@ class Phases:
 
     def _act(self, obs: Obs) -> Obs:
         """One stochastic control step of all worlds; whole episodes go to the online buffer."""
-        action = self.plan.next(self.agent.act(obs, deterministic=False))
+        action = self.queue.next(self.agent.act(obs, deterministic=False))
         step = self.env.step(action)
-        self.plan.drop(step.terminated | step.truncated)
+        self.queue.drop(step.terminated | step.truncated)
         outcomes = self.open_episodes.push(obs, action, step, self.sampler.online)
         self.env.check()  # here, where `push` has just waited for the device
         if outcomes:
@@ -216,7 +216,7 @@ class Phases:
             "generator": self.generator.get_state(),
             "online": self.sampler.online.state_dict(),
             "open_episodes": self.open_episodes.state_dict(),
-            "plan": self.plan.state_dict(),
+            "queue": self.queue.state_dict(),
             "env": self.env.state_dict(),
         }
         path = save_checkpoint(self.folder, self.agent.state_dict(), state, self.log.mark())
@@ -236,7 +236,7 @@ class Phases:
             self.generator.set_state(state["generator"])
             self.sampler.online.load_state_dict(state["online"])
             self.open_episodes.load_state_dict(state["open_episodes"])
-            self.plan.load_state_dict(state["plan"])
+            self.queue.load_state_dict(state["queue"])
             self.env.load_state_dict(state["env"])
         except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:
             raise CaliperError(

@@ -10,15 +10,15 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
-from caliper.analysis import comparison as compare
 from caliper.analysis import comparison_plots as contrast
+from caliper.analysis import page
 from caliper.analysis.comparison import write_comparison
 from caliper.analysis.comparison_plots import by_value
-from caliper.analysis.comparison_summary import verdict
+from caliper.analysis.comparison_summary import summary
 from caliper.analysis.plots import draw
 from caliper.analysis.run_table import write_runs
 from caliper.analysis.stats import stratified_bootstrap
-from caliper.analysis.variant import Setting, estimate, gather
+from caliper.analysis.variant import Variant, estimate, gather
 from caliper.cli import main
 from caliper.rollout.video import write_video
 from tests.caliper.analysis.browser import Browser
@@ -34,7 +34,7 @@ CALQL = {
 }
 CQL = {0: (8, [3, 4, 6, 8, 9, 9]), 1: (8, [2, 5])}
 BC = {0: (3, [3, 3, 3, 3, 3, 3])}
-SETTINGS = {"calql": CALQL, "cql": CQL, "bc": BC}
+VARIANTS = {"calql": CALQL, "cql": CQL, "bc": BC}
 
 
 def make(folder, agent, seed, offline, online, **extra):
@@ -51,10 +51,10 @@ def make(folder, agent, seed, offline, online, **extra):
 def fill(folder):
     """Cal-QL finished with four seeds, CQL with one of two, cloning with one, SAC not begun."""
     planned = []
-    for agent, seeds in SETTINGS.items():
+    for agent, seeds in VARIANTS.items():
         for seed, curve in seeds.items():
             planned.append((f"agent={agent}", folder / f"agent={agent},seed={seed}"))
-            make(planned[-1][1], agent, seed, *curve, levers={"a": "all clone", "b": f"{agent} <only>"})
+            make(planned[-1][1], agent, seed, *curve, deviations={"a": "all clone", "b": f"{agent} <only>"})
     frames = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), dtype=np.uint8)
     for agent in ("calql", "cql"):
         for name in ("other", "rollouts"):
@@ -66,7 +66,7 @@ def fill(folder):
 def runs(tmp_path):
     """As `fill`, to be changed, and without the figures, which take longer than all the rest."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare, "draw", lambda *_: None)
+        patch.setattr(page, "draw", lambda *_: None)
         yield fill(tmp_path)
 
 
@@ -86,9 +86,7 @@ def written(tmp_path_factory):
 
 
 def rows(folder):
-    return {
-        row["setting"]: row for row in csv.DictReader((folder / "comparison.csv").read_text().splitlines())
-    }
+    return {row["variant"]: row for row in csv.DictReader((folder / "variants.csv").read_text().splitlines())}
 
 
 def read(runs):
@@ -96,7 +94,7 @@ def read(runs):
 
 
 def test_every_number_by_hand(written):
-    row = {k: float(v) for k, v in rows(written.folder)["agent=calql"].items() if k != "setting"}
+    row = {k: float(v) for k, v in rows(written.folder)["agent=calql"].items() if k != "variant"}
     # Four seeds: the interquartile mean is that of the middle two.
     assert row["seeds"] == 4
     assert row["offline"] == pytest.approx(0.6)  # .4 .6 .6 .8
@@ -146,8 +144,8 @@ def test_nothing_finished_yet(tmp_path):
 
 
 def test_the_verdict_in_words(written):
-    said = verdict(read(written.runs))
-    assert said.startswith("agent=cql ends highest, at 90% success. With a single seed of some setting")
+    said = summary(read(written.runs))
+    assert said.startswith("agent=cql ends highest, at 90% success. With a single seed of some variant")
     assert (
         "After the switch agent=cql falls furthest below the offline score, by 50 percentage points." in said
     )
@@ -164,14 +162,14 @@ def one(tmp_path, agent, *ends):
 
 def test_the_verdict_knows_what_the_seeds_can_tell(tmp_path):
     runs = one(tmp_path, "calql", 9, 9, 10) + one(tmp_path, "cql", 8, 8, 9) + one(tmp_path, "sac", 1, 1, 2)
-    said = verdict(read(runs))
+    said = summary(read(runs))
     assert "These seeds do not tell it apart from cql: the intervals overlap." in said
     assert "With 3 seeds an interval is little more than their range." in said
     assert "None falls below" in said and "Cal-QL is not" not in said
-    assert "All others' intervals lie below." in verdict(read(runs[:3] + runs[6:]))
-    assert verdict(read(runs[:3])).startswith("calql ends at 93% [90%,")
+    assert "All others' intervals lie below." in summary(read(runs[:3] + runs[6:]))
+    assert summary(read(runs[:3])).startswith("calql ends at 93% [90%,")
     twice = [("again", folder) for _, folder in runs[:3]]
-    assert verdict(read(runs[:3] + twice)).startswith("calql and again end at")
+    assert summary(read(runs[:3] + twice)).startswith("calql and again end at")
 
 
 def test_estimates_leave_out_what_is_unknown():
@@ -181,24 +179,24 @@ def test_estimates_leave_out_what_is_unknown():
 
 
 def test_the_figures_carry_the_data(written):
-    settings = read(written.runs)
-    follow = draw(contrast.q_and_return, settings)
+    variants = read(written.runs)
+    follow = draw(contrast.q_and_return, variants)
     assert [ax.get_title(loc="left") for ax in follow.axes[:2]] == ["agent=calql", "agent=cql"]
     lines = {line.get_label(): line for line in follow.axes[0].lines}
     g, q = lines["return that followed"].get_ydata(), lines["Q(s, π(s))"].get_ydata()
     np.testing.assert_allclose(q - g, 2)  # so the tests' critic is off
     # Of 10 episodes, the won ones return 8 on average and the others -33.3; offline .6 are won on average.
     assert g[0] == pytest.approx(0.6 * 8 - 0.4 * 33.3) and len(g) == 7
-    diagram = draw(contrast.reliability_diagram, settings)
+    diagram = draw(contrast.reliability_diagram, variants)
     for line in diagram.axes[0].lines[:2]:
         np.testing.assert_allclose(line.get_ydata() - line.get_xdata(), 2)
-    left = draw(contrast.time_to_go, settings).axes[1]
+    left = draw(contrast.time_to_go, variants).axes[1]
     assert left.lines[0].get_xdata().tolist() == [0, 1, 2, 3, 4] and left.get_xlim()[0] > left.get_xlim()[1]
     np.testing.assert_allclose(left.lines[0].get_ydata() - left.lines[1].get_ydata(), 2)
-    bars = draw(contrast.bound_rate, settings).axes[0]
-    assert [bar.get_width() for bar in bars.patches] == [0.5] * 4  # two settings, two phases
-    assert len(draw(contrast.times, settings).axes[0].patches) == 6
-    cloning = [s for s in settings if s.name == "agent=bc"]
+    bars = draw(contrast.bound_rate, variants).axes[0]
+    assert [bar.get_width() for bar in bars.patches] == [0.5] * 4  # two variants, two phases
+    assert len(draw(contrast.times, variants).axes[0].patches) == 6
+    cloning = [s for s in variants if s.name == "agent=bc"]
     for figure in (
         contrast.q_and_return,
         contrast.reliability_diagram,
@@ -220,7 +218,7 @@ def test_the_page_stands_alone_and_leads_to_the_runs(written):
     page = Page(text)
     links = [s for s in page.sources if not s.startswith("data:")]
     assert [unquote(link) for link in links] == [
-        f"agent={agent},seed={seed}/report.html" for agent, seeds in SETTINGS.items() for seed in seeds
+        f"agent={agent},seed={seed}/report.html" for agent, seeds in VARIANTS.items() for seed in seeds
         if (agent, seed) != ("cql", 1)
     ]  # fmt: skip
     assert not re.search(r"https?:|url\(|<script|@import", text)
@@ -229,8 +227,8 @@ def test_the_page_stands_alone_and_leads_to_the_runs(written):
         "times.png",
     ]  # fmt: skip
     assert len(page.sources) - len(links) == 6 + 2 and "agent=calql, seed 0" in page.text
-    assert "all clone (all settings)" in page.text and "cql <only> (agent=cql)" in page.text
-    assert "each setting uses 2 tuned choices" in page.text and "seeds 0, 1, 2, 3" in page.text
+    assert "all clone (all variants)" in page.text and "cql <only> (agent=cql)" in page.text
+    assert "each variant uses 2 tuned choices" in page.text and "seeds 0, 1, 2, 3" in page.text
     assert "do not all have the same" not in page.text
 
 
@@ -263,10 +261,10 @@ def test_report_writes_it_again(runs, tmp_path, capsys):
     assert "takes the run folder alone, without 'more'" in capsys.readouterr().err
 
 
-def test_many_settings_have_styles_of_their_own(written):
+def test_many_variants_have_styles_of_their_own(written):
     (first, *_) = read(written.runs)
-    settings = [Setting(f"setting {i}", first.runs, 4) for i in range(13)]
-    lines = [line for line in draw(contrast.success, settings).axes[1].lines if line.get_label()[0] == "s"]
+    variants = [Variant(f"variant {i}", first.runs, 4) for i in range(13)]
+    lines = [line for line in draw(contrast.success, variants).axes[1].lines if line.get_label()[0] == "v"]
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 13
 
 

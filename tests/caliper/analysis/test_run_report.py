@@ -7,13 +7,13 @@ import pytest
 import yaml
 
 from caliper.analysis.calibration import calibration, reliability, values
-from caliper.analysis.diagnostics import causes, cka
+from caliper.analysis.diagnostics import cka, failure_diagnostics
 from caliper.analysis.plots import draw, learning_curve, losses, thousands
 from caliper.analysis.run_data import read_run
 from caliper.analysis.run_report import write_report
 from caliper.analysis.stats import wilson
 from caliper.errors import CaliperError
-from caliper.training.logger import RunLog
+from caliper.training.logger import Logger
 from caliper.utils.provenance import provenance
 
 
@@ -23,7 +23,6 @@ def evaluation(folder, phase, env_steps, updates, wins, critic=True, n=10, **ext
     success = [i < wins for i in range(n)]
     record = {
         "success_once": wins / n,
-        "success_at_end": max(0, wins - 1) / n,
         "episodes": n,
         "interval": wilson(wins, n),
         "env_steps": env_steps,
@@ -47,7 +46,7 @@ def evaluation(folder, phase, env_steps, updates, wins, critic=True, n=10, **ext
 
 
 def metrics(folder, online=True, critic=True):
-    with RunLog(folder) as run:
+    with Logger(folder) as run:
         for updates in range(10, 210, 10):
             row = {"actor/loss": 1 / updates, "actor/entropy": -1.0}
             if critic:
@@ -76,7 +75,7 @@ def config(folder, **extra):
 def whole(tmp_path):
     """A run with everything: offline .2 .6, online .5 .3 .4 .5 .8 1.0."""
     folder = tmp_path / "run"
-    config(folder, levers={"clone_updates": "clones <b>at first</b>"})
+    config(folder, deviations={"clone_updates": "clones <b>at first</b>"})
     (folder / "git.json").write_text(json.dumps(provenance(folder)))
     metrics(folder)
     for i, wins in enumerate((2, 6)):
@@ -122,8 +121,13 @@ def test_a_whole_run(whole):
     text = path.read_text()
     page = Page(text)
     assert sorted(p.name for p in (whole / "plots").iterdir()) == [
-        "calibration.png", "causes.png", "learning_curve.png", "losses.png", "reliability.png", "values.png",
-    ]  # fmt: skip
+        "calibration.png",
+        "diagnostics.png",
+        "learning_curve.png",
+        "losses.png",
+        "reliability.png",
+        "values.png",
+    ]
     assert len(page.sources) == 8 and all(s.startswith("data:") for s in page.sources)
     assert not re.search(r"https?:|url\(|<script|@import", text)
     assert len(page.alts) == 8 and all(page.alts)
@@ -155,9 +159,9 @@ def test_an_evaluation_at_the_switch_does_not_dilute_regret(whole):
 def test_figures_carry_the_data(whole):
     run = read_run(whole)
     offline, online = draw(learning_curve, run).axes
-    assert offline.lines[1].get_xdata().tolist() == [50, 100]
+    assert offline.lines[0].get_xdata().tolist() == [50, 100]
     # The online curve starts at the last offline point, and all axes share the range [0, 1].
-    assert online.lines[1].get_xydata()[:2].tolist() == [[0, 0.6], [100, 0.5]]
+    assert online.lines[0].get_xydata()[:2].tolist() == [[0, 0.6], [100, 0.5]]
     assert "dip 0.10" in online.get_title(loc="right") and "regret 0.42" in online.get_title(loc="right")
     for ax in draw(calibration, run).axes:
         assert (
@@ -174,7 +178,7 @@ def test_figures_carry_the_data(whole):
 
 
 def test_an_offline_run_without_a_critic(tmp_path):
-    config(tmp_path, agent="bc", levers={})
+    config(tmp_path, agent="bc", deviations={})
     metrics(tmp_path, online=False, critic=False)
     evaluation(tmp_path, "offline", 0, 100, 7, critic=False)
     page = Page(write_report(tmp_path).read_text())
@@ -262,7 +266,7 @@ def test_centred_kernel_alignment():
 
 
 def test_causes_shows_what_was_measured(whole):
-    figure = causes(read_run(whole))
+    figure = failure_diagnostics(read_run(whole))
     off_data, rough, drift, width = figure.axes[:4]
     lines = {line.get_label(): line.get_ydata() for line in off_data.lines}
     g = lines["return that followed"]

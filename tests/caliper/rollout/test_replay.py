@@ -39,10 +39,10 @@ def test_copies_come_after_the_dataset_as_it_is(worlds, meta):
     frames = [*range(100, 104), *range(200, 203)]
     assert stored["proprio"][:, 0].tolist() == 3 * frames
     assert stored["terminal"].tolist() == 3 * [0, 0, 0, 0, 1]
-    keys = torch.cat([keys for keys in env.augmentation if keys is not None]).tolist()
+    keys = torch.cat([keys for keys in env.appearances if keys is not None]).tolist()
     want = [(5 << 44) + (copy << 32) + episode for copy in (1, 2) for episode in [0] * 4 + [1] * 3]
     assert [key for key in keys if key] == want  # 0 where a batch was not full
-    assert env.looks[-1] is None
+    assert env.appearances[-1] is None
 
 
 def test_the_buffer_must_hold_the_copies(meta):

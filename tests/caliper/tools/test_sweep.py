@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from caliper.analysis.run_data import read_run
-from caliper.analysis.run_table import numbers, runs_of, setting_of, write_summary
+from caliper.analysis.run_table import numbers, runs_of, variant_of
+from caliper.analysis.sweep_summary import write_sweep
 from caliper.cli import main
 from caliper.errors import CaliperError
 from caliper.tools.sweep import expand, finished
@@ -27,11 +28,11 @@ def test_every_combination_gets_a_folder_and_its_share_of_the_cores(tmp_path, mo
     assert [job.folder.name for job in jobs] == [
         f"agent={a},seed={s}" for a in ("calql", "cql") for s in (0, 1)
     ]
-    assert [job.setting for job in jobs] == ["agent=calql"] * 2 + ["agent=cql"] * 2
+    assert [job.variant for job in jobs] == ["agent=calql"] * 2 + ["agent=cql"] * 2
     assert jobs[3].words[:5] == (words[0], words[3], "threads=4", "agent=cql", "seed=1")
     assert jobs[0].log == tmp_path / "agent=calql,seed=0.log"
     (alone,) = expand(["task=lift", "threads=3"], tmp_path, 2)
-    assert (alone.setting, alone.folder.name) == ("all", "run") and "threads=3" in alone.words
+    assert (alone.variant, alone.folder.name) == ("all", "run") and "threads=3" in alone.words
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_mistakes_stop_it_before_any_run(verb, words, sentence, tmp_path, capsys
 
 
 @pytest.mark.parametrize(
-    ("name", "setting"),
+    ("name", "variant"),
     [
         ("agent=cql,seed=0", "agent=cql"),
         ("seed=10", "all"),
@@ -62,12 +63,12 @@ def test_mistakes_stop_it_before_any_run(verb, words, sentence, tmp_path, capsys
         ("seed=1,task.cameras=[a,b],data.seed=2", "task.cameras=[a,b],data.seed=2"),
     ],
 )
-def test_a_folder_names_its_setting(name, setting):
-    assert setting_of(name) == setting
+def test_a_folder_names_its_variant(name, variant):
+    assert variant_of(name) == variant
 
 
 def table(folder):
-    return list(csv.DictReader((folder / "settings.csv").read_text().splitlines()))
+    return list(csv.DictReader((folder / "variants.csv").read_text().splitlines()))
 
 
 def command(words, folder, verb="sweep"):
@@ -87,7 +88,7 @@ def running(word):
 
 @pytest.mark.parametrize(
     ("verb", "summary"),
-    [pytest.param("sweep", "settings.csv", marks=pytest.mark.slow), ("compare", "comparison.csv")],
+    [pytest.param("sweep", "variants.csv", marks=pytest.mark.slow), ("compare", "variants.csv")],
 )
 def test_it_goes_on_after_a_kill(verb, summary, words, tmp_path):
     """Both the harness and one of its runs are killed in the middle; the other run finishes by itself."""
@@ -111,7 +112,7 @@ def test_it_goes_on_after_a_kill(verb, summary, words, tmp_path):
     records = json.loads((folder / "runs.json").read_text())
     assert [r["seed"] for r in records] == [0, 1] and all(r["env_steps"] == 28 for r in records)
     (row,) = csv.DictReader((folder / summary).read_text().splitlines())
-    assert row["setting"] == "all" and row["seeds"] == "2"
+    assert row["variant"] == "all" and row["seeds"] == "2"
     assert (folder / "report.html").exists() == (verb == "compare")
     # what is finished is left alone
     before = (victim / "report.html").stat().st_mtime_ns
@@ -158,7 +159,7 @@ def test_the_table_says_what_the_curves_say(tmp_path):
     runs = []
     for seed, curve in enumerate([(5, 3, 4, 5, 8, 10), (6, 6, 6, 6, 6, 6)]):
         folder = tmp_path / f"seed={seed}"
-        config(folder, seed=seed)
+        config(folder, seed=seed, online={"env_steps": 600})
         metrics(folder)
         evaluation(folder, "offline", 0, 100, 6)
         for i, wins in enumerate(curve):
@@ -168,11 +169,12 @@ def test_the_table_says_what_the_curves_say(tmp_path):
     # trapezoids over 500 steps: (.4 + .35 + .45 + .65 + .9) / 5; the fall from .6 to .5 within a fifth
     assert first["area"] == pytest.approx(0.55) and first["worst_late"] == pytest.approx(0.3)
     assert first["dip"] == pytest.approx(0.1) and first["offline"] == 0.6 and first["online"] == 1.0
-    text = write_summary(tmp_path, [*runs, ("all", tmp_path / "not yet")])
+    text = write_sweep(tmp_path, [*runs, ("all", tmp_path / "not yet")])
     (row,) = table(tmp_path)
     assert float(row["online"]) == pytest.approx(0.8)  # mean of 1 and .6
-    assert float(row["worst_late"]) == pytest.approx(0.3) and float(row["dip"]) == pytest.approx(0.1)
-    assert text.splitlines()[0].split()[:4] == ["setting", "seeds", "offline", "online"]
+    assert float(row["worst_late"]) == pytest.approx(0.3)
+    assert float(row["dip"]) == pytest.approx(0.05)  # mean of .1 and 0
+    assert text.splitlines()[0].split()[:4] == ["variant", "seeds", "offline", "online"]
     assert (tmp_path / "curves.png").stat().st_size > 5000
     config(tmp_path / "seed=7")  # has begun since
     assert runs_of(tmp_path) == [*runs, ("all", tmp_path / "seed=7")]

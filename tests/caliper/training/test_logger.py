@@ -9,12 +9,12 @@ import torch
 from caliper.analysis.metrics import read_metrics
 from caliper.errors import CaliperError
 from caliper.training import logger as log
-from caliper.training.logger import RunLog, to_floats
+from caliper.training.logger import Logger, to_floats
 from caliper.utils import files
 
 
 def test_rows_come_back_as_columns(tmp_path):
-    with RunLog(tmp_path) as run:
+    with Logger(tmp_path) as run:
         run.log("offline", 0, 100, {"critic/loss": torch.tensor(0.5), "n": 3})
         run.log("online", 20, 120, {"n": 4, "critic/loss": float("inf")})
     table = read_metrics(tmp_path)
@@ -26,7 +26,7 @@ def test_rows_come_back_as_columns(tmp_path):
 
 
 def test_a_late_column_loses_no_row(tmp_path):
-    with RunLog(tmp_path) as run:
+    with Logger(tmp_path) as run:
         run.log("offline", 0, 1, {"a": 1.0})
         run.log("offline", 0, 2, {"b": 2.0})
         run.log("offline", 0, 3, {"a": 3.0})
@@ -50,7 +50,7 @@ def test_float32_survives_and_tensors_leave_together(monkeypatch):
 
 
 def test_common_rows_are_appended_and_synced(tmp_path, monkeypatch):
-    run = RunLog(tmp_path)
+    run = Logger(tmp_path)
     run.log("offline", 0, 1, {"a": 1.0})
     synced = []
     fsync = os.fsync
@@ -63,10 +63,10 @@ def test_common_rows_are_appended_and_synced(tmp_path, monkeypatch):
 
 
 def test_truncate_leaves_no_duplicates(tmp_path):
-    with RunLog(tmp_path) as run:
+    with Logger(tmp_path) as run:
         for updates, env_steps in ((100, 0), (200, 0), (300, 50), (400, 100)):
             run.log("online" if env_steps else "offline", env_steps, updates, {"a": updates})
-    with RunLog(tmp_path) as run:
+    with Logger(tmp_path) as run:
         assert run.rows == 4
         run.truncate(3)
         run.log("online", 100, 400, {"a": -1, "new": 1})
@@ -78,12 +78,12 @@ def test_truncate_leaves_no_duplicates(tmp_path):
 def test_the_clock_goes_on_after_a_resume(tmp_path, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    with RunLog(tmp_path) as run:
+    with Logger(tmp_path) as run:
         for i in range(3):
             now[0] += 10
             run.log("offline", 0, i, {})
     now[0] = 5.0  # another process, another clock
-    with RunLog(tmp_path) as run:
+    with Logger(tmp_path) as run:
         run.truncate(2)
         now[0] += 1
         run.log("offline", 0, 2, {})
@@ -91,19 +91,19 @@ def test_the_clock_goes_on_after_a_resume(tmp_path, monkeypatch):
 
 
 def test_a_torn_last_line_is_dropped(tmp_path):
-    with RunLog(tmp_path) as run:
+    with Logger(tmp_path) as run:
         run.log("offline", 0, 1, {"a": 1.0})
         run.log("offline", 0, 2, {"a": 2.0})
     path = tmp_path / "metrics.csv"
     path.write_bytes(path.read_bytes()[:-3])
     assert read_metrics(path)["updates"].tolist() == [1]
-    with RunLog(tmp_path) as run:
+    with Logger(tmp_path) as run:
         run.log("offline", 0, 2, {"a": 5.0})
     assert read_metrics(path)["a"].tolist() == [1, 5]
 
 
 def test_names_with_commas_and_quotes(tmp_path):
-    with RunLog(tmp_path) as run:
+    with Logger(tmp_path) as run:
         run.log("offline", 0, 1, {'a,"b"': 1.0})
     assert read_metrics(tmp_path)['a,"b"'].tolist() == [1.0]
 
@@ -113,14 +113,14 @@ def test_bad_files_are_one_sentence(tmp_path):
         read_metrics(tmp_path)
     (tmp_path / "metrics.csv").write_text("x,y\n1,2\n")
     with pytest.raises(CaliperError, match="not a metrics file"):
-        RunLog(tmp_path)
+        Logger(tmp_path)
     (tmp_path / "metrics.csv").write_text("phase,env_steps,updates,wall_s,cpu_s,a\noffline,0,1,2,2,zebra\n")
     with pytest.raises(CaliperError, match="other than numbers"):
         read_metrics(tmp_path)
 
 
 def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
-    run = RunLog(tmp_path)
+    run = Logger(tmp_path)
     run.log("offline", 0, 1, {"a": 1.0})
 
     def full(_):
@@ -136,10 +136,10 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
 def test_wandb_is_not_imported_when_disabled(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # importing it would raise
     for settings in (None, {"mode": "disabled"}):
-        with RunLog(tmp_path, settings) as run:
+        with Logger(tmp_path, settings) as run:
             run.log("offline", 0, 1, {"a": 1.0})
     with pytest.raises(CaliperError, match=r"log\.wandb=disabled"):
-        RunLog(tmp_path, {"mode": "offline"})
+        Logger(tmp_path, {"mode": "offline"})
 
 
 def test_wandb_offline_stays_inside_the_run_folder(tmp_path, monkeypatch):
@@ -149,7 +149,7 @@ def test_wandb_offline_stays_inside_the_run_folder(tmp_path, monkeypatch):
     for name in ("WANDB_CACHE_DIR", "WANDB_ERROR_REPORTING"):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "run"
-    with RunLog(folder, {"project": "p"}, config={"seed": 1}) as run:
+    with Logger(folder, {"project": "p"}, config={"seed": 1}) as run:
         run.log("offline", 0, 1, {"a": torch.tensor(1.0)})
     assert list((folder / "wandb").glob("offline-run-*/run-*.wandb"))
     assert not list(home.rglob("*"))

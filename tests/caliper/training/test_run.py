@@ -11,7 +11,7 @@ from caliper.agents import AGENTS
 from caliper.agents.probe import PROBED
 from caliper.data.mixing import MixedSampler
 from caliper.data.robomimic import read_dataset
-from caliper.training import trainer as phases
+from caliper.training import trainer
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.run import train
 
@@ -55,7 +55,7 @@ def test_each_evaluation_is_one_file(finished):
     assert [found[name]["episodes"] for name in last] == [3, 3]
     assert all(e["episodes"] == 2 for name, e in found.items() if name not in last)
     for name, e in found.items():
-        assert e["success_once"] == np.mean(e["episode_success"]) == e["success_at_end"]
+        assert e["success_once"] == np.mean(e["episode_success"])
         assert e["interval"][0] <= e["success_once"] <= e["interval"][1]
         assert len(e["seeds"]) == len(e["lengths"]) == e["episodes"]
         with np.load(finished.folder / "evaluations" / name / "calibration.npz") as arrays:
@@ -135,7 +135,7 @@ def test_every_agent_runs_through_both_phases(agent, configure, tmp_path):
 
 def test_a_checkpoint_is_saved_every_few_minutes(configure, tmp_path, monkeypatch):
     clock = iter(range(0, 100_000, 61))
-    monkeypatch.setattr(phases.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: next(clock))
     folder = tmp_path / "run"
     quick = [
         "offline.updates=2",

@@ -14,7 +14,7 @@ from caliper.errors import CaliperError
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.interrupt import InterruptedRunError
 from caliper.training.run import resume, train
-from caliper.training.trainer import Phases
+from caliper.training.trainer import Trainer
 from caliper.training.update import LEARNERS, WARM_UPS, CompiledLearner, EagerLearner, GraphLearner
 from tests.agents.conftest import CONFIGS, random_batch
 from tests.agents.conftest import make as make_agent
@@ -188,7 +188,7 @@ def test_other_agents_compiled_through_all_phases(name):
 @pytest.mark.slow
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize("keys", [LEVERS, {"precision": "bfloat16", "encoder_per_critic": True}])
-def test_compiled_levers_through_all_phases(keys):
+def test_compiled_deviations_through_all_phases(keys):
     for a, b in zip(course(make(EagerLearner, **keys)), course(make(Whole, **keys)), strict=True):
         assert_same(a, b)
 
@@ -222,16 +222,16 @@ def test_a_captured_run_can_be_resumed(configure, tmp_path, monkeypatch):
     folders = tmp_path / "whole", tmp_path / "stopped"
     train(configure(f"run_dir={folders[0]}"))
 
-    update, at = Phases._update, 11  # in the online phase, between a capture and the next
+    update, at = Trainer._update, 11  # in the online phase, between a capture and the next
 
-    def stopping(phases, phase):
-        if phases.counters.updates == at:
-            raise InterruptedRunError(phases.folder)
-        update(phases, phase)
+    def stopping(trainer, phase):
+        if trainer.counters.updates == at:
+            raise InterruptedRunError(trainer.folder)
+        update(trainer, phase)
 
     config = configure(f"run_dir={folders[1]}")
     with monkeypatch.context() as patch:
-        patch.setattr(Phases, "_update", stopping)
+        patch.setattr(Trainer, "_update", stopping)
         with pytest.raises(InterruptedRunError):
             train(config)
     resume(folders[1], config)
