@@ -193,7 +193,9 @@ def _sparse(file, rnd, arrays, groups):
     rows = rnd.choice((10**4, 10**7, 10**12, 2**60))
     shape = (rows, *file[name].shape[1:])
     try:
-        _replace(file, name, shape=shape, dtype="f8", chunks=(1024, *shape[1:]), compression=rnd.choice((None, 1)))
+        _replace(
+            file, name, shape=shape, dtype="f8", chunks=(1024, *shape[1:]), compression=rnd.choice((None, 1))
+        )
     except (ValueError, OverflowError):  # larger than HDF5 itself takes
         file.create_dataset(name, shape=(10**12,), dtype="f8", chunks=(1024,))
 

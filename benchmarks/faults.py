@@ -26,6 +26,8 @@ import random
 import resource
 import shutil
 import signal
+import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -46,7 +48,7 @@ from caliper.analysis.run_table import runs_of
 from caliper.config.build import installed
 from caliper.config.compose import compose, load
 from caliper.config.validate import check
-from caliper.data import hdf5, hdf5_child
+from caliper.data import hdf5
 from caliper.data.checksum import digest
 from caliper.data.minari import read_minari
 from caliper.data.robomimic import read_dataset
@@ -61,44 +63,75 @@ from caliper.utils.manifest import latest, saved_metrics, write_manifest
 MUTATIONS, QUICK = 10_000, 400
 SECONDS, MEMORY = 60, 8 << 30  # of the process that reads
 BAD = ("changed", "traceback", "hang", "crash", "memory")
+CONTAINED = ": HDF5's library crashed or hung, in its own process"
 RESULTS = Path(__file__).resolve().parent / "results"
-WORDS = (
-    "task=lift obs=state threads=1 task.horizon=6 data.episodes=4 data.num_envs=2 batch_size=8 log.every=1 "
-    "offline.clone_updates=2 offline.updates=4 offline.eval_every=2 online.env_steps=12 online.num_envs=2 "
-    "online.warmup_steps=6 online.eval_every=6 online.capacity=60 evaluation.episodes=2 "
-    "evaluation.final_episodes=3 evaluation.num_envs=2 video.episodes=0 log.wandb=disabled "
-    "agent.actor_hidden=[16] agent.critic_hidden=[16] agent.n_critics=2 agent.n_actions=2 "
-    "agent.n_target_actions=2"
-).split()
+WORDS = [
+    "task=lift",
+    "obs=state",
+    "threads=1",
+    "task.horizon=6",
+    "data.episodes=4",
+    "data.num_envs=2",
+    "batch_size=8",
+    "log.every=1",
+    "offline.clone_updates=2",
+    "offline.updates=4",
+    "offline.eval_every=2",
+    "online.env_steps=12",
+    "online.num_envs=2",
+    "online.warmup_steps=6",
+    "online.eval_every=6",
+    "online.capacity=60",
+    "evaluation.episodes=2",
+    "evaluation.final_episodes=3",
+    "evaluation.num_envs=2",
+    "video.episodes=0",
+    "log.wandb=disabled",
+    "agent.actor_hidden=[16]",
+    "agent.critic_hidden=[16]",
+    "agent.n_critics=2",
+    "agent.n_actions=2",
+    "agent.n_target_actions=2",
+]
 
 
-class ForkedChild:
+class QuickChild:
     """What opens HDF5 files in the campaign: the same code as the real process, without Python's start."""
 
+    server = None
+
+    @classmethod
+    @contextlib.contextmanager
+    def serving(cls):
+        """Has a process that forks others (`_hdf5_server.py`), so that none carries what this one has loaded."""
+        cls.server, theirs = socket.socketpair()
+        script = Path(__file__).with_name("_hdf5_server.py")
+        command = [sys.executable, str(script), str(Path(hdf5.__file__).parent)]
+        process = subprocess.Popen(command, stdin=theirs, env=os.environ | {"HDF5_PLUGIN_PRELOAD": "::"})
+        theirs.close()
+        before, hdf5.Child = hdf5.Child, cls
+        try:
+            yield
+        finally:
+            hdf5.Child = before
+            cls.server.close()
+            process.wait()
+
     def __init__(self, script, path):
-        to_child, from_child = os.pipe(), os.pipe()
-        self._pid = os.fork()
-        if self._pid == 0:
-            signal.alarm(0)
-            os.close(to_child[1])
-            os.close(from_child[0])
-            with contextlib.suppress(BaseException):
-                hdf5_child.serve(str(path), os.fdopen(to_child[0], "rb"), os.fdopen(from_child[1], "wb"))
-            os._exit(1)
-        os.close(to_child[0])
-        os.close(from_child[1])
-        self.asked, self.told = os.fdopen(to_child[1], "wb"), os.fdopen(from_child[0], "rb")
+        ours, theirs = os.pipe(), os.pipe()  # asked, told: each (to read, to write)
+        socket.send_fds(self.server, [str(path).encode()], [ours[0], theirs[1]])
+        os.close(ours[0])
+        os.close(theirs[1])
+        self._pid = int(self.server.recv(100))
+        self.asked, self.told = os.fdopen(ours[1], "wb"), os.fdopen(theirs[0], "rb")
 
     def end(self):
         """As the real one."""
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
+        with contextlib.suppress(OSError):
+            os.kill(self._pid, signal.SIGKILL)
         with contextlib.suppress(OSError):
             self.asked.close()
         self.told.close()
-
-
-RealChild = hdf5.Child
 
 
 class Files:
@@ -151,16 +184,16 @@ class Files:
             "evaluation.json": (f"run/{evaluation}/evaluation.json", mutations.TEXT, self.read_run, 4),
             "calibration.npz": (f"run/{evaluation}/calibration.npz", mutations.BYTES, self.read_run, 4),
             "git.json": ("run/git.json", mutations.TEXT, self.read_run, 1),
-            "report of a stranger, metrics.csv": ("stranger/metrics.csv", mutations.TEXT, self.report, 1),
+            "report of a stranger, metrics.csv": ("stranger/metrics.csv", mutations.TEXT, self.report, 0.15),
             "report of a stranger, evaluation.json": (
-                f"stranger/{evaluation}/evaluation.json", mutations.TEXT, self.report, 1
+                f"stranger/{evaluation}/evaluation.json", mutations.TEXT, self.report, 0.15
             ),
             "report of a stranger, calibration.npz": (
-                f"stranger/{evaluation}/calibration.npz", mutations.BYTES, self.report, 1
+                f"stranger/{evaluation}/calibration.npz", mutations.BYTES, self.report, 0.15
             ),
-            "report of a stranger, config.yaml": ("stranger/config.yaml", mutations.TEXT, self.report, 1),
+            "report of a stranger, config.yaml": ("stranger/config.yaml", mutations.TEXT, self.report, 0.15),
             "runs.csv of a sweep": ("sweep/runs.csv", mutations.TEXT, self.read_sweep, 3),
-            "report of a sweep": ("sweep/runs.csv", mutations.TEXT, self.report_sweep, 0.5),
+            "report of a sweep": ("sweep/runs.csv", mutations.TEXT, self.report_sweep, 0.2),
         }  # fmt: skip
         self.whole = whole
         self.known = self._known()
@@ -288,7 +321,9 @@ class Files:
         path, rnd = spoiled / name, random.Random(seed)
         if kinds is mutations.structure:
             for _ in range(rnd.choice((1, 1, 1, 2))):
-                with contextlib.suppress(KeyError, ValueError, TypeError, OSError, RuntimeError, OverflowError):
+                with contextlib.suppress(
+                    KeyError, ValueError, TypeError, OSError, RuntimeError, OverflowError
+                ):
                     mutations.structure(path, rnd)  # some cannot follow another
         else:
             data = bytearray(path.read_bytes())
@@ -349,25 +384,46 @@ def _run_digest(run):
     return digest(facts, arrays)
 
 
-def outcome(read, path, show=False):
-    """What reading a file comes to, in a process of its own."""
-    told, tell = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(told)
+def outcomes(files, chosen, seed, show=False):
+    """What reading each spoiled file comes to, (number, outcome), in processes that are replaced as they fail.
+
+    Args:
+        files: to spoil.
+        chosen: target of each mutation by its number.
+        seed: of the mutations.
+        show: print tracebacks.
+    """
+    left = list(chosen)
+    while left:
+        batch = left[:200]
+        told, tell = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(told)
+            _work(files, {i: chosen[i] for i in batch}, seed, os.fdopen(tell, "w"), show)
+            os._exit(0)
+        os.close(tell)
+        with os.fdopen(told) as pipe:
+            for line in pipe:
+                i, said = json.loads(line)
+                left.remove(i)
+                yield i, said
+        _, status = os.waitpid(pid, 0)
+        if left and left[0] in batch:  # it ended within this one
+            timeout = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
+            yield left.pop(0), "hang" if timeout else f"crash: {status}"
+
+
+def _work(files, batch, seed, tell, show):
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for i, target in batch.items():
+        path, read = files.spoil(target, f"{seed}.{i}")
         signal.alarm(SECONDS)
-        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os.write(tell, _outcome(read, path, show).encode("utf-8", "backslashreplace")[:60_000])
-        os._exit(0)
-    os.close(tell)
-    with os.fdopen(told, "rb") as pipe:
-        said = pipe.read().decode()
-    _, status = os.waitpid(pid, 0)
-    if said:
-        return said
-    return "hang" if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM else "crash"
+        said = _outcome(read, path, show)
+        signal.alarm(0)
+        print(json.dumps([i, said]), file=tell, flush=True)
 
 
 def _outcome(read, path, show):
@@ -377,7 +433,7 @@ def _outcome(read, path, show):
     except CaliperError as error:
         if not str(error).isprintable():
             return f"traceback: unprintable {error!r}"
-        return f"refused: {hdf5.DIED}" if hdf5.DIED in str(error) else "refused"
+        return f"refused{CONTAINED}" if "the HDF5 library" in str(error) else "refused"
     except MemoryError:
         return "memory"
     except BaseException as error:
@@ -386,34 +442,29 @@ def _outcome(read, path, show):
         return f"traceback: {type(error).__name__}: {error}"[:500]
 
 
-def campaign(count, seed, only=None, forked=True):
+def campaign(count, seed, only=None, real=False):
     """Spoils `count` files and counts what comes of it."""
-    hdf5.Child = ForkedChild if forked else RealChild
-    try:
-        with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-            files = Files(Path(folder).resolve())
-            names = list(files.targets)
-            shares = [share for *_, share in files.targets.values()]
-            chosen = random.Random(seed).choices(names, shares, k=count)
-            chosen[: len(names)] = names[:count]  # each at least once
-            counts = {name: collections.Counter() for name in names}
-            bad, contained, start = [], 0, time.monotonic()
-            for i, target in enumerate(chosen):
-                if only is not None and i != only:
-                    continue
-                said = outcome(files.spoil(target, f"{seed}.{i}")[1], _path(files, target), only is not None)
-                contained += said.endswith(hdf5.DIED)
-                kind = said.split(":")[0]
-                counts[target][kind] += 1
-                if kind in BAD:
-                    bad.append({"number": i, "file": target, "outcome": said})
-                    print(json.dumps(bad[-1]), flush=True)
-                if only is not None:
-                    print(target, said)
-                elif (i + 1) % 500 == 0:
-                    print(f"{i + 1} of {count}: {len(bad)} bad, {time.monotonic() - start:.0f} s", flush=True)
-    finally:
-        hdf5.Child = RealChild
+    quick = contextlib.nullcontext() if real else QuickChild.serving()
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder, quick:
+        files = Files(Path(folder).resolve())
+        names = list(files.targets)
+        shares = [share for *_, share in files.targets.values()]
+        chosen = random.Random(seed).choices(names, shares, k=count)
+        chosen[: len(names)] = names[:count]  # each at least once
+        numbered = {i: name for i, name in enumerate(chosen) if only in (None, i)}
+        counts = {name: collections.Counter() for name in names}
+        bad, contained, start = [], 0, time.monotonic()
+        for i, said in outcomes(files, numbered, seed, only is not None):
+            contained += said.endswith(CONTAINED)
+            kind = said.split(":")[0]
+            counts[chosen[i]][kind] += 1
+            if kind in BAD:
+                bad.append({"number": i, "file": chosen[i], "outcome": said})
+                print(json.dumps(bad[-1]), flush=True)
+            if only is not None:
+                print(chosen[i], said)
+            elif (i + 1) % 500 == 0:
+                print(f"{i + 1} of {count}: {len(bad)} bad, {time.monotonic() - start:.0f} s", flush=True)
     total = sum(counts.values(), collections.Counter())
     return {
         "mutations": sum(total.values()),
@@ -424,10 +475,6 @@ def campaign(count, seed, only=None, forked=True):
         "examples": bad[:20],
         "seconds": round(time.monotonic() - start),
     }
-
-
-def _path(files, target):
-    return files.folder / "spoiled" / files.targets[target][0]
 
 
 def write(part, result):
@@ -453,7 +500,7 @@ def main():
     parser.add_argument("--real", action="store_true", help="open HDF5 files as the program does: slower")
     given = parser.parse_args()
     count = QUICK if given.quick else given.mutations
-    result = campaign(count, given.seed, given.only, not given.real)
+    result = campaign(count, given.seed, given.only, given.real)
     print(json.dumps(result))
     if not given.quick and given.only is None and not given.real:
         write(given.campaign, result)
