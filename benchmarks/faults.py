@@ -399,9 +399,13 @@ def outcomes(files, chosen, seed, show=False):
         told, tell = os.pipe()
         pid = os.fork()
         if pid == 0:
-            os.close(told)
-            _work(files, {i: chosen[i] for i in batch}, seed, os.fdopen(tell, "w"), show)
-            os._exit(0)
+            try:  # nothing of what follows the fork's parent may run here too
+                os.close(told)
+                _work(files, {i: chosen[i] for i in batch}, seed, os.fdopen(tell, "w"), show)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(0)
         os.close(tell)
         with os.fdopen(told) as pipe:
             for line in pipe:

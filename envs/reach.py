@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 SLACK = 0.1  # beyond a joint's limit, rad or m, and as a share of its range: limits in MuJoCo are springs
 FARTHEST, TURNS, FASTEST = 100.0, 1000.0, 1e4  # m of a free body, rad of a free hinge, m/s or rad/s
+FREE, BALL = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL)
 UNIT = 0.01  # how far a quaternion's length may be from 1
 
 
@@ -32,12 +33,12 @@ def unreachable(model: Any, states: NDArray[np.float64]) -> tuple[int, str] | No
             found.append((row, what.format(values[row])))
 
     for j in range(model.njnt):
-        name, kind, at = model.joint(j).name, model.jnt_type[j], model.jnt_qposadr[j]
-        if kind == mujoco.mjtJoint.mjJNT_FREE:
+        name, kind, at = model.joint(j).name, int(model.jnt_type[j]), int(model.jnt_qposadr[j])
+        if kind == FREE:
             far = np.abs(qpos[:, at : at + 3]).max(axis=1)  # (n,)
             look(far > FARTHEST, f"{name} is {{:.4g}} m away", far)
-        if kind in (mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_BALL):
-            first = at + 3 * (kind == mujoco.mjtJoint.mjJNT_FREE)
+        if kind in (FREE, BALL):
+            first = at + 3 * (kind == FREE)
             length = np.linalg.norm(qpos[:, first : first + 4], axis=1)
             look(np.abs(length - 1) > UNIT, f"the quaternion of {name} has the length {{:.4g}}", length)
         else:

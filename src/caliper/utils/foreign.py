@@ -74,8 +74,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ForeignFileError(
             f"is not plain YAML ({(str(error) or repr(error)).splitlines()[0]})"
         ) from error
-    if not isinstance(content, dict):
-        raise ForeignFileError("is not a mapping")
+    if not isinstance(content, dict) or not content:
+        raise ForeignFileError("is not a mapping" if content else "is empty")
     for where, value in _strings(content, ""):
         if "${" in value:
             raise ForeignFileError(
