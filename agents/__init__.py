@@ -45,7 +45,7 @@ LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
     ),
     "at least 0": (
         lambda value: value >= 0,
-        "actor_lr clone_lr critic_lr temperature_lr value_lr encoder_weight_decay shift_pad tau actor_tau "
+        "actor_lr bc_lr critic_lr temperature_lr value_lr shift_pad tau actor_tau "
         "mc_weight init_temperature actor_start bc_weight bc_weight_online bc_fade_steps conservative_weight "
         "conservative_weight_online beta max_weight target_noise target_noise_clip first_std min_std",
     ),

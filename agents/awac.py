@@ -12,15 +12,17 @@ bound w_max on the weights is not in the paper: it keeps a few transitions from 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig, Encoded
-from caliper.agents.base import Info, Noise
-from caliper.agents.nets import GaussianActor, MakeEncoder, Policy
-from caliper.types import Batch
+from caliper.agents import deviations
+from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig
+from caliper.agents.base import DRAWN, Noise
+from caliper.agents.nets import Gaussian, GaussianActor, Info, MakeEncoder, bc_loss, descend, polyak, td_loss
+from caliper.encoders import augment
+from caliper.types import Batch, Obs
 
 
 class AWAC(ActorCritic):
@@ -28,51 +30,64 @@ class AWAC(ActorCritic):
 
     config: AWACConfig
 
+    def update(self, batch: Batch, noise: Noise = DRAWN) -> Info:
+        """See `Agent.update`."""
+        cfg, g = self.config, self.generator
+        self.updates += 1
+        if cfg.critic_encoder_from_bc and self.updates == 1:  # deviation
+            deviations.start_encoders(self.actor, self.critic, self.target_critic)
+        obs = augment(batch.obs, cfg.shift_pad, g, noise.shift)
+        next_obs = augment(batch.next_obs, cfg.shift_pad, g, noise.shift_next)
+        losses: dict[str, Tensor] = {}
+        info: Info = {}
+        with self.autocast:
+            features = self.critic.encoder(obs)
+            q = self.critic(features, batch.action[:, None])[..., 0]  # (e, b)
+            if self.updates % self.actor_every == 0:
+                pi = self.actor(obs)
+                advantage, info = self.advantage(features, pi, q, noise)
+                losses["actor"], more = self.actor_loss(pi, batch.action, advantage)
+                info |= more
+            losses["critic"], more = td_loss(q, self.td_target(batch, next_obs, noise))
+            info |= more
+        info |= descend(self.optimizers, losses)
+        polyak(self.target_critic.parameters(), self.critic.parameters(), cfg.tau)
+        if self.average_actor is not None:  # deviation
+            polyak(self.average_actor.parameters(), self.actor.parameters(), cfg.actor_tau)
+        return {name: value.detach() for name, value in info.items()}
+
+    @torch.no_grad()
+    def td_target(self, batch: Batch, next_obs: Obs, noise: Noise) -> Tensor:
+        """The target y (b,): minimum over the target ensemble of one sample of the policy's value."""
+        action, _ = self.actor(next_obs).sample(1, self.generator, noise.eps_target)
+        value = self.target_critic(self.target_critic.encoder(next_obs), action)[..., 0].amin(0)
+        y: Tensor = batch.reward + self.discount * (1.0 - batch.terminal) * value
+        if self.config.mc_weight:  # deviation
+            y = deviations.mix_return(y, batch.mc_return, self.config.mc_weight)
+        return y
+
+    @torch.no_grad()
+    def advantage(self, features: Tensor, pi: Gaussian, q: Tensor, noise: Noise) -> tuple[Tensor, Info]:
+        """A (b,): by how much the data's actions, of values q (e, b), beat one sample of the policy."""
+        action, _ = pi.sample(1, self.generator, noise.eps_pi)
+        q_pi = self.critic(features, action)[..., 0].amin(0)  # (b,)
+        return q.amin(0) - q_pi, {"critic/q_pi": q_pi.mean()}
+
+    def actor_loss(self, pi: Gaussian, action: Tensor, advantage: Tensor) -> tuple[Tensor, Info]:
+        """L_pi on the recorded actions (b, a), each weighed by its `advantage` (b,)."""
+        weight = (advantage / self.config.temperature).exp().clamp(max=self.config.max_weight)  # (b,)
+        loss = -(weight * pi.log_prob(action)).mean()
+        return loss, {
+            "actor/loss": loss,
+            "actor/bc_loss": bc_loss(pi, action).mean(),
+            "actor/std": pi.log_std.exp().mean(),
+            "actor/weight": weight.mean(),
+            "actor/advantage": advantage.mean(),
+        }
+
     def make_actor(self, make_encoder: MakeEncoder) -> GaussianActor:
         """See `ActorCritic.make_actor`."""
         return GaussianActor(make_encoder, self.action_dim, self.config.actor_hidden)
-
-    @torch.no_grad()
-    def advantage(self, x: Encoded, pi: Policy, q: Tensor, noise: Noise) -> tuple[Tensor, Info]:
-        """By how much (b,) the data's actions, of values q (e, b), beat one sample of the policy."""
-        action, _ = pi.sample(self.normal(noise.eps_pi, len(x.batch), 1))
-        q_pi = self.critic(x.features, action)[..., 0].amin(0)  # (b,)
-        return q.amin(0) - q_pi, {"critic/q_pi": q_pi.mean()}
-
-    def actor_loss(self, pi: Policy, action: Tensor, advantage: Tensor) -> tuple[Tensor, Info]:
-        """Cloning of the recorded actions (b, a), each weighed by its `advantage` (b,)."""
-        weight = (advantage / self.config.temperature).exp().clamp(max=self.config.max_weight)  # (b,)
-        loss, info = self.weighted_clone(pi, action, weight)
-        return loss, info | {"actor/advantage": advantage.mean()}
-
-    @torch.no_grad()
-    def target(self, x: Encoded, noise: Noise) -> Tensor:
-        """The Bellman target (b,): minimum over the target ensemble of one sample of the policy's value."""
-        action, _ = x.pi_next.sample(self.normal(noise.eps_target, len(x.batch), 1))
-        return self.bellman(x.batch, self.target_critic(x.target_features, action)[..., 0].amin(0))
-
-    def losses(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], Info]:
-        """See `Agent.losses`."""
-        losses: dict[str, Tensor] = {}
-        info: Info = {}
-        with self.autocast():
-            x = self.encode(batch, noise)
-            q = self.critic(x.features, batch.action[:, None])[..., 0]  # (e, b)
-            if x.pi is not None:
-                advantage, info = self.advantage(x, x.pi, q, noise)
-                losses["actor"], more = self.actor_loss(x.pi, batch.action, advantage)
-                info |= more
-            losses["critic"], more = self.td_loss(q, self.target(x, noise))
-        return losses, info | more
-
-    def draw(self, batch: Batch, noise: Noise) -> Noise:
-        """See `Agent.draw`."""
-        b = len(batch)
-        return replace(
-            super().draw(batch, noise),
-            eps_pi=self.normal(noise.eps_pi, b, 1) if self.acting else None,
-            eps_target=self.normal(noise.eps_target, b, 1),
-        )
 
 
 @dataclass(kw_only=True)

@@ -14,38 +14,45 @@ W becomes W * clip(exp(log_w), 0, 1e6), the difference is taken minus `gap`, and
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from caliper.agents.actor_critic import Encoded
-from caliper.agents.base import Info, Noise
-from caliper.agents.nets import MakeEncoder
-from caliper.agents.sac import SAC, SACConfig
-from caliper.types import Batch
+from caliper.agents.base import Noise
+from caliper.agents.nets import Info, MakeEncoder, td_loss
+from caliper.agents.sac import SAC, Encoded, SACConfig
 
 
 class CQL(SAC):
-    """SAC whose critics are pushed down on actions of the policy and up on the actions of the data."""
+    """SAC whose critics are pushed down on actions of the policy and up on the actions of the data.
+
+    Attributes:
+        conservative_weight: W now; 0 is plain SAC, and costs no more than that.
+        log_lagrange: log_w of the Lagrange form.
+    """
 
     config: CQLConfig
 
-    def build(self, make_encoder: MakeEncoder) -> None:
-        """See `Agent.build`."""
-        super().build(make_encoder)
-        self.log_lagrange = nn.Parameter(torch.tensor(1.0), requires_grad=self.config.lagrange)
-
-    def groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
-        """See `Agent.groups`; the Lagrange multiplier steps with the critics, at their learning rate."""
-        groups = super().groups()
-        if self.config.lagrange:
-            groups["critic"][0].append(self.log_lagrange)
-        return groups
-
-    def calibrate(self, q: Tensor, mc_return: Tensor) -> Tensor:
-        """Hook for the values (e, b, k) of the policy's actions and the returns (b,); CQL changes nothing."""
-        return q
+    def critic_loss(self, x: Encoded, y: Tensor, noise: Noise) -> tuple[Tensor, Info]:
+        """SAC's loss plus the conservative term, from one pass through the critics at 1 + 3k actions."""
+        if not self.conservative_weight:
+            return super().critic_loss(x, y, noise)
+        batch, k, g = x.batch, self.config.n_actions, self.generator
+        with torch.no_grad():
+            pi = self.actor(x.obs) if x.sample is None else x.sample[0]
+            current, log_current = pi.sample(k, g, noise.eps_cur)
+            following, log_following = x.pi_next.sample(k, g, noise.eps_next)
+            uniform = noise.rand
+            if uniform is None:
+                uniform = 2.0 * torch.rand(current.shape, generator=g, device=current.device) - 1.0
+            actions = torch.cat([batch.action[:, None], uniform, current, following], 1)  # (b, 1 + 3k, a)
+        q = self.critic(x.features, actions)  # (e, b, 1 + 3k)
+        td, info = td_loss(q[..., 0], y)
+        log_pi = torch.cat([log_current, log_following], 1)  # (b, 2k)
+        conservative, more = self.conservative_loss(q, log_pi, batch.mc_return)
+        loss = td + conservative
+        return loss, info | more | {"critic/loss": loss}
 
     def conservative_loss(self, q: Tensor, log_pi: Tensor, mc_return: Tensor) -> tuple[Tensor, Info]:
         """The conservative term of the critics, summed over the ensemble.
@@ -58,7 +65,7 @@ class CQL(SAC):
         Returns:
             the loss and its metrics.
         """
-        cfg, k = self.config, self.config.n_actions
+        cfg, k, weight = self.config, self.config.n_actions, self.conservative_weight
         q_data, q_random, q_policy = torch.split(q, [1, k, 2 * k], -1)
         bounded = self.calibrate(q_policy, mc_return)
         if cfg.importance_sampling:
@@ -69,7 +76,16 @@ class CQL(SAC):
         ood = cfg.cql_temperature * torch.logsumexp(columns / cfg.cql_temperature, -1)  # (e, b)
         low = -math.inf if cfg.clip_diff_min is None else cfg.clip_diff_min
         gap = (ood - q_data[..., 0]).clamp(low, cfg.clip_diff_max).mean(1)  # (e,)
-        loss, info = self.weighted(gap)
+        info: Info = {}
+        if cfg.lagrange:
+            multiplier = self.log_lagrange.exp().clamp(0.0, 1e6)
+            excess = weight * (gap - cfg.gap)
+            multiplier_loss = -(multiplier * excess.detach()).mean()
+            # The first term moves the critics only, the second, of value zero, the multiplier only.
+            loss = multiplier.detach() * excess.sum() + (multiplier_loss - multiplier_loss.detach())
+            info |= {"critic/lagrange": multiplier, "critic/lagrange_loss": multiplier_loss}
+        else:
+            loss = weight * gap.sum()
         with torch.no_grad():
             share = torch.softmax(columns / cfg.cql_temperature, -1)[..., -2 * k :]  # (e, b, 2k)
             below = (q_policy < mc_return[:, None]).float().mean((0, 1))  # (2k,)
@@ -86,55 +102,28 @@ class CQL(SAC):
             }
         return loss, info
 
-    def weighted(self, gap: Tensor) -> tuple[Tensor, Info]:
-        """Weighs and sums the gaps (e,) of the ensemble; the Lagrange form also moves the multiplier."""
-        cfg, weight = self.config, self.conservative_weight()
-        if not cfg.lagrange:
-            return weight * gap.sum(), {}
-        multiplier = self.log_lagrange.exp().clamp(0.0, 1e6)
-        excess = weight * (gap - cfg.gap)
-        multiplier_loss = -(multiplier * excess.detach()).mean()
-        info = {"critic/lagrange": multiplier, "critic/lagrange_loss": multiplier_loss}
-        # The first term moves the critics only, the second, of value zero, the multiplier only.
-        return multiplier.detach() * excess.sum() + (multiplier_loss - multiplier_loss.detach()), info
+    def calibrate(self, q: Tensor, mc_return: Tensor) -> Tensor:
+        """Cal-QL's function of the policy's actions' values (e, b, k) and the returns (b,); here nothing."""
+        return q
 
-    def conservative_weight(self) -> float:
-        """W now; 0 is plain SAC, and costs no more than that."""
-        cfg = self.config
-        if self.online and cfg.conservative_weight_online is not None:
-            return cfg.conservative_weight_online
-        return cfg.conservative_weight
+    def build(self, make_encoder: MakeEncoder) -> None:
+        """See `Agent.build`."""
+        super().build(make_encoder)
+        self.log_lagrange = nn.Parameter(torch.tensor(1.0), requires_grad=self.config.lagrange)
+        self.conservative_weight = self.config.conservative_weight
 
-    def critic_loss(self, x: Encoded, target: Tensor, noise: Noise) -> tuple[Tensor, Info]:
-        """The Bellman error plus the conservative term, from one pass through the heads at 1 + 3k actions."""
-        if not self.conservative_weight():
-            return super().critic_loss(x, target, noise)
-        batch, k = x.batch, self.config.n_actions
-        with torch.no_grad():
-            pi = self.actor(x.obs) if x.pi is None else x.pi
-            current, log_current = pi.sample(self.normal(noise.eps_cur, len(batch), k))
-            following, log_following = x.pi_next.sample(self.normal(noise.eps_next, len(batch), k))
-            uniform = self.uniform(noise.rand, len(batch), k)
-            actions = torch.cat([batch.action[:, None], uniform, current, following], 1)  # (b, 1 + 3k, a)
-        q = self.critic(x.features, actions)  # (e, b, 1 + 3k)
-        td, info = self.td_loss(q[..., 0], target)
-        conservative, more = self.conservative_loss(
-            q, torch.cat([log_current, log_following], 1), batch.mc_return
-        )
-        loss = td + conservative
-        return loss, info | more | {"critic/loss": loss}
+    def groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
+        """See `Agent.groups`; the Lagrange multiplier steps with the critics, at their learning rate."""
+        groups = super().groups()
+        if self.config.lagrange:
+            groups["critic"][0].append(self.log_lagrange)
+        return groups
 
-    def draw(self, batch: Batch, noise: Noise) -> Noise:
-        """See `Agent.draw`."""
-        b, k, noise = len(batch), self.config.n_actions, super().draw(batch, noise)
-        if not self.conservative_weight():
-            return noise
-        return replace(
-            noise,
-            eps_cur=self.normal(noise.eps_cur, b, k),
-            eps_next=self.normal(noise.eps_next, b, k),
-            rand=self.uniform(noise.rand, b, k),
-        )
+    def go_online(self) -> None:
+        """See `Agent.go_online`."""
+        super().go_online()
+        if self.config.conservative_weight_online is not None:
+            self.conservative_weight = self.config.conservative_weight_online
 
 
 @dataclass(kw_only=True)

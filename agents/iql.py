@@ -22,17 +22,85 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from caliper.agents import deviations
 from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig
-from caliper.agents.base import Info, Noise
-from caliper.agents.nets import GaussianActor, MakeEncoder, Policy, Value
+from caliper.agents.base import DRAWN, Noise
+from caliper.agents.nets import (
+    Gaussian,
+    GaussianActor,
+    Info,
+    MakeEncoder,
+    Value,
+    bc_loss,
+    descend,
+    polyak,
+    td_loss,
+)
+from caliper.encoders import augment
 from caliper.errors import CaliperError
-from caliper.types import Batch
+from caliper.types import Batch, Obs
 
 
 class IQL(ActorCritic):
     """Implicit Q-learning; online it makes the same updates."""
 
     config: IQLConfig
+
+    def update(self, batch: Batch, noise: Noise = DRAWN) -> Info:
+        """See `Agent.update`."""
+        cfg, g = self.config, self.generator
+        self.updates += 1
+        if cfg.critic_encoder_from_bc and self.updates == 1:  # deviation
+            deviations.start_encoders(self.actor, self.critic, self.target_critic, self.value)
+        obs = augment(batch.obs, cfg.shift_pad, g, noise.shift)
+        next_obs = augment(batch.next_obs, cfg.shift_pad, g, noise.shift_next)
+        action = batch.action[:, None]  # (b, 1, a)
+        losses: dict[str, Tensor] = {}
+        with self.autocast:
+            with torch.no_grad():
+                q_target = self.target_critic(self.target_critic.encoder(obs), action)[..., 0].amin(0)  # (b,)
+            v, features = self.value(obs), self.critic.encoder(obs)
+            losses["value"], info = self.value_loss(v, q_target)
+            if self.updates % self.actor_every == 0:
+                pi = self.actor(obs)
+                losses["actor"], more = self.actor_loss(pi, batch.action, q_target - v.detach())
+                with torch.no_grad():
+                    q_pi = self.critic(features, pi.mode()[:, None]).amin(0).mean()
+                info |= more | {"critic/q_pi": q_pi}
+            q = self.critic(features, action)[..., 0]  # (e, b)
+            losses["critic"], more = td_loss(q, self.td_target(batch, next_obs))
+            info |= more
+        info |= descend(self.optimizers, losses)
+        polyak(self.target_critic.parameters(), self.critic.parameters(), cfg.tau)
+        if self.average_actor is not None:  # deviation
+            polyak(self.average_actor.parameters(), self.actor.parameters(), cfg.actor_tau)
+        return {name: value.detach() for name, value in info.items()}
+
+    @torch.no_grad()
+    def td_target(self, batch: Batch, next_obs: Obs) -> Tensor:
+        """The target y (b,): V at s', no action."""
+        y: Tensor = batch.reward + self.discount * (1.0 - batch.terminal) * self.value(next_obs)
+        if self.config.mc_weight:  # deviation
+            y = deviations.mix_return(y, batch.mc_return, self.config.mc_weight)
+        return y
+
+    def value_loss(self, v: Tensor, q: Tensor) -> tuple[Tensor, Info]:
+        """L_V, the expectile loss of V(s) (b,) on the values `q` (b,) of the data's actions."""
+        u = q - v
+        loss = ((self.config.expectile - (u < 0).float()).abs() * u.square()).mean()
+        return loss, {"value/loss": loss, "value/v": v.mean()}
+
+    def actor_loss(self, pi: Gaussian, action: Tensor, advantage: Tensor) -> tuple[Tensor, Info]:
+        """L_pi on the recorded actions (b, a), each weighed by its `advantage` (b,)."""
+        weight = (self.config.beta * advantage).exp().clamp(max=self.config.max_weight)  # (b,)
+        loss = -(weight * pi.log_prob(action)).mean()
+        return loss, {
+            "actor/loss": loss,
+            "actor/bc_loss": bc_loss(pi, action).mean(),
+            "actor/std": pi.log_std.exp().mean(),
+            "actor/weight": weight.mean(),
+            "actor/advantage": advantage.mean(),
+        }
 
     def build(self, make_encoder: MakeEncoder) -> None:
         """See `Agent.build`."""
@@ -50,44 +118,6 @@ class IQL(ActorCritic):
     def groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
         """See `Agent.groups`."""
         return super().groups() | {"value": (list(self.value.parameters()), self.config.value_lr)}
-
-    def value_loss(self, v: Tensor, q: Tensor) -> tuple[Tensor, Info]:
-        """The expectile loss of V(s) (b,) on the values `q` (b,) of the data's actions."""
-        u = q - v
-        loss = ((self.config.expectile - (u < 0).float()).abs() * u.square()).mean()
-        return loss, {"value/loss": loss, "value/v": v.mean()}
-
-    def actor_loss(self, pi: Policy, action: Tensor, advantage: Tensor) -> tuple[Tensor, Info]:
-        """Cloning of the recorded actions (b, a), each weighed by its `advantage` (b,)."""
-        weight = (self.config.beta * advantage).exp().clamp(max=self.config.max_weight)  # (b,)
-        loss, info = self.weighted_clone(pi, action, weight)
-        return loss, info | {"actor/advantage": advantage.mean()}
-
-    def begin(self) -> None:
-        """See `Agent.begin`; V's encoder starts from the clone where the critics' does."""
-        if self.config.critic_from_clone and self.updates == 0:
-            self.value.encoder.load_state_dict(self.actor.encoder.state_dict())
-        super().begin()
-
-    def losses(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], Info]:
-        """See `Agent.losses`."""
-        losses: dict[str, Tensor] = {}
-        action = batch.action[:, None]  # (b, 1, a)
-        obs, next_obs = self.augment(batch.obs, noise.shift), self.augment(batch.next_obs, noise.shift_next)
-        with self.autocast():
-            with torch.no_grad():
-                q_target = self.target_critic(self.target_critic.encode(obs), action)[..., 0].amin(0)  # (b,)
-                target = self.bellman(batch, self.value(next_obs))
-            v, features = self.value(obs), self.critic.encode(obs)
-            losses["value"], info = self.value_loss(v, q_target)
-            if self.acting:
-                pi = self.actor(obs)
-                losses["actor"], more = self.actor_loss(pi, batch.action, q_target - v.detach())
-                with torch.no_grad():
-                    q_pi = self.critic(features, pi.mode()[:, None]).amin(0).mean()
-                info |= more | {"critic/q_pi": q_pi}
-            losses["critic"], more = self.td_loss(self.critic(features, action)[..., 0], target)
-        return losses, info | more
 
 
 @dataclass(kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from caliper.agents.base import Agent, Decision, Info
-from caliper.agents.critic import CriticAgent
+from caliper.agents.base import Agent, Decision
+from caliper.agents.nets import Critic, Info
 from caliper.types import Obs
 
 PROBED = ("q", "q_best", "q_random", "q_random_best", "width")
@@ -27,16 +27,16 @@ def probe(agent: Agent, obs: Obs, decision: Decision, k: int = 64) -> Info:
         largest among the policy's actions; `q_random`, the mean of uniform ones, and `q_random_best`, their
         largest; `width`, the policy's standard deviation after the squashing, mean over the action's entries.
     """
-    agent = _with_critic(agent)
+    critic = _critic(agent)
     g = torch.Generator(agent.device).manual_seed(0)
     eps = torch.randn(1, k, agent.action_dim, generator=g, device=agent.device)
     uniform = 2.0 * torch.rand(1, k, agent.action_dim, generator=g, device=agent.device) - 1.0
-    with agent.autocast():
-        features = agent.critic.encode(obs) if decision.features is None else decision.features
-        decided = agent.critic(features, decision.action[:, None]).amin(0)  # (n, 1)
-        action, _ = decision.pi.sample(eps)  # (n, k, a)
+    with agent.autocast:
+        features = critic.encoder(obs) if decision.features is None else decision.features
+        decided = critic(features, decision.action[:, None]).amin(0)  # (n, 1)
+        action, _ = decision.pi.sample(eps=eps)  # (n, k, a)
         both = torch.cat([action, uniform.expand_as(action)], 1)
-        q, q_uniform = agent.critic(features, both).amin(0).split(k, 1)  # (n, k)
+        q, q_uniform = critic(features, both).amin(0).split(k, 1)  # (n, k)
     return {
         "q": decided[:, 0],
         "q_best": q.amax(1),
@@ -49,11 +49,11 @@ def probe(agent: Agent, obs: Obs, decision: Decision, k: int = 64) -> Info:
 @torch.no_grad()
 def critic_features(agent: Agent, obs: Obs) -> Tensor:
     """What the critic's encoder, or the first of them, makes of n observations, float32 (n, f)."""
-    features = _with_critic(agent).critic.encode(obs).float()
+    features: Tensor = _critic(agent).encoder(obs).float()
     return features if features.dim() == 2 else features[0]
 
 
-def _with_critic(agent: Agent) -> CriticAgent:
-    if not isinstance(agent, CriticAgent):
+def _critic(agent: Agent) -> Critic:
+    if not agent.has_critic:
         raise TypeError(f"{type(agent).__name__} has no critic to probe")
-    return agent
+    return agent.critic

@@ -15,34 +15,60 @@ comes from a critic with weights of its own, not from an older copy of the first
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from caliper.agents.base import Decision, Info, Noise
-from caliper.agents.critic import CriticAgent, CriticConfig
-from caliper.agents.nets import Gaussian, MakeEncoder, Policy
+from caliper.agents import deviations
+from caliper.agents.actor_critic import CriticConfig, make_critic
+from caliper.agents.base import DRAWN, Agent, Decision, Noise
+from caliper.agents.nets import Gaussian, Info, MakeEncoder, descend, polyak, td_loss
+from caliper.encoders import augment
 from caliper.errors import CaliperError
 from caliper.types import Batch, Obs
 
 
-class QTOpt(CriticAgent):
+class QTOpt(Agent):
     """Q-learning whose policy is a search over the actions."""
 
-    has_actor = False
+    has_critic, has_actor = True, False
     config: QTOptConfig
 
-    def build(self, make_encoder: MakeEncoder) -> None:
-        """See `Agent.build`."""
-        cfg = self.config
-        if not (cfg.cem_iterations >= 1 and 1 <= cfg.cem_elites <= cfg.cem_samples):
-            raise CaliperError(
-                f"agent.cem_iterations={cfg.cem_iterations}, cem_samples={cfg.cem_samples} and "
-                f"cem_elites={cfg.cem_elites} make no sense; try 2, 64 and 6"
-            )
-        super().build(make_encoder)
+    def update(self, batch: Batch, noise: Noise = DRAWN) -> Info:
+        """See `Agent.update`."""
+        cfg, g = self.config, self.generator
+        self.updates += 1
+        obs = augment(batch.obs, cfg.shift_pad, g, noise.shift)
+        next_obs = augment(batch.next_obs, cfg.shift_pad, g, noise.shift_next)
+        with self.autocast:
+            y, info = self.td_target(batch, next_obs, noise)
+            q = self.critic(self.critic.encoder(obs), batch.action[:, None])[..., 0]  # (e, b)
+            loss, more = td_loss(q, y)
+        info |= more | descend(self.optimizers, {"critic": loss})
+        polyak(self.target_critic.parameters(), self.critic.parameters(), cfg.tau)
+        return {name: value.detach() for name, value in info.items()}
+
+    @torch.no_grad()
+    def td_target(self, batch: Batch, next_obs: Obs, noise: Noise) -> tuple[Tensor, Info]:
+        """The target y (b,): minimum over the target ensemble at the first member's best action."""
+        features, eps = self.target_critic.encoder(next_obs), noise.eps_target
+        if eps is None:
+            shape = (len(batch), self.draws, self.action_dim)
+            eps = torch.randn(shape, generator=self.generator, device=self.device)
+
+        def value(action: Tensor) -> Tensor:
+            q: Tensor = self.target_critic(features, action, member=0)
+            return q[0]
+
+        pi, action = self.search(value, eps)
+        q = self.target_critic(features, action[:, None])[..., 0]  # (e, b)
+        y: Tensor = batch.reward + self.discount * (1.0 - batch.terminal) * q.amin(0)
+        if self.config.mc_weight:  # deviation
+            y = deviations.mix_return(y, batch.mc_return, self.config.mc_weight)
+        return y, {"cem/std": pi.log_std.exp().mean()}
 
     def search(self, value: Callable[[Tensor], Tensor], eps: Tensor) -> tuple[Gaussian, Tensor]:
         """The cross-entropy method for b states at once.
@@ -69,61 +95,37 @@ class QTOpt(CriticAgent):
         return Gaussian(mean[:, 0], std[:, 0].log()), found
 
     @torch.no_grad()
-    def target(self, batch: Batch, features: Tensor, noise: Noise) -> tuple[Tensor, Info]:
-        """The Bellman target (b,): minimum over the target ensemble at the first member's best action.
-
-        Args:
-            batch: the transitions.
-            features: the target critic's of s', (b, f) or (e, b, f).
-            noise: its `eps_target` holds the draws of the search.
-        """
-
-        def value(action: Tensor) -> Tensor:
-            return self.target_critic.head.alone(0, features, action).float()
-
-        pi, action = self.search(value, self.normal(noise.eps_target, len(batch), self.draws()))
-        q = self.target_critic(features, action[:, None])[..., 0]  # (e, b)
-        return self.bellman(batch, q.amin(0)), {"cem/std": pi.log_std.exp().mean()}
-
-    def losses(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], Info]:
-        """See `Agent.losses`."""
-        with self.autocast():
-            obs = self.augment(batch.obs, noise.shift)
-            next_obs = self.augment(batch.next_obs, noise.shift_next)
-            with torch.no_grad():
-                target_features = self.target_critic.encode(next_obs)
-            target, info = self.target(batch, target_features, noise)
-            q = self.critic(self.critic.encode(obs), batch.action[:, None])[..., 0]  # (e, b)
-            loss, more = self.td_loss(q, target)
-        return {"critic": loss}, info | more
-
-    def draw(self, batch: Batch, noise: Noise) -> Noise:
-        """See `Agent.draw`."""
-        noise = super().draw(batch, noise)
-        return replace(noise, eps_target=self.normal(noise.eps_target, len(batch), self.draws()))
-
-    def draws(self) -> int:
-        """Actions that a search draws."""
-        return self.config.cem_iterations * self.config.cem_samples
-
-    def policy(self, obs: Obs) -> Policy:
-        """See `Agent.policy`: the Gaussian that the search ends with."""
-        return self.decide(obs, deterministic=True).pi
-
-    @torch.no_grad()
     def decide(self, obs: Obs, deterministic: bool) -> Decision:
         """See `Agent.decide`; greedily the best action found, from the same draws at every observation."""
         g = torch.Generator(self.device).manual_seed(0)
-        eps = torch.randn(1, self.draws(), self.action_dim, generator=g, device=self.device)
-        with self.autocast():
-            features = self.critic.encode(obs)
+        eps = torch.randn(1, self.draws, self.action_dim, generator=g, device=self.device)
+        with self.autocast:
+            features = self.critic.encoder(obs)
 
             def value(action: Tensor) -> Tensor:
                 q: Tensor = self.critic(features, action)
                 return q.amin(0)
 
             pi, found = self.search(value, eps.expand(len(obs), -1, -1))
-        return Decision(found if deterministic else self.explore(pi), pi, features)
+        action = found if deterministic else pi.sample(1, self.generator)[0][:, 0]
+        return Decision(action, pi, features)
+
+    def build(self, make_encoder: MakeEncoder) -> None:
+        """See `Agent.build`."""
+        cfg = self.config
+        if not (cfg.cem_iterations >= 1 and 1 <= cfg.cem_elites <= cfg.cem_samples):
+            raise CaliperError(
+                f"agent.cem_iterations={cfg.cem_iterations}, cem_samples={cfg.cem_samples} and "
+                f"cem_elites={cfg.cem_elites} make no sense; try 2, 64 and 6"
+            )
+        self.critic = make_critic(cfg, make_encoder, self.action_dim)
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.discount = cfg.discount**cfg.chunk
+        self.draws = cfg.cem_iterations * cfg.cem_samples  # actions that a search draws
+
+    def groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
+        """See `Agent.groups`."""
+        return {"critic": (list(self.critic.parameters()), self.config.critic_lr)}
 
 
 @dataclass(kw_only=True)

@@ -12,16 +12,17 @@ convolutions; this one has its own encoder, as all agents here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from caliper.agents import deviations
 from caliper.agents.base import Noise
 from caliper.agents.nets import MakeEncoder
-from caliper.agents.sac import SAC, SACConfig
+from caliper.agents.sac import SAC, Encoded, SACConfig
 from caliper.errors import CaliperError
-from caliper.types import Batch
 
 
 class SubsetTarget(SAC):
@@ -29,12 +30,19 @@ class SubsetTarget(SAC):
 
     config: SubsetConfig
 
-    def build(self, make_encoder: MakeEncoder) -> None:
-        """See `Agent.build`."""
-        m, e = self.config.n_subset, self.config.n_critics
-        if not 1 <= m <= e:
-            raise CaliperError(f"agent.n_subset={m} makes no sense; it must be 1 to agent.n_critics={e}")
-        super().build(make_encoder)
+    @torch.no_grad()
+    def td_target(self, x: Encoded, noise: Noise) -> Tensor:
+        """The target y (b,): as `SAC.td_target`, the minimum being over a random few of the critics."""
+        action, log_pi = x.pi_next.sample(self.n_target_actions, self.generator, noise.eps_target)
+        members = self.subset(noise.subset)  # (m,)
+        q = self.target_critic(x.target_features, action).index_select(0, members)  # (m, b, k)
+        value, best = q.amin(0).max(-1)  # (b,)
+        if self.config.backup_entropy:
+            value = value - self.log_alpha.exp() * log_pi.gather(1, best[:, None])[:, 0]
+        y: Tensor = x.batch.reward + self.discount * (1.0 - x.batch.terminal) * value
+        if self.config.mc_weight:  # deviation
+            y = deviations.mix_return(y, x.batch.mc_return, self.config.mc_weight)
+        return y
 
     def subset(self, given: Tensor | None) -> Tensor:
         """Members of the ensemble (m,), without repetition: the given ones, or a new draw."""
@@ -43,30 +51,27 @@ class SubsetTarget(SAC):
         rank = torch.rand(self.config.n_critics, generator=self.generator, device=self.device)
         return rank.topk(self.config.n_subset).indices
 
-    def target_value(self, q: Tensor, noise: Noise) -> Tensor:
-        """See `SAC.target_value`: the minimum over the subset."""
-        return q.index_select(0, self.subset(noise.subset)).amin(0)
-
-    def draw(self, batch: Batch, noise: Noise) -> Noise:
-        """See `Agent.draw`."""
-        noise = super().draw(batch, noise)
-        return replace(noise, subset=self.subset(noise.subset))
+    def build(self, make_encoder: MakeEncoder) -> None:
+        """See `Agent.build`."""
+        m, e = self.config.n_subset, self.config.n_critics
+        if not 1 <= m <= e:
+            raise CaliperError(f"agent.n_subset={m} makes no sense; it must be 1 to agent.n_critics={e}")
+        super().build(make_encoder)
 
 
 class RLPD(SubsetTarget):
     """Reinforcement learning with prior data."""
 
     config: RLPDConfig
+    over_critics: Callable[..., Tensor] = staticmethod(
+        torch.mean
+    )  # the actor climbs the mean of the ensemble
 
     def build(self, make_encoder: MakeEncoder) -> None:
         """See `Agent.build`."""
         super().build(make_encoder)
         if self.config.target_entropy is None:
             self.target_entropy = -self.action_dim / 2
-
-    def policy_value(self, q: Tensor) -> Tensor:
-        """See `SAC.policy_value`: the mean over the ensemble."""
-        return q.mean(0)
 
 
 @dataclass(kw_only=True)

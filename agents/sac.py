@@ -7,40 +7,140 @@
     Qbar    <- (1 - tau) Qbar + tau Q
 
 All losses are taken at the same old parameters, then every optimiser steps, then the target moves: the order
-of the official Cal-QL code.
-
-Beyond the published algorithm, off by default: `bc_weight` c > 0 holds the actor near the data as in TD3+BC
-(Fujimoto and Gu 2021, arXiv:2106.06860), with Q brought to size one:
-
-    L_pi     = mean (alpha log pi(a~|s)) - mean q / mean |q| + c mean clone_loss,  q = min_e Q_e(s, a~)
-
-and during the first `actor_start` updates the actor is cloned while the critic learns, as in COG (Singh et
-al. 2020, arXiv:2010.14500): an untrained critic, all its values small, would otherwise undo a warm start.
-`clone_better_only` clones where the recorded return exceeds the critic's value of the policy's action, as
-self-imitation does (Oh et al. 2018, arXiv:1806.05635). More in `caliper.agents.critic` and `actor_critic`.
+of the official Cal-QL code. `docs/update.md` walks an update line by line. Lines marked `# deviation` are not
+in the paper and off by default, see `caliper.agents.deviations`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from caliper.agents.actor import clone_loss
-from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig, Encoded
-from caliper.agents.base import Info, Noise
-from caliper.agents.nets import MakeEncoder, Policy
+from caliper.agents import deviations
+from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig
+from caliper.agents.base import DRAWN, Noise
+from caliper.agents.nets import Info, MakeEncoder, TanhGaussian, descend, polyak, td_loss
+from caliper.encoders import augment
 from caliper.errors import CaliperError
-from caliper.types import Batch
+from caliper.types import Batch, Obs
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A batch after its images went once through each network that needs them.
+
+    Attributes:
+        batch: the transitions.
+        obs: observations at s, their images shifted.
+        sample: the policy at s, an action of it (b, 1, a) and its log-density (b, 1), with gradient; None
+            where the update does not train the actor.
+        pi_next: the policy at s', without gradient.
+        features: the critic's features of s, with gradient, (b, f) or (e, b, f).
+        target_features: the target critic's features of s', without.
+    """
+
+    batch: Batch
+    obs: Obs
+    sample: tuple[TanhGaussian, Tensor, Tensor] | None
+    pi_next: TanhGaussian
+    features: Tensor
+    target_features: Tensor
 
 
 class SAC(ActorCritic):
-    """Soft actor-critic with an ensemble of critics."""
+    """Soft actor-critic with an ensemble of critics.
+
+    Attributes:
+        log_alpha: the temperature's logarithm.
+        target_entropy: H.
+        n_target_actions: actions at s' of which the target takes the best.
+        bc_term: the actor's loss where it also clones; None where that is off.
+    """
 
     config: SACConfig
-    clone_weight: Tensor
+    over_critics: Callable[..., Tensor] = staticmethod(torch.amin)  # what the actor climbs of Q_e
+
+    def update(self, batch: Batch, noise: Noise = DRAWN) -> Info:
+        """See `Agent.update`."""
+        cfg = self.config
+        self.updates += 1
+        if cfg.critic_encoder_from_bc and self.updates == 1:  # deviation
+            deviations.start_encoders(self.actor, self.critic, self.target_critic)
+        losses: dict[str, Tensor] = {}
+        info = {"temperature/alpha": self.log_alpha.exp()}
+        with self.autocast:
+            x = self.encode(batch, noise)
+            y = self.td_target(x, noise)
+            losses["critic"], more = self.critic_loss(x, y, noise)
+            info |= more
+            if x.sample is not None:
+                pi, action, log_pi = x.sample
+                losses["actor"], more = self.actor_loss(x, pi, action, log_pi)
+                info |= more
+                if cfg.autotune_entropy:
+                    losses["temperature"], more = self.temperature_loss(log_pi)
+                    info |= more
+        info |= descend(self.optimizers, losses)
+        polyak(self.target_critic.parameters(), self.critic.parameters(), cfg.tau)
+        if self.average_actor is not None:  # deviation
+            polyak(self.average_actor.parameters(), self.actor.parameters(), cfg.actor_tau)
+        if self.bc_term is not None and self.online:  # deviation
+            self.bc_term.online_updates += 1
+        return {name: value.detach() for name, value in info.items()}
+
+    def encode(self, batch: Batch, noise: Noise) -> Encoded:
+        """Each image once through each network; the actor at s, and a sample of it, where it is to learn."""
+        pad, g = self.config.shift_pad, self.generator
+        obs = augment(batch.obs, pad, g, noise.shift)
+        next_obs = augment(batch.next_obs, pad, g, noise.shift_next)
+        with torch.no_grad():
+            pi_next, target_features = self.actor(next_obs), self.target_critic.encoder(next_obs)
+        sample = None
+        if self.updates % self.actor_every == 0:
+            pi = self.actor(obs)
+            sample = (pi, *pi.sample(1, g, noise.eps_pi))
+        features = self.critic.encoder(obs)
+        return Encoded(batch, obs, sample, pi_next, features, target_features)
+
+    @torch.no_grad()
+    def td_target(self, x: Encoded, noise: Noise) -> Tensor:
+        """The target y (b,): minimum over the target ensemble, then maximum over the sampled actions."""
+        action, log_pi = x.pi_next.sample(self.n_target_actions, self.generator, noise.eps_target)
+        q = self.target_critic(x.target_features, action)  # (e, b, k)
+        value, best = q.amin(0).max(-1)  # (b,)
+        if self.config.backup_entropy:
+            value = value - self.log_alpha.exp() * log_pi.gather(1, best[:, None])[:, 0]
+        y: Tensor = x.batch.reward + self.discount * (1.0 - x.batch.terminal) * value
+        if self.config.mc_weight:  # deviation
+            y = deviations.mix_return(y, x.batch.mc_return, self.config.mc_weight)
+        return y
+
+    def critic_loss(self, x: Encoded, y: Tensor, noise: Noise) -> tuple[Tensor, Info]:
+        """L_Q on the target y (b,); `noise` serves CQL."""
+        return td_loss(self.critic(x.features, x.batch.action[:, None])[..., 0], y)
+
+    def actor_loss(self, x: Encoded, pi: TanhGaussian, action: Tensor, log_pi: Tensor) -> tuple[Tensor, Info]:
+        """L_pi on the policy's samples `action` (b, 1, a) with log-densities `log_pi` (b, 1)."""
+        q = self.over_critics(self.critic(x.features.detach(), action), 0)  # (b, 1)
+        entropy_term = (self.log_alpha.detach().exp() * log_pi).mean()
+        bc = (torch.tanh(pi.mean) - x.batch.action).square().sum(-1).mean()  # only a metric
+        loss = entropy_term - q.mean()
+        info = {"actor/loss": loss, "actor/entropy": -log_pi.mean(), "actor/bc_loss": bc}
+        if self.bc_term is not None:  # deviation
+            only_bc = 0 < self.updates <= self.actor_start
+            loss, more = self.bc_term.loss(x.batch, pi, q, entropy_term, only_bc, self.online)
+            info |= more
+        return loss, info | {"critic/q_pi": q.mean()}
+
+    def temperature_loss(self, log_pi: Tensor) -> tuple[Tensor, Info]:
+        """L_alpha, which pulls the entropy towards H; `log_pi` (b, 1) of the actor's samples."""
+        loss = -self.log_alpha * (log_pi.detach() + self.target_entropy).mean()
+        return loss, {"temperature/loss": loss}
 
     def build(self, make_encoder: MakeEncoder) -> None:
         """See `Agent.build`."""
@@ -50,14 +150,12 @@ class SAC(ActorCritic):
                 "agent.init_temperature must be positive unless agent.autotune_entropy is false."
             )
         super().build(make_encoder)
-        log_alpha = (
-            math.log(cfg.init_temperature) if cfg.init_temperature > 0 else -math.inf
-        )  # -inf: alpha is 0
-        self.log_alpha = nn.Parameter(torch.tensor(log_alpha))
+        alpha = cfg.init_temperature
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(alpha) if alpha > 0 else -math.inf))
         self.target_entropy = -float(self.action_dim) if cfg.target_entropy is None else cfg.target_entropy
-        self.cloning = False  # whether Q is kept out of the actor's loss now
-        # On the device: a captured update reads it anew each time. No part of a checkpoint, being derived.
-        self.register_buffer("clone_weight", torch.tensor(float(cfg.bc_weight)), persistent=False)
+        self.n_target_actions = cfg.n_target_actions
+        self.actor_start = cfg.actor_start
+        self.bc_term = deviations.BCTerm(cfg) if deviations.BCTerm.wanted(cfg) else None  # deviation
 
     def groups(self) -> dict[str, tuple[list[nn.Parameter], float]]:
         """See `Agent.groups`."""
@@ -66,103 +164,20 @@ class SAC(ActorCritic):
             groups["temperature"] = ([self.log_alpha], self.config.temperature_lr)
         return groups
 
-    def temperature_loss(self, log_pi: Tensor) -> tuple[Tensor, Info]:
-        """Pulls the entropy towards its target; `log_pi` (b, 1) of the actor's samples."""
-        loss = -self.log_alpha * (log_pi.detach() + self.target_entropy).mean()
-        return loss, {"temperature/loss": loss}
+    def train_state(self) -> dict[str, Any]:
+        """See `Agent.train_state`."""
+        counted = {} if self.bc_term is None else {"online_updates": self.bc_term.online_updates.clone()}
+        return super().train_state() | counted
 
-    def actor_loss(self, x: Encoded, pi: Policy, action: Tensor, log_pi: Tensor) -> tuple[Tensor, Info]:
-        """The policy's loss on its samples `action` (b, 1, a) with log-densities `log_pi` (b, 1)."""
-        q = self.policy_value(self.critic(x.features.detach(), action))  # (b, 1)
-        entropy_term = (self.log_alpha.detach().exp() * log_pi).mean()
-        clone = clone_loss(pi, x.batch.action, self.config.clone_loss)  # (b,)
-        if self.config.clone_better_only and not self.cloning:
-            returns = x.batch.mc_return
-            clone = clone * ((returns > q.detach()[:, 0]) | returns.isinf())  # unknown is not worse
-        clone = clone.mean()
-        if self.cloning:
-            loss = entropy_term + clone
-        elif self.config.bc_weight or self.config.bc_weight_online:
-            loss = entropy_term - q.mean() / q.abs().mean().detach() + self.clone_weight * clone
-        else:
-            loss = entropy_term - q.mean()
-        info = {"actor/loss": loss, "actor/entropy": -log_pi.mean(), "actor/clone_loss": clone}
-        return loss, info | {"critic/q_pi": q.mean()}
-
-    def policy_value(self, q: Tensor) -> Tensor:
-        """Hook: what the actor climbs, (b, k), of the critics' values (e, b, k)."""
-        return q.amin(0)
-
-    def target_value(self, q: Tensor, noise: Noise) -> Tensor:
-        """Hook: what the target takes, (b, k), of the target critics' values (e, b, k)."""
-        return q.amin(0)
-
-    def n_targets(self) -> int:
-        """Hook: how many actions at s' the target takes the best of now."""
-        return self.config.n_target_actions
-
-    @torch.no_grad()
-    def target(self, x: Encoded, noise: Noise) -> Tensor:
-        """The Bellman target (b,): minimum over the target ensemble, then maximum over sampled actions."""
-        b = len(x.batch)
-        action, log_pi = x.pi_next.sample(self.normal(noise.eps_target, b, self.n_targets()))
-        q = self.target_critic(x.target_features, action)  # (e, b, k)
-        value, best = self.target_value(q, noise).max(-1)  # (b,)
-        if self.config.backup_entropy:
-            value = value - self.log_alpha.exp() * log_pi.gather(1, best[:, None])[:, 0]
-        return self.bellman(x.batch, value)
-
-    def critic_loss(self, x: Encoded, target: Tensor, noise: Noise) -> tuple[Tensor, Info]:
-        """The critics' whole loss; `noise` serves the sub-classes."""
-        return self.td_loss(self.critic(x.features, x.batch.action[:, None])[..., 0], target)
-
-    def begin(self) -> None:
-        """See `Agent.begin`."""
-        self.cloning = self.updates < self.config.actor_start
-        self.clone_weight.fill_(self.bc_weight())
-        super().begin()
-
-    def phase(self) -> tuple[bool, ...]:
-        """See `Agent.phase`."""
-        return (*super().phase(), self.cloning)
-
-    def losses(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], Info]:
-        """See `Agent.losses`."""
-        losses: dict[str, Tensor] = {}
-        info = {"temperature/alpha": self.log_alpha.exp()}
-        with self.autocast():
-            x = self.encode(batch, noise)
-            if x.pi is not None:
-                action, log_pi = x.pi.sample(self.normal(noise.eps_pi, len(batch), 1))
-                losses["actor"], more = self.actor_loss(x, x.pi, action, log_pi)
-                info |= more
-            losses["critic"], more = self.critic_loss(x, self.target(x, noise), noise)
-            info |= more
-        if self.acting and self.config.autotune_entropy:
-            losses["temperature"], more = self.temperature_loss(log_pi)
-            info |= more
-        return losses, info
-
-    def draw(self, batch: Batch, noise: Noise) -> Noise:
-        """See `Agent.draw`."""
-        b, k = len(batch), self.n_targets()
-        return replace(
-            super().draw(batch, noise),
-            eps_pi=self.normal(noise.eps_pi, b, 1) if self.acting else None,
-            eps_target=self.normal(noise.eps_target, b, k),
-        )
-
-    def bc_weight(self) -> float:
-        """Weight of the cloning term now: after the switch it fades linearly to its online value."""
-        offline, online = self.config.bc_weight, self.config.bc_weight_online
-        if online is None or not self.online:
-            return offline
-        faded = self.online_updates / self.config.bc_fade_steps if self.config.bc_fade_steps else 1.0
-        return offline + (online - offline) * min(faded, 1.0)
+    def load_train_state(self, state: dict[str, Any]) -> None:
+        """See `Agent.load_train_state`."""
+        super().load_train_state(state)
+        if self.bc_term is not None:  # deviation
+            self.bc_term.online_updates.copy_(state["online_updates"])
 
 
 @dataclass(kw_only=True)
-class SACConfig(ActorCriticConfig):
+class SACConfig(ActorCriticConfig, deviations.BCTermConfig):
     """Keys of SAC; the defaults are the official Cal-QL code's with a single-action backup."""
 
     n_target_actions: int = 1  # actions sampled at s'; the target takes the best (1 = single-action backup)
@@ -171,8 +186,3 @@ class SACConfig(ActorCriticConfig):
     init_temperature: float = 1.0  # first alpha; 0 without autotune = no entropy term
     temperature_lr: float = 1e-4  # Adam
     target_entropy: float | None = None  # H; null = minus the number of action entries
-    actor_start: int = 0  # updates before Q enters the actor's loss; until then the actor is cloned
-    bc_weight: float = 0.0  # c, weight of the cloning term in the actor's loss
-    bc_weight_online: float | None = None  # c after the switch; null = the same
-    bc_fade_steps: int = 0  # updates over which c fades to its online value
-    clone_better_only: bool = False  # once Q moves the actor, clone where the return exceeds Q(s, pi)

@@ -19,22 +19,79 @@ normalise images, so that nothing shifts when online data come in. The cloning t
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from caliper.agents.actor import clone_loss
-from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig, Encoded
-from caliper.agents.base import Info, Noise, polyak
-from caliper.agents.nets import GaussianActor, MakeEncoder, Policy
+from caliper.agents import deviations
+from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig
+from caliper.agents.base import DRAWN, Noise
+from caliper.agents.nets import Gaussian, GaussianActor, Info, MakeEncoder, bc_loss, descend, polyak, td_loss
+from caliper.encoders import augment
 from caliper.types import Batch, Obs
 
 
 class TD3BC(ActorCritic):
-    """TD3 held near the data; online it makes the same updates."""
+    """TD3 held near the data; online it makes the same updates.
+
+    Attributes:
+        target_actor: the slow copy of the policy.
+    """
 
     config: TD3BCConfig
+
+    def update(self, batch: Batch, noise: Noise = DRAWN) -> Info:
+        """See `Agent.update`."""
+        cfg, g = self.config, self.generator
+        self.updates += 1
+        if self.updates == 1:  # deviation: the actor may be a clone by now
+            self.target_actor.load_state_dict(self.actor.state_dict())
+        if cfg.critic_encoder_from_bc and self.updates == 1:  # deviation
+            deviations.start_encoders(self.actor, self.critic, self.target_critic)
+        obs = augment(batch.obs, cfg.shift_pad, g, noise.shift)
+        next_obs = augment(batch.next_obs, cfg.shift_pad, g, noise.shift_next)
+        actor_too = self.updates % self.actor_every == 0
+        losses: dict[str, Tensor] = {}
+        info: Info = {}
+        with self.autocast:
+            features = self.critic.encoder(obs)
+            if actor_too:
+                losses["actor"], info = self.actor_loss(self.actor(obs), features, batch.action)
+            q = self.critic(features, batch.action[:, None])[..., 0]  # (e, b)
+            losses["critic"], more = td_loss(q, self.td_target(batch, next_obs, noise))
+            info |= more
+        info |= descend(self.optimizers, losses)
+        if actor_too:
+            polyak(self.target_critic.parameters(), self.critic.parameters(), cfg.tau)
+            polyak(self.target_actor.parameters(), self.actor.parameters(), cfg.tau)
+            if self.average_actor is not None:  # deviation
+                polyak(self.average_actor.parameters(), self.actor.parameters(), cfg.actor_tau)
+        return {name: value.detach() for name, value in info.items()}
+
+    @torch.no_grad()
+    def td_target(self, batch: Batch, next_obs: Obs, noise: Noise) -> Tensor:
+        """The target y (b,): minimum over the target ensemble near the slow policy's action."""
+        cfg, mode = self.config, self.target_actor(next_obs).mode()[:, None]  # (b, 1, a)
+        eps = noise.eps_target
+        if eps is None:
+            eps = torch.randn(mode.shape, generator=self.generator, device=mode.device)
+        offset = (cfg.target_noise * eps).clamp(-cfg.target_noise_clip, cfg.target_noise_clip)
+        action = (mode + offset).clamp(-1.0, 1.0)
+        value = self.target_critic(self.target_critic.encoder(next_obs), action)[..., 0].amin(0)
+        y: Tensor = batch.reward + self.discount * (1.0 - batch.terminal) * value
+        if cfg.mc_weight:  # deviation
+            y = deviations.mix_return(y, batch.mc_return, cfg.mc_weight)
+        return y
+
+    def actor_loss(self, pi: Gaussian, features: Tensor, action: Tensor) -> tuple[Tensor, Info]:
+        """L_pi: the first critic's value of the policy, of size alpha, against cloning of `action` (b, a)."""
+        q = self.critic(features.detach(), pi.mode()[:, None])[..., 0]  # (e, b)
+        weight = self.config.alpha / q[0].abs().mean().detach()
+        bc = bc_loss(pi, action).mean()
+        loss = bc / self.action_dim - weight * q[0].mean()
+        info = {"actor/loss": loss, "actor/bc_loss": bc, "actor/weight": weight}
+        return loss, info | {"critic/q_pi": q.amin(0).mean()}
 
     def build(self, make_encoder: MakeEncoder) -> None:
         """See `Agent.build`."""
@@ -45,58 +102,6 @@ class TD3BC(ActorCritic):
         """See `ActorCritic.make_actor`; the deviation is that of exploring."""
         cfg = self.config
         return GaussianActor(make_encoder, self.action_dim, cfg.actor_hidden, cfg.exploration_noise)
-
-    def next_policy(self, next_obs: Obs) -> Policy:
-        """See `ActorCritic.next_policy`; the slow copy."""
-        pi: Policy = self.target_actor(next_obs)
-        return pi
-
-    def actor_loss(self, x: Encoded, pi: Policy) -> tuple[Tensor, Info]:
-        """The first critic's value of the policy, brought to size alpha, against the cloning term."""
-        q = self.critic(x.features.detach(), pi.mode()[:, None])[..., 0]  # (e, b)
-        weight = self.config.alpha / q[0].abs().mean().detach()
-        clone = clone_loss(pi, x.batch.action, "mse").mean()
-        loss = clone / self.action_dim - weight * q[0].mean()
-        info = {"actor/loss": loss, "actor/clone_loss": clone, "actor/weight": weight}
-        return loss, info | {"critic/q_pi": q.amin(0).mean()}
-
-    @torch.no_grad()
-    def target(self, x: Encoded, noise: Noise) -> Tensor:
-        """The Bellman target (b,): minimum over the target ensemble near the slow policy's action."""
-        cfg = self.config
-        offset = cfg.target_noise * self.normal(noise.eps_target, len(x.batch), 1)
-        offset = offset.clamp(-cfg.target_noise_clip, cfg.target_noise_clip)  # (b, 1, a)
-        action = (x.pi_next.mode()[:, None] + offset).clamp(-1.0, 1.0)
-        return self.bellman(x.batch, self.target_critic(x.target_features, action)[..., 0].amin(0))
-
-    def begin(self) -> None:
-        """See `Agent.begin`; the slow policy starts from the cloned one, if there was cloning."""
-        if self.updates == 0:
-            self.target_actor.load_state_dict(self.actor.state_dict())
-        super().begin()
-
-    def follow(self) -> None:
-        """See `Agent.follow`; where the policy waits, the slow copies do."""
-        if self.acting:
-            super().follow()
-            polyak(list(self.target_actor.parameters()), list(self.actor.parameters()), self.config.tau)
-
-    def losses(self, batch: Batch, noise: Noise) -> tuple[dict[str, Tensor], Info]:
-        """See `Agent.losses`."""
-        losses: dict[str, Tensor] = {}
-        info: Info = {}
-        with self.autocast():
-            x = self.encode(batch, noise)
-            if x.pi is not None:
-                losses["actor"], info = self.actor_loss(x, x.pi)
-            q = self.critic(x.features, batch.action[:, None])[..., 0]  # (e, b)
-            losses["critic"], more = self.td_loss(q, self.target(x, noise))
-        return losses, info | more
-
-    def draw(self, batch: Batch, noise: Noise) -> Noise:
-        """See `Agent.draw`."""
-        noise = super().draw(batch, noise)
-        return replace(noise, eps_target=self.normal(noise.eps_target, len(batch), 1))
 
 
 @dataclass(kw_only=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from caliper.agents.calql import CalQL
 from caliper.agents.cql import CQLConfig
+from caliper.agents.nets import MakeEncoder
 from caliper.agents.rlpd import SubsetConfig, SubsetTarget
 
 
@@ -25,14 +26,16 @@ class WSRL(CalQL, SubsetTarget):
 
     config: WSRLConfig
 
-    def begin(self) -> None:
-        """See `Agent.begin`; before the switch every update trains the actor."""
-        super().begin()
-        self.acting = self.acting or not self.online
+    def build(self, make_encoder: MakeEncoder) -> None:
+        """See `Agent.build`; before the switch every update trains the actor."""
+        super().build(make_encoder)
+        self.actor_every = 1
 
-    def n_targets(self) -> int:
-        """See `SAC.n_targets`."""
-        return self.config.n_target_actions_online if self.online else super().n_targets()
+    def go_online(self) -> None:
+        """See `Agent.go_online`."""
+        super().go_online()
+        self.actor_every = self.config.actor_every
+        self.n_target_actions = self.config.n_target_actions_online
 
 
 @dataclass(kw_only=True)

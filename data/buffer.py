@@ -105,9 +105,9 @@ class ReplayBuffer:
         """Inserts a whole episode and drops the oldest ones if it needs their room.
 
         Args:
-            obs: t + 1 frames, the last being what the last action led to.
-            actions: (t, a).
-            rewards: (t,), raw.
+            obs: t + 1 frames, the last being what the last action led to, on the buffer's device.
+            actions: (t, a), likewise.
+            rewards: (t,), raw; on the host, or they are waited for.
             terminated: whether the last state is terminal (success) rather than cut by the horizon.
             returns: whether the rewards tell the task's returns; else those are minus infinity, a lower bound
                 that says nothing.
@@ -125,20 +125,22 @@ class ReplayBuffer:
             raise CaliperError(
                 f"an episode of {t + 1} frames does not fit a buffer of {self.capacity}; raise its capacity"
             )
-        scaled = self.reward.apply(rewards)
+        # Returns are a recursion over the episode: made on the host, sent in one copy, and not waited for.
+        scaled = self.reward.apply(rewards.cpu())
+        terminal = torch.zeros_like(scaled)
+        terminal[-1] = float(terminated)
+        known = self.reward.returns(scaled, terminal)
+        scaled, known = torch.stack([scaled, known]).to(self.device, non_blocking=True)
         rows = chunked(actions, scaled, terminated, self.chunk, self.reward.gamma)
         m = len(rows["span"])
         while self._frames.count + t + 1 > self.capacity:
             frames, transitions = self._episodes.popleft()
             self._frames.drop(frames)
             self._transitions.drop(transitions)
-        terminal = torch.zeros_like(scaled)
-        terminal[-1] = float(terminated)
         first = self._frames.count  # as an arrival number; frames before it stay where they are
         frame = self._frames.slots(torch.arange(first, first + m, device=self.device))
         self._frames.push({"pixels": obs.pixels, "proprio": obs.proprio})
-        known = self.reward.returns(scaled, terminal)[:m]
-        mc_return = known if returns else torch.full_like(known, -torch.inf)
+        mc_return = known[:m] if returns else torch.full_like(known[:m], -torch.inf)
         self._transitions.push(rows | {"frame": frame, "mc_return": mc_return})
         self._episodes.append((t + 1, m))
 

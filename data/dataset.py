@@ -6,7 +6,7 @@ Pixels are made from the states when the data is loaded (`caliper.rollout.replay
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -170,7 +170,33 @@ class Dataset:
             CaliperError: something differs; names the file, both values and the mend.
         """
         if wrong := self.mismatches(expected):
+            keys = ("controller", "control_freq", "action_dim")  # what a run can be told to take over
+            told = all(
+                name in keys for name in IDENTITY if getattr(self.meta, name) != getattr(expected, name)
+            )
+            as_it_is = (
+                f"Use it as it is with task.controller={self.meta.controller} "
+                f"task.control_freq={self.meta.control_freq}, or collect"
+            )
             raise CaliperError(
                 f"{self.path or 'the dataset'} does not fit: {'; '.join(wrong)}. "
-                f"Collect it again with: caliper collect task={expected.task}"
+                f"{as_it_is if told else 'Collect'} it again with: caliper collect task={expected.task} "
+                f"task.controller={expected.controller} task.control_freq={expected.control_freq} "
+                f"data.horizon={expected.horizon}"
             )
+
+    def select(self, episodes: Sequence[int]) -> Dataset:
+        """The same dataset with some of its episodes, by their places."""
+        return replace(self, episodes=[self.episodes[i] for i in episodes])
+
+
+def joined(parts: Sequence[Dataset]) -> Dataset:
+    """Several datasets of one scene and control (see `Dataset.check`) as one, in their order."""
+    if len(parts) == 1:
+        return parts[0]
+    return replace(
+        parts[0],
+        episodes=[episode for part in parts for episode in part.episodes],
+        path=Path(", ".join(str(part.path) for part in parts)),
+        returns=all(part.returns for part in parts),
+    )

@@ -115,9 +115,8 @@ class Recordings:
         for episode in self.episodes:
             proprio = torch.as_tensor(episode.obs, device=buffer.device)  # (t + 1, p)
             pixels = torch.zeros((len(proprio), 0, 3, 1, 1), dtype=torch.uint8, device=buffer.device)
-            actions, rewards = (
-                torch.as_tensor(v, device=buffer.device) for v in (episode.actions, episode.rewards)
-            )
+            actions = torch.as_tensor(episode.actions, device=buffer.device)
+            rewards = torch.as_tensor(episode.rewards)
             buffer.add_episode(Obs(pixels, proprio), actions, rewards, bool(episode.terminals[-1]))
 
 

@@ -31,17 +31,16 @@ class OpenEpisodes:
         )  # (n, t, v, c, h, w)
         self._proprio = torch.empty((*frames, spec.proprio), device=self.device)  # (n, t, p)
         self._action = torch.empty((n, horizon, action_dim), device=self.device)  # (n, t, a)
-        self._reward = torch.empty((n, horizon), device=self.device)  # (n, t)
         self._world = torch.arange(n, device=self.device)
-        self._length = torch.zeros(
-            n, dtype=torch.int64
-        )  # steps so far; on the host, so that reading it waits for nothing
+        # On the host, so that an episode's returns and length wait for nothing.
+        self._reward = torch.empty((n, horizon))  # (n, t)
+        self._length = torch.zeros(n, dtype=torch.int64)  # steps so far
 
     def push(self, obs: Obs, action: Tensor, step: Step, sink: ReplayBuffer) -> list[bool]:
         """Records one control step of every world and inserts the episodes that it ended.
 
         The last frame of an ended episode is `step.final_obs`, where its last action led, never what the
-        reset shows.
+        reset shows. An episode whose physics blew up is forgotten.
 
         Args:
             obs: observations the actions were taken at (n).
@@ -50,7 +49,7 @@ class OpenEpisodes:
             sink: where finished episodes go.
 
         Returns:
-            For each episode that ended, whether in success.
+            For each episode that went in, whether it ended in success.
 
         Raises:
             RuntimeError: a world ran past the horizon without an end.
@@ -63,12 +62,12 @@ class OpenEpisodes:
         self._pixels[self._world, at] = obs.pixels
         self._proprio[self._world, at] = obs.proprio
         self._action[self._world, at] = action
-        self._reward[self._world, at] = step.reward
+        flags = (step.terminated | step.truncated, step.terminated, step.diverged, step.reward)
+        ended, terminated, diverged, reward = torch.stack([f.float() for f in flags]).cpu()  # the only wait
+        self._reward.scatter_(1, self._length[:, None], reward[:, None])
         self._length += 1
-        ended, terminated = torch.stack(
-            [step.terminated | step.truncated, step.terminated]
-        ).cpu()  # the only wait
-        finished: list[int] = ended.nonzero().flatten().tolist()
+        self._length[diverged.bool()] = 0
+        finished: list[int] = (ended.bool() & ~diverged.bool()).nonzero().flatten().tolist()
         for i in finished:
             t = int(self._length[i])
             self._pixels[i, t] = step.final_obs.pixels[i]
@@ -81,7 +80,7 @@ class OpenEpisodes:
     def state_dict(self) -> dict[str, Tensor]:
         """The steps recorded so far, as tensors on the CPU; only as many as the longest open episode has."""
         t = int(self._length.max())
-        parts = {name: tensor[:, :t].cpu().clone() for name, tensor in self._recorded().items()}
+        parts = {name: tensor[:, :t].to("cpu", copy=True) for name, tensor in self._recorded().items()}
         return {"length": self._length.clone()} | parts
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -59,7 +59,7 @@ def mc_returns(rewards: Tensor, terminals: Tensor, gamma: float, sparse: bool, r
     if sparse and bool((rewards == r_neg).all()):
         return torch.full_like(rewards, r_neg / (1 - gamma), dtype=torch.float32)
     g, returns = 0.0, []
-    # In Python: episodes are short, rewards leave the device in one copy, and sums keep double precision.
+    # In Python: episodes are short, and sums keep double precision. Rewards should be on the host already.
     for reward, terminal in zip(reversed(rewards.tolist()), reversed(terminals.tolist()), strict=True):
         g = reward + gamma * g * (1 - terminal)
         returns.append(g)

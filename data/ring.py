@@ -65,8 +65,14 @@ class Ring:
     def used(self) -> dict[str, Tensor]:
         """Copies of the rows on the CPU, oldest first."""
         end = self.tail + self.count
-        spans = (slice(self.tail, min(end, self.capacity)), slice(0, max(0, end - self.capacity)))
-        return {name: torch.cat([column[s].cpu() for s in spans]) for name, column in self.columns.items()}
+        first, wrapped = slice(self.tail, min(end, self.capacity)), slice(0, max(0, end - self.capacity))
+        copies = {}
+        for name, column in self.columns.items():
+            rows = torch.empty((self.count, *column.shape[1:]), dtype=column.dtype)
+            rows[: first.stop - first.start] = column[first]  # copied once, straight from the device
+            rows[first.stop - first.start :] = column[wrapped]
+            copies[name] = rows
+        return copies
 
     def _forget(self, start: int, length: int) -> None:
         # A row that should not be read must not look like one that can: NaN spoils a loss, 0 hides.

@@ -98,6 +98,16 @@ class DatasetWriter:
         self._episodes += 1
         self._total += len(episode)
 
+    def note(self, name: str, value: str, episode: int | None = None) -> None:
+        """Adds an attribute to the file, or to an episode that was added, by its number."""
+        place = self._file.require_group("data" if episode is None else f"data/demo_{episode}")
+        place.attrs[name] = value
+
+    def mask(self, key: str, episodes: Sequence[int]) -> None:
+        """Adds a filter key, as robomimic does: the names of some episodes, by their numbers."""
+        names = [f"demo_{i}".encode() for i in episodes]
+        self._file[f"mask/{key}"] = np.array(names, dtype=bytes if names else "S1")
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from caliper.encoders.augment import random_shift
+from caliper.encoders.augment import augment, random_shift
 from caliper.encoders.base import Encoder, State
 from caliper.encoders.conv import Conv
 from caliper.encoders.impala import Impala
@@ -53,4 +53,4 @@ def build_encoder(cfg: Mapping[str, Any], spec: ObsSpec) -> Encoder:
         raise CaliperError(f"The encoder {name} cannot be built: {error}") from None
 
 
-__all__ = ["ENCODERS", "Encoder", "build_encoder", "random_shift"]
+__all__ = ["ENCODERS", "Encoder", "augment", "build_encoder", "random_shift"]

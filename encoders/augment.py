@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
+from einops import rearrange
 from torch import Tensor
+
+from caliper.types import Obs
+
+
+def augment(obs: Obs, pad: int, generator: torch.Generator, offsets: Tensor | None = None) -> Obs:
+    """The observations with each sample's images shifted at random, see `random_shift`.
+
+    Args:
+        obs: b observations.
+        pad: the most of a shift, in pixels; 0 shifts nothing.
+        generator: draws the shifts, on the observations' device.
+        offsets: int64 (b, 2) in [-pad, pad]; given, nothing is drawn.
+    """
+    b, cameras = obs.pixels.shape[:2]
+    if not pad or not cameras:
+        return obs
+    if offsets is None:
+        offsets = torch.randint(-pad, pad + 1, (b, 2), generator=generator, device=obs.pixels.device)
+    return replace(obs, pixels=random_shift(obs.pixels, offsets))
 
 
 def random_shift(pixels: Tensor, offsets: Tensor) -> Tensor:
@@ -19,8 +41,9 @@ def random_shift(pixels: Tensor, offsets: Tensor) -> Tensor:
     Returns:
         uint8 (b, v, c, h, w).
     """
-    b, v, c, h, w = pixels.shape
+    v, c, h, w = pixels.shape[1:]
     rows = (torch.arange(h, device=pixels.device) + offsets[:, :1]).clamp_(0, h - 1)  # (b, h)
     cols = (torch.arange(w, device=pixels.device) + offsets[:, 1:]).clamp_(0, w - 1)  # (b, w)
-    flat = (rows[:, :, None] * w + cols[:, None, :]).view(b, 1, h * w)
-    return pixels.reshape(b, v * c, h * w).gather(2, flat.expand(-1, v * c, -1)).view(b, v, c, h, w)
+    source = rearrange(rows[:, :, None] * w + cols[:, None, :], "b h w -> b 1 (h w)")
+    flat = rearrange(pixels, "b v c h w -> b (v c) (h w)")
+    return rearrange(flat.gather(2, source.expand(-1, v * c, -1)), "b (v c) (h w) -> b v c h w", v=v, h=h)

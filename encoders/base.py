@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from caliper.encoders.fuse import Projection
@@ -80,8 +81,9 @@ class PixelEncoder(Encoder):
 
     def forward(self, obs: Obs) -> Tensor:
         """See `Encoder.forward`; pixels are scaled to [-0.5, 0.5]."""
+        images = rearrange(obs.pixels, "b v c h w -> b (v c) h w")
         # channels_last: convolutions are faster on it, on CPU and GPU.
-        images = obs.pixels.flatten(1, 2).to(torch.float32, memory_format=torch.channels_last)  # b (v c) h w
+        images = images.to(torch.float32, memory_format=torch.channels_last)
         features: Tensor = self.project(self.pool(self.body(images.mul_(1 / 255).sub_(0.5))))
         if self.project_proprio is None:
             return features

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from caliper.encoders.base import PixelEncoder
@@ -20,8 +21,8 @@ class SpatialSoftmax(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (b, c, h, w) to (b, 2 keypoints): all rows, then all columns, in [-1, 1]."""
         h, w = x.shape[2:]
-        scores = self.maps(x).flatten(2) * self.log_temperature.exp()  # b keypoints (h w)
-        weight = torch.softmax(scores, -1).view(*scores.shape[:2], h, w)
+        scores = rearrange(self.maps(x), "b k h w -> b k (h w)") * self.log_temperature.exp()
+        weight = rearrange(torch.softmax(scores, -1), "b k (h w) -> b k h w", h=h)
         rows = weight.sum(3) @ torch.linspace(-1.0, 1.0, h, device=x.device, dtype=weight.dtype)
         columns = weight.sum(2) @ torch.linspace(-1.0, 1.0, w, device=x.device, dtype=weight.dtype)
         return torch.cat([rows, columns], 1)

@@ -131,6 +131,7 @@ def own_colours(model: mujoco.MjModel) -> NDArray[np.float32]:
     """
     own: NDArray[Any] = model.geom_rgba
     by_material = (model.geom_matid >= 0) & (own == _BY_MATERIAL).all(axis=1)
-    colours = np.where(by_material[:, None], model.mat_rgba[model.geom_matid], own).astype(np.float32)
+    colours = own.astype(np.float32)
+    colours[by_material] = model.mat_rgba[model.geom_matid[by_material]]
     colours[:, 3] = np.minimum(colours[:, 3], 0.99)  # the ray tracer asks only whether it is 0
     return colours

@@ -59,8 +59,13 @@ class VectorEnv(ABC):
         """Waits for the device and looks whether the physics of all steps so far can be trusted.
 
         Raises:
-            CaliperError: a world lost contacts to a full buffer since the last call.
+            CaliperError: a world lost contacts to a full buffer since the last call, or too large a share of
+                the episodes blew up.
         """
+
+    def rates(self) -> dict[str, float]:
+        """How often the physics fell short since the last call, by name of the metric; as `check` saw it."""
+        return {}
 
     @abstractmethod
     def observe(self) -> Obs:

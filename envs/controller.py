@@ -24,6 +24,9 @@ from caliper.errors import CaliperError
 
 # Action entries after the offset of the pose: the last one opens (-1) or closes (+1) the gripper.
 ACTION_DIMS = {"osc_pose": 7, "osc_position": 4}
+# Worlds to a block of a GPU's threads. The torques' matrices fill every register that a thread can have, so a
+# multiprocessor holds few of them: small blocks spread 1024 worlds over 32 multiprocessors, not over 4.
+BLOCK = 32
 GRIPPER_SPEED = 4.0  # half ranges of the fingers per second: robosuite's 0.2 per control step at its 20 Hz
 
 
@@ -122,8 +125,9 @@ class OperationalSpace:
             *(i.grip_site, i.base_site, i.root, self.goal_pos, self.goal_mat, self.posture, arrays["ctrl"]),
         ]
         # A recorded launch skips the argument packing, which costs more than the kernel on a CPU.
-        self._set_goal = wp.launch(set_goal, dim=n, inputs=self._goal_args, device=device, record_cmd=True)
-        self._torque = wp.launch(torque, dim=n, inputs=self._torque_args, device=device, record_cmd=True)
+        how = {"dim": n, "device": device, "record_cmd": True, "block_dim": BLOCK}
+        self._set_goal = wp.launch(set_goal, inputs=self._goal_args, **how)
+        self._torque = wp.launch(torque, inputs=self._torque_args, **how)
 
     def set_goal(self) -> None:
         """Turns `action` into goals and finger commands. Once per control step."""

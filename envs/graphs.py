@@ -130,19 +130,24 @@ class TorchGraph:
             return work()
         device = warp_device(self._device)
         if not self._loaded:
-            self._loaded = True
             with scope(device):
-                return work()
+                outputs = work()
+            self._loaded = True
+            return outputs
         if self._graph is None:
-            self._graph = graph = torch.cuda.CUDAGraph()
-            with (
-                uncollected(),
-                torch.cuda.graph(graph, capture_error_mode="thread_local"),
-                scope(device),
-            ):
-                recording = wp.ScopedCapture(stream=stream(device), external=True)
-                with recording:
-                    self._outputs = work()
-            self._kernels = recording.graph  # keeps the loaded modules
+            self._graph = self._record(device, work)
         self._graph.replay()
         return self._outputs
+
+    def _record(self, device: wp.Device, work: Callable[[], tuple[Tensor, ...]]) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        with (
+            uncollected(),
+            torch.cuda.graph(graph, capture_error_mode="thread_local"),
+            scope(device),
+        ):
+            recording = wp.ScopedCapture(stream=stream(device), external=True)
+            with recording:
+                self._outputs = work()
+        self._kernels = recording.graph  # keeps the loaded modules
+        return graph  # to be kept only now: what failed to be recorded would hide why at the next call

@@ -103,7 +103,8 @@ class GymnasiumEnv(VectorEnv):
         truncated = torch.as_tensor(self.steps >= self.horizon, device=self.device) & ~success
         final_obs, self.final_state = self.observe(), self.get_state()
         self._start((success | truncated).cpu().numpy(), self._next_seed)
-        return Step(self.observe(), reward.float(), success, truncated, final_obs, success)
+        sound = torch.zeros_like(success)  # `check` ends the run where one is not
+        return Step(self.observe(), reward.float(), success, truncated, final_obs, success, sound)
 
     def _advance(self, i: int, move: NDArray[np.float32]) -> tuple[float, bool]:
         """Lets world i act; its raw reward and whether it succeeded."""

@@ -49,17 +49,18 @@ def load_robosuite() -> Any:
     """
     root = logging.getLogger("robosuite_logs")
     root.addFilter(lambda record: record.levelno >= logging.ERROR)
-    opengl = os.environ.get("MUJOCO_GL")
+    opengl = os.environ.pop("MUJOCO_GL", None)  # it would load the one that is named there
     try:
         import robosuite.models as models
     except ImportError as error:
         raise CaliperError(
             f"robosuite cannot be imported ({error}); install it with: pip install --no-deps robosuite==1.5.2"
         ) from error
-    # It asks for EGL there. Where there is none, no process started from this one could import mujoco.
-    os.environ.pop("MUJOCO_GL", None)
-    if opengl is not None:
-        os.environ["MUJOCO_GL"] = opengl
+    finally:
+        # It asks for EGL there. Where there is none, no process started from this one could import mujoco.
+        os.environ.pop("MUJOCO_GL", None)
+        if opengl is not None:
+            os.environ["MUJOCO_GL"] = opengl
     return models
 
 

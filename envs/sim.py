@@ -15,8 +15,10 @@ from caliper.envs.base import VectorEnv
 from caliper.envs.controller import action_dim
 from caliper.envs.engines import make_engine
 from caliper.envs.graphs import TorchGraph
+from caliper.envs.health import Health, sound
 from caliper.envs.proprio import bodies_part, proprio_dim, robot_part
-from caliper.envs.render import Renderer
+from caliper.envs.render import make_renderer
+from caliper.envs.render.base import Renderer
 from caliper.envs.scenes import Scene, build
 from caliper.envs.starts import Starts
 from caliper.envs.tasks import make_task
@@ -57,6 +59,7 @@ class SimEnv(VectorEnv):
         threads: int | None = None,
         privileged: bool = False,
         start: str | None = None,
+        max_diverged: float = 0.01,
     ) -> None:
         """Builds the worlds and starts an episode in each.
 
@@ -74,6 +77,7 @@ class SimEnv(VectorEnv):
             threads: CPU threads for physics and pictures; None uses the cores this process may use.
             privileged: whether observations hold what a camera would have to show.
             start: how episodes start, one of the task's `starts`; None is the usual way.
+            max_diverged: share of the episodes whose physics may blow up before `check` raises.
 
         Raises:
             CaliperError: an unknown name, or a frequency that does not divide the physics' rate.
@@ -109,7 +113,9 @@ class SimEnv(VectorEnv):
         worlds = torch.arange(num_envs, device=self.device)
         self._next_seed = (seed + 1) * (1 << 40) + worlds
         self.seeds, self.steps = self._next_seed.clone(), torch.zeros_like(worlds)
+        self._limit = torch.full_like(worlds, horizon)  # control steps of the running episodes
         self._done = torch.zeros_like(worlds, dtype=torch.bool)
+        self._health = Health(self.engine.limits, max_diverged, self.device)
         self._judge = TorchGraph(self.device)
         self._begin = TorchGraph(self.device)
         self.reset()
@@ -136,13 +142,18 @@ class SimEnv(VectorEnv):
         """Rotation of the task's object, (n, 3, 3)."""
         return self.engine.xmat[:, self._body].view(-1, 3, 3)
 
+    def solved(self) -> Tensor:
+        """Whether the task is solved in the worlds' states as they are, bool (n,)."""
+        return self.task.success(self.object_pos, self.grip_pos)
+
     # ---- episodes
 
     def reset(self, mask: Tensor | None = None, seeds: Tensor | None = None) -> Obs:
         """See `VectorEnv`."""
         if mask is None:
             mask = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
-        self._start_episodes(mask, self._next_seed if seeds is None else seeds)
+        seeds = self._next_seed if seeds is None else seeds
+        self._start_episodes(mask.to(self.device), seeds.to(self.device))
         self.engine.refresh()
         return self.observe()
 
@@ -152,11 +163,21 @@ class SimEnv(VectorEnv):
         self.seeds.copy_(torch.where(mask, seeds, self.seeds))
         self._next_seed.copy_(torch.where(mask, seeds + EPISODE_STRIDE, self._next_seed))
         self.steps.masked_fill_(mask, 0)
+        self._limit.masked_fill_(mask, self.horizon)
         qpos, posture = self._starts.draw(self.seeds)
         _put(engine.qpos, qpos, mask)
         _put(self._posture, posture, mask)
         for live in (engine.qvel, engine.ctrl, engine.warmstart, self._closing):
             _put(live, torch.zeros_like(live), mask)
+
+    def stagger(self, shortest: int = 1) -> None:
+        """Cuts the running episodes at evenly spread lengths, so that the worlds do not all end together.
+
+        Args:
+            shortest: control steps of the shortest; later episodes have the horizon again.
+        """
+        worlds = torch.arange(self.num_envs, device=self.device)
+        self._limit.copy_(self.horizon - worlds * (self.horizon - shortest) // self.num_envs)
 
     def _begin_where_done(self) -> tuple[Tensor, ...]:
         self._start_episodes(self._done, self._next_seed)
@@ -174,29 +195,33 @@ class SimEnv(VectorEnv):
         self._action[:, : self.action_dim - 1] = action[:, :-1]
         self._action[:, 6] = action[:, -1]
         self.engine.advance(self._substeps)
-        success, truncated, reward, self.final_state, proprio = self._judge(self._outcome)
+        success, truncated, diverged, reward, self.final_state, proprio = self._judge(self._outcome)
         final_obs = obs = Obs(self._pixels(), proprio)
         # A CPU looks before it works; a GPU would have to be waited for, and does the work of a reset masked.
         if self.device.type != "cpu" or bool(self._done.any()):
             self._begin(self._begin_where_done)
             self.engine.refresh()
             obs = Obs(self._pixels(self._done), self._proprio())
-        return Step(obs, reward, success, truncated, final_obs, success)
+        return Step(obs, reward, success, truncated, final_obs, success, diverged)
 
     def _outcome(self) -> tuple[Tensor, ...]:
-        """What the last control step led to: success, time-out, reward, state, proprioception."""
+        """What the last control step led to: success, time-out, blow-up, reward, state, proprioception."""
         self.steps += 1
-        success = self.task.success(self.object_pos, self.grip_pos)
-        truncated = (self.steps >= self.horizon) & ~success
+        proprio = self._proprio()
+        diverged = ~sound(self.engine.qpos, self.engine.qvel, proprio)
+        success = self.solved() & ~diverged
+        truncated = (self.steps >= self._limit) & ~success | diverged
         self._done.copy_(success | truncated)
-        return success, truncated, success.float(), self.get_state(), self._proprio()
+        self._health.note(*self.engine.overflow(), diverged, self._done, self.seeds)
+        return success, truncated, diverged, success.float(), self.get_state(), proprio
 
     def check(self) -> None:
         """See `VectorEnv`."""
-        if bool(self.engine.overflow().any()):
-            raise CaliperError(
-                "a world lost contacts to a full buffer; raise CONTACTS in caliper.envs.engines.warp"
-            )
+        self._health.check(self.task.name)
+
+    def rates(self) -> dict[str, float]:
+        """See `VectorEnv`."""
+        return self._health.rates()
 
     def observe(self) -> Obs:
         """See `VectorEnv`."""
@@ -220,7 +245,9 @@ class SimEnv(VectorEnv):
     def _renderer(self, cameras: tuple[str, ...], size: int) -> Renderer:
         if (cameras, size) not in self._renderers:
             antialias = 2 if size >= _ANTIALIAS_FROM else 1
-            self._renderers[cameras, size] = Renderer(self.engine, cameras, size, self._threads, antialias)
+            self._renderers[cameras, size] = make_renderer(
+                self.engine, cameras, size, self._threads, antialias
+            )
             if self._look is not None:
                 self._renderers[cameras, size].dress(self._look)
         return self._renderers[cameras, size]
@@ -233,7 +260,7 @@ class SimEnv(VectorEnv):
         """See `VectorEnv`."""
         if seeds is None:
             seeds, strengths = torch.zeros_like(self.seeds), AS_IT_IS
-        self._look = self._appearances.draw(strengths, seeds)
+        self._look = self._appearances.draw(strengths, seeds.to(self.device))
         for renderer in self._renderers.values():
             renderer.dress(self._look)
 
@@ -268,7 +295,8 @@ class SimEnv(VectorEnv):
     def state_dict(self) -> dict[str, Any]:
         """See `VectorEnv`."""
         counters = {"seeds": self.seeds, "steps": self.steps, "next_seed": self._next_seed}
-        return {k: v.clone() for k, v in {**self._live(), **counters}.items()}
+        counters["limit"] = self._limit
+        return {k: v.clone() for k, v in {**self._live(), **counters, "health": self._health.state()}.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `VectorEnv`."""
@@ -276,6 +304,8 @@ class SimEnv(VectorEnv):
             live.copy_(state[name])
         for name, live in (("seeds", self.seeds), ("steps", self.steps), ("next_seed", self._next_seed)):
             live.copy_(state[name])
+        self._limit.copy_(state["limit"])
+        self._health.load(state["health"])
         self.engine.refresh()
 
 

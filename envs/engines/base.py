@@ -11,6 +11,8 @@ from torch import Tensor
 
 from caliper.envs.controller import OperationalSpace
 
+POSES = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir")
+
 
 class Engine(ABC):
     """n worlds of one MuJoCo model. All tensors are live views of the engine's memory on `device`.
@@ -22,6 +24,7 @@ class Engine(ABC):
         xpos, xmat: body poses, metres, (n, nbody, 3) and (n, nbody, 3, 3).
         site_xpos, site_xmat: site poses, likewise.
         controller: the batched operational-space controller, whose arrays the caller may write.
+        limits: names of what may stop short in a physics step that is still sound, see `overflow`.
     """
 
     model: mujoco.MjModel
@@ -29,6 +32,7 @@ class Engine(ABC):
     device: torch.device
     wp_device: wp.Device
     controller: OperationalSpace
+    limits: tuple[str, ...] = ()
     qpos: Tensor
     qvel: Tensor
     ctrl: Tensor
@@ -52,8 +56,13 @@ class Engine(ABC):
 
     @abstractmethod
     def pose_arrays(self) -> dict[str, Tensor]:
-        """What the renderer needs: geom_xpos, geom_xmat, cam_xpos, cam_xmat, as (n, count, 3[, 3])."""
+        """What a renderer needs: the `POSES`, as (n, count, 3[, 3])."""
 
     @abstractmethod
-    def overflow(self) -> Tensor:
-        """Which worlds have lost contacts to a full buffer since the last call, bool (n,)."""
+    def overflow(self) -> tuple[Tensor, Tensor]:
+        """What has gone wrong in the physics since the last call, without waiting for the device.
+
+        Returns:
+            Which worlds lost contacts or constraints to a full buffer, bool (n,), so that their physics is
+            not to be trusted; and which ran into each of `limits`, bool (n, len(limits)).
+        """

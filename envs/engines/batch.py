@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import mujoco
@@ -11,12 +12,13 @@ from mujoco.batch import Batch
 from torch import Tensor
 
 from caliper.envs.controller import OperationalSpace
-from caliper.envs.engines.base import Engine
+from caliper.envs.engines.base import POSES, Engine
 
 STAGE_POS, STAGE_VEL = int(mujoco.mjtStage.mjSTAGE_POS), int(mujoco.mjtStage.mjSTAGE_VEL)
 _DTYPES = {
     **{k: wp.float64 for k in ("qpos", "qvel", "ctrl", "M", "qfrc_bias", "qacc_warmstart")},
-    **{k: wp.vec3d for k in ("site_xpos", "xpos", "subtree_com", "geom_xpos", "cam_xpos")},
+    **{k: wp.vec3d for k in ("site_xpos", "xpos", "subtree_com")},
+    **{k: wp.vec3d for k in ("geom_xpos", "cam_xpos", "light_xpos", "light_xdir")},
     **{k: wp.mat33d for k in ("site_xmat", "xmat", "geom_xmat", "cam_xmat")},
     "cdof": wp.spatial_vectord,
 }
@@ -28,8 +30,11 @@ class BatchEngine(Engine):
     def __init__(self, model: mujoco.MjModel, num_worlds: int, control_freq: float, threads: int) -> None:
         """Args: the scene, the number of worlds, control steps per second, threads of the physics pool."""
         self.model, self.num_worlds = model, num_worlds
+        # Left alone, MuJoCo puts a world whose numbers blew up back to its start, amid an episode.
+        own = copy(model)
+        own.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         self.device, self.wp_device = torch.device("cpu"), wp.get_device("cpu")
-        self._batch = Batch(model, nsim=num_worlds, nthread=min(threads, num_worlds), persistent=True)
+        self._batch = Batch(own, nsim=num_worlds, nthread=min(threads, num_worlds), persistent=True)
         self._bound = {k: self._batch.bind(k) for k in _DTYPES}  # keeps the memory alive
         arrays = {k: self._view(k) for k in _DTYPES}
         self._tensors: dict[str, Tensor] = {k: wp.to_torch(a) for k, a in arrays.items()}
@@ -64,8 +69,10 @@ class BatchEngine(Engine):
 
     def pose_arrays(self) -> dict[str, Tensor]:
         """See `Engine`."""
-        return {k: self._tensors[k] for k in ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat")}
+        return {k: self._tensors[k] for k in POSES}
 
-    def overflow(self) -> Tensor:
+    def overflow(self) -> tuple[Tensor, Tensor]:
         """See `Engine`. MuJoCo grows its contact memory, so nothing is ever lost."""
-        return torch.zeros(self.num_worlds, dtype=torch.bool)
+        return torch.zeros(self.num_worlds, dtype=torch.bool), torch.zeros(
+            (self.num_worlds, 0), dtype=torch.bool
+        )

@@ -14,15 +14,38 @@ import warp as wp
 from torch import Tensor
 
 from caliper.envs.controller import OperationalSpace
-from caliper.envs.engines.base import Engine
+from caliper.envs.engines.base import POSES, Engine
+from caliper.envs.engines.memory import world_bytes
 from caliper.envs.graphs import WarpGraph, scope, warp_device
+from caliper.errors import CaliperError
 
-CONTACTS, CONSTRAINTS = 48, 200  # per world; grasping the can needs at most 16 and 60
+# Room per world, shared by all of them, and constraint rows of each. Of 64 worlds no one ever had more than
+# 20 contacts, 81 rows, and 3 penetrating convex pairs of one kind (benchmarks/results/solver_tail.json).
+CONTACTS, CONSTRAINTS, CONVEX = 48, 200, 8
+# A batch lasts as long as its slowest world. These limits stop one world-step in 2000 and one in 10,000.
+ITERATIONS, LINE_SEARCH = 8, 12
+# What a full buffer takes away, and what only ends a search early: the latter happens in sound simulations.
+LOST = int(
+    mjw.OverflowType.NEFC
+    | mjw.OverflowType.NJMAX_NNZ
+    | mjw.OverflowType.BROADPHASE
+    | mjw.OverflowType.NARROWPHASE
+    | mjw.OverflowType.CCD
+    | mjw.OverflowType.HFIELD
+    | mjw.OverflowType.NVMAX
+)
+LIMITS = {
+    "solver_iterations": mjw.OverflowType.ITERATIONS,
+    "line_search_iterations": mjw.OverflowType.LS_ITERATIONS,
+    "penetration_horizon": mjw.OverflowType.EPA_HORIZON,
+}
 _FIELDS = ("qpos", "qvel", "ctrl", "M", "qfrc_bias", "site_xpos", "site_xmat", "subtree_com", "cdof")
 
 
 class WarpEngine(Engine):
     """Engine on any Warp device."""
+
+    limits = tuple(LIMITS)
 
     def __init__(
         self,
@@ -32,21 +55,36 @@ class WarpEngine(Engine):
         device: torch.device,
         contacts: int = CONTACTS,
         constraints: int = CONSTRAINTS,
+        convex: int = CONVEX,
     ) -> None:
-        """Args: the scene, number of worlds, control steps per second, device, contact memory per world."""
+        """Args: the scene, number of worlds, control steps per second, device, memory per world.
+
+        Raises:
+            CaliperError: the GPU has not the memory.
+        """
+        if device.type == "cuda":
+            need = num_worlds * sum(world_bytes(model, contacts, constraints, convex))
+            if need > (free := torch.cuda.mem_get_info(device)[0]):
+                raise CaliperError(
+                    f"{num_worlds} worlds need {need / 2**30:.1f} GiB on {device}, where {free / 2**30:.1f} "
+                    "are free; lower online.num_envs, evaluation.num_envs and data.num_envs"
+                )
         self.model, self.num_worlds, self.device = model, num_worlds, device
         self.wp_device = warp_device(device)
         with scope(self.wp_device):
             self.mjw_model = mjw.put_model(model)
             self.mjw_model.opt.warn_overflow = 0  # counted by `overflow`, not printed
-            self.mjw_data = mjw.make_data(model, nworld=num_worlds, nconmax=contacts, njmax=constraints)
+            self.mjw_model.opt.iterations, self.mjw_model.opt.ls_iterations = ITERATIONS, LINE_SEARCH
+            self.mjw_data = mjw.make_data(
+                model, nworld=num_worlds, nconmax=contacts, njmax=constraints, nccdmax=convex
+            )
         data = self.mjw_data
         for name in ("qpos", "qvel", "ctrl", "xpos", "xmat", "site_xpos", "site_xmat"):
             setattr(self, name, wp.to_torch(getattr(data, name)))
-        poses = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat")
-        self._poses = {name: wp.to_torch(getattr(data, name)) for name in poses}
+        self._poses = {name: wp.to_torch(getattr(data, name)) for name in POSES}
         self.warmstart = wp.to_torch(data.qacc_warmstart)
         self._overflow = wp.to_torch(data.overflow)
+        self._limit_bits = torch.tensor([int(bit) for bit in LIMITS.values()], device=device)
         self._advance: dict[int, WarpGraph] = {}
         self._refresh, self._pose = WarpGraph(self.wp_device), WarpGraph(self.wp_device)
         arrays = {k: getattr(data, k) for k in _FIELDS}
@@ -78,8 +116,13 @@ class WarpEngine(Engine):
         """See `Engine`."""
         return self._poses
 
-    def overflow(self) -> Tensor:
-        """See `Engine`. Counted on the device; reading it does not wait."""
-        lost: Tensor = self._overflow != 0
+    def recordings(self) -> list[WarpGraph]:
+        """What is replayed once it was made twice; for who wants to know whether it is."""
+        return [*self._advance.values(), self._refresh]
+
+    def overflow(self) -> tuple[Tensor, Tensor]:
+        """See `Engine`. MuJoCo Warp keeps one bit for each, and never clears it."""
+        lost: Tensor = self._overflow & LOST != 0
+        reached: Tensor = self._overflow[:, None] & self._limit_bits != 0
         self._overflow.zero_()
-        return lost
+        return lost, reached

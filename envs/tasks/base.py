@@ -64,6 +64,7 @@ class Task(ABC):
         joints: further joints whose positions `place_joints` draws.
         starts: names of the ways in which episodes can start, the usual one first; none if there is one way.
         stages: names of the stages after which the expert can stop, see `caliper.envs.experts`.
+        recorded_as: what robosuite and its relatives call the task; their recordings can be imported into it.
         start: the way in which this instance's episodes start.
     """
 
@@ -74,6 +75,7 @@ class Task(ABC):
     joints: tuple[str, ...] = ()
     starts: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
+    recorded_as: tuple[str, ...] = ()
 
     def __init__(self, start: str | None = None) -> None:
         """Args: one of `starts`; None for the usual.

@@ -42,6 +42,7 @@ class Lift(Task):
 
     name = "lift"
     object_body = "cube_main"
+    recorded_as = ("Lift",)
     plan = Plan(hover=0.06, carry_z=TABLE_Z + 0.17, symmetry=math.pi / 2)
 
     def compose(self) -> mujoco.MjSpec:

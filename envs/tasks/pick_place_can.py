@@ -21,6 +21,7 @@ class PickPlaceCan(Task):
 
     name = "pick_place_can"
     object_body = "Can_main"
+    recorded_as = ("PickPlaceCan",)
     # The quarter's centre is at the limit of the arm's reach: aim 2 cm nearer, accept 3 cm.
     plan = Plan(
         hover=0.12,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from caliper.config.messages import GROUPS, unknown
 from caliper.errors import CaliperError
-from caliper.training.interrupt import InterruptedRunError
+from caliper.training.interrupt import InterruptedRunError, as_ctrl_c
 from caliper.utils.memory import keep_freed_memory
+from caliper.utils.output import Forgiving
 
 if TYPE_CHECKING:
     from caliper.config.schema import RunConfig
@@ -24,26 +27,28 @@ HELP = {
     "compare": ("several runs as sweep, in one page", "preset=pick_place_tray_demo agent=calql,cql seed=0,1"),
     "resume": ("continue an interrupted run", "RUN"),
     "evaluate": ("measure a run's policy", "RUN evaluation.episodes=100"),
-    "render": ("film a run's policy", "RUN video.episodes=9 video.camera=agentview"),
+    "render": ("film a run's policy, or recorded episodes", "RUN video.episodes=9 video.camera=agentview"),
     "report": ("write the report.html of a run, a sweep or a comparison again", "RUN"),
     "collect": ("record the scripted expert", "task=pick_place_can data.episodes=1000"),
+    "import": ("make a dataset of a recording of robosuite, robomimic, ...", "FILE [OUT] --skip-bad"),
     "replay": ("render a dataset's states into a copy with pictures", "FILE --cameras agentview --size 84"),
-    "inspect": ("tell what a dataset holds and whether it fits", "FILE"),
+    "inspect": ("tell what a dataset or a recording holds and whether it fits", "FILE [--images]"),
     "tasks": ("list tasks, agents, encoders, engines and presets", ""),
     "doctor": ("tell what is missing here; compile a GPU's kernels ahead", "[--precompile sm_90 task=lift]"),
 }
 KEYS = """Every key of a run can follow: groups (task=, obs=, agent=, method=, encoder=, sim=, preset=) and
 values (seed=1, online.env_steps=50000, agent.conservative_weight=1). All of them: caliper train --cfg
 """
-GROUPS = ("task", "obs", "agent", "method", "encoder", "sim", "preset")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command: runs a verb; a mistake of the user's is one sentence and exit status 2."""
     words = sys.argv[1:] if arguments is None else arguments
     keep_freed_memory()
+    as_ctrl_c()
     try:
-        _dispatch(words)
+        with redirect_stdout(Forgiving(sys.stdout)):
+            _dispatch(words)
     except CaliperError as error:
         print(f"caliper: {error}", file=sys.stderr)
         sys.exit(130 if isinstance(error, InterruptedRunError) else 2)
@@ -61,7 +66,7 @@ def _dispatch(words: list[str]) -> None:
     elif verb in ("-h", "--help", "help"):
         print(_usage(), end="")
     elif verb not in VERBS:
-        raise CaliperError(f"there is no verb '{verb}'; choose one of: {', '.join(VERBS)}")
+        raise CaliperError(unknown("verb", verb, VERBS))
     elif {"-h", "--help"} & set(rest):
         print(_verb_usage(verb), end="")
     else:
@@ -88,8 +93,12 @@ def _choices(group: str) -> list[str]:
 def _train(words: list[str]) -> None:
     from caliper.config.compose import compose, to_yaml
 
-    config = compose([word for word in words if word != "--cfg"])
-    if "--cfg" in words:
+    show = "--cfg" in words
+    if show:  # Hydra's users write --cfg job
+        at = words.index("--cfg")
+        words = words[:at] + words[at + 1 + (words[at + 1 : at + 2] == ["job"]) :]
+    config = compose(words)
+    if show:
         print(to_yaml(config), end="")
         return
     from caliper.training.run import train
@@ -130,9 +139,23 @@ def _collect(words: list[str]) -> None:
     from caliper.config.compose import compose
     from caliper.rollout.collect import collect
 
-    config = compose(words)
-    path = collect(config, Path(config.dataset_path()))
+    config = compose([word for word in words if word != "--overwrite"])
+    if isinstance(config.data.path, list):
+        raise CaliperError(f"data.path names {len(config.data.path)} files; collect into one")
+    path = Path(config.dataset_path())
+    if path.exists() and "--overwrite" not in words:
+        raise CaliperError(
+            f"{path} is there already; look at it with caliper inspect, name another file with "
+            "data.path=FILE, or replace it with --overwrite"
+        )
+    collect(config, path)
     _inspect([str(path)])
+
+
+def _import(words: list[str]) -> None:
+    from caliper.tools.import_recording import import_file
+
+    import_file(words)
 
 
 def _replay(words: list[str]) -> None:
@@ -144,19 +167,23 @@ def _replay(words: list[str]) -> None:
 def _resume(words: list[str]) -> None:
     from caliper.training.run import resume
 
-    resume(*_run(words))
+    resume(*_run(words, "resume"))
 
 
 def _evaluate(words: list[str]) -> None:
     from caliper.tools.saved_run import evaluate_run
 
-    evaluate_run(*_run(words))
+    evaluate_run(*_run(words, "evaluate"))
 
 
 def _render(words: list[str]) -> None:
+    from caliper.tools.film_recording import film_recording
     from caliper.tools.saved_run import render_run
 
-    print(render_run(*_run(words)))
+    if words and Path(words[0]).is_file():
+        print(film_recording(words))
+        return
+    print(render_run(*_run(words, "evaluate")))
 
 
 def _report(words: list[str]) -> None:
@@ -173,10 +200,15 @@ def _report(words: list[str]) -> None:
 
 def _inspect(words: list[str]) -> None:
     from caliper.config.build import installed
+    from caliper.data.recordings import is_foreign, open_recording
+    from caliper.importing.describe import describe_recording
     from caliper.tools.inspect_dataset import describe, describe_minari
 
-    if len(words) != 1:
-        raise CaliperError("name one dataset file: caliper inspect FILE")
+    if not words or words[1:] not in ([], ["--images"]):
+        raise CaliperError("name one dataset file: caliper inspect FILE [--images]")
+    if is_foreign(words[0]):
+        print(describe_recording(open_recording(words[0]), images="--images" in words))
+        return
     if Path(words[0]).is_dir():
         print(describe_minari(words[0]))
         return
@@ -215,11 +247,11 @@ def _folder(words: list[str]) -> tuple[Path, list[str]]:
     return folder, words[1:]
 
 
-def _run(words: list[str]) -> tuple[Path, RunConfig]:
+def _run(words: list[str], purpose: str) -> tuple[Path, RunConfig]:
     from caliper.config.compose import load
 
     folder, overrides = _folder(words)
-    return folder, load(folder / "config.yaml", overrides)
+    return folder, load(folder / "config.yaml", overrides, purpose)
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
@@ -231,6 +263,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "render": _render,
     "report": _report,
     "collect": _collect,
+    "import": _import,
     "replay": _replay,
     "inspect": _inspect,
     "tasks": _tasks,

@@ -63,6 +63,8 @@ class Step:
         truncated: bool (n,), the episode ran into the horizon (bootstrap from `final_obs`).
         final_obs: the observation the action led to, before any reset. Equals `obs` where nothing ended.
         success: bool (n,), the task's success test on the state the action led to.
+        diverged: bool (n,), the physics blew up: the episode is `truncated`, its end is no observation to
+            learn from, and it belongs into no buffer and no dataset.
     """
 
     obs: Obs
@@ -71,6 +73,7 @@ class Step:
     truncated: Tensor
     final_obs: Obs
     success: Tensor
+    diverged: Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from caliper.agents import AGENTS, build_agent
+from caliper.agents import AGENTS, Noise, build_agent
 from caliper.types import Batch, Obs, ObsSpec
 
 PIXELS = ObsSpec(("front", "wrist"), 16, 5)
@@ -78,7 +78,7 @@ def linear_agent(name="calql", **overrides):
         agent.actor.layers[0].weight.zero_()
         agent.actor.log_std_offset.zero_()
         for critic in (agent.critic, agent.target_critic):
-            critic.head.weights[0].copy_(torch.tensor([[[1.0], [1.0]], [[0.0], [2.0]]]))  # (e, [s, a], 1)
+            critic.weights[0].copy_(torch.tensor([[[1.0], [1.0]], [[0.0], [2.0]]]))  # (e, [s, a], 1)
     return agent
 
 
@@ -91,3 +91,35 @@ def linear_batch(s, a, r=0.0, s2=0.0, d=0.0, g=0.0):
     return Batch(
         obs(s), torch.tensor([[a]]), torch.tensor([r]), obs(s2), torch.tensor([d]), torch.tensor([g])
     )
+
+
+def noise_for(agent, batch, seed=0):
+    """All that an update of the agent would draw, but drawn here; both critics of two, in that order."""
+    g = torch.Generator().manual_seed(seed)
+    (b, a), pad = batch.action.shape, agent.config.shift_pad
+    k, n = getattr(agent, "n_target_actions", 1), getattr(agent.config, "n_actions", 1)
+    return Noise(
+        eps_pi=torch.randn(b, 1, a, generator=g),
+        eps_target=torch.randn(b, getattr(agent, "draws", k), a, generator=g),
+        eps_cur=torch.randn(b, n, a, generator=g),
+        eps_next=torch.randn(b, n, a, generator=g),
+        rand=2 * torch.rand(b, n, a, generator=g) - 1,
+        subset=torch.arange(2),
+        shift=torch.randint(-pad, pad + 1, (b, 2), generator=g),
+        shift_next=torch.randint(-pad, pad + 1, (b, 2), generator=g),
+    )
+
+
+def asked(agent, batch):
+    """How many actions per state an update asks the critics and the target critics to value, call by call."""
+    counts = {"critic": [], "target_critic": []}
+    hooks = [
+        getattr(agent, name).register_forward_hook(
+            lambda _, args, __, seen=seen: seen.append(args[1].shape[1])
+        )
+        for name, seen in counts.items()
+    ]
+    agent.update(batch)
+    for hook in hooks:
+        hook.remove()
+    return counts["critic"], counts["target_critic"]

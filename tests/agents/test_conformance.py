@@ -48,22 +48,22 @@ def metrics(text):
     return names
 
 
-CLONING = metrics("actor/loss clone_loss")
+BC = metrics("actor/loss bc_loss")
 TD = metrics("critic/loss td_loss q_data q_pi target")
 WEIGHTED = metrics("actor/std advantage weight")
-SAC_METRICS = CLONING | TD | metrics("actor/entropy temperature/loss alpha")
+SAC_METRICS = BC | TD | metrics("actor/entropy temperature/loss alpha")
 CQL_METRICS = SAC_METRICS | metrics(
     "critic/gap q_random q_current q_next columns_std policy_share"
     " bound_rate bound_rate_current bound_rate_next"
 )
 METRICS = {
-    "bc": CLONING,
+    "bc": BC,
     "sac": SAC_METRICS,
     "cql": CQL_METRICS,
     "calql": CQL_METRICS,
-    "iql": CLONING | TD | WEIGHTED | metrics("value/loss v"),
-    "awac": CLONING | TD | WEIGHTED,
-    "td3bc": CLONING | TD | metrics("actor/weight"),
+    "iql": BC | TD | WEIGHTED | metrics("value/loss v"),
+    "awac": BC | TD | WEIGHTED,
+    "td3bc": BC | TD | metrics("actor/weight"),
     "rlpd": SAC_METRICS,
     "wsrl": CQL_METRICS,
     "qtopt": TD - {"critic/q_pi"} | {"cem/std"},
@@ -121,7 +121,7 @@ def test_saved_state_gives_the_same_next_update(name):
     for i in range(2):
         first.update(random_batch(seed=i))
         if first.has_actor:
-            first.clone(random_batch(seed=i))
+            first.bc_update(random_batch(seed=i))
     first.go_online()
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     second.load_train_state(copy.deepcopy(first.train_state()))
@@ -171,7 +171,7 @@ def test_q_values_are_the_ensembles_minimum(name):
     assert agent.has_critic
     action = agent.act(obs, deterministic=True)
     with torch.no_grad():
-        q = agent.critic(agent.critic.encode(obs), action[:, None])
+        q = agent.critic(agent.critic.encoder(obs), action[:, None])
     assert torch.equal(agent.q_values(obs, action), q[..., 0].min(0).values)
 
 
@@ -187,13 +187,13 @@ def test_probing_changes_nothing(name):
 
 @pytest.mark.parametrize("name", ACTORS)
 def test_cloning_learns_and_moves_the_actor_only(name):
-    agent = make(name, "state", spec=STATE, clone_lr=1e-2)
+    agent = make(name, "state", spec=STATE, bc_lr=1e-2)
     before = snapshot(agent)
     batch = random_batch(b=64, spec=STATE)
     target = torch.where(batch.obs.proprio[:, :ACTIONS] > 0, 1.0, -1.0)  # saturated, as the experts' are
     batch = dataclasses.replace(batch, action=target)
     for _ in range(60):
-        agent.clone(batch)
+        agent.bc_update(batch)
     wrong = (agent.act(batch.obs, deterministic=True) - target).abs().mean()
     assert float(wrong) < 0.2  # about 1 before
     changed = {key for key, value in agent.state_dict().items() if not torch.equal(value, before[key])}
@@ -212,7 +212,7 @@ def test_images_are_encoded_once_per_network_and_update(name):
         agent.update(batch)
         # Images are shifted, so new tensors; the proprioception beside them is the batch's own.
         seen = [(key, proprio is batch.obs.proprio) for key, proprio in calls]
-        waiting = not getattr(agent, "acting", True)
+        waiting = agent.updates % agent.actor_every != 0
         assert len(seen) == len(set(seen)) == ENCODED.get(name, 4) - waiting
         assert all(proprio is batch.obs.proprio or proprio is batch.next_obs.proprio for _, proprio in calls)
 
@@ -250,8 +250,8 @@ def test_unknown_names_and_keys_are_named():
         build_agent({"name": "calq"}, {"name": "state"}, STATE, ACTIONS, "cpu", 0)
     with pytest.raises(CaliperError, match=r"'tua'.*tau"):
         make("calql", tua=0.1)
-    with pytest.raises(CaliperError, match=r"clone_loss='mae'.*mse, nll"):
-        make("calql", clone_loss="mae")
+    with pytest.raises(CaliperError, match=r"precision='half'.*float32, bfloat16"):
+        make("calql", precision="half")
     with pytest.raises(CaliperError, match="chunk=0"):
         make("bc", chunk=0)
     with pytest.raises(CaliperError, match="init_temperature"):

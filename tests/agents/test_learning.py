@@ -61,7 +61,7 @@ class Square:
         late = (self.clock >= HORIZON) & ~won
         self.at = torch.where((won | late)[:, None], self.starts(len(moved)), moved)
         self.clock = torch.where(won | late, 0, self.clock)
-        return Step(observe(self.at), won.float(), won, late, observe(moved), won)
+        return Step(observe(self.at), won.float(), won, late, observe(moved), won, torch.zeros_like(won))
 
 
 def collect(act, steps, seed, buffer):
@@ -176,15 +176,15 @@ def test_other_seeds_do_too(check, seed):
 
 def broken_target(pick="amin", terminal=1.0, discount=REWARD.gamma, stay=False):
     @torch.no_grad()
-    def target(self, x, noise):
+    def td_target(self, x, noise):
         pi, features = x.pi_next, x.target_features
         if stay:  # values s where it should value s'
-            pi, features = x.pi, self.target_critic.encode(x.batch.obs)
-        action, _ = pi.sample(self.normal(noise.eps_target, len(x.batch), self.config.n_target_actions))
+            pi, features = x.sample[0], self.target_critic.encoder(x.batch.obs)
+        action, _ = pi.sample(self.config.n_target_actions, self.generator, noise.eps_target)
         value = getattr(self.target_critic(features, action), pick)(0).amax(-1)
         return x.batch.reward + discount * (1 - terminal * x.batch.terminal) * value
 
-    return {(SAC, "target"): target}
+    return {(SAC, "td_target"): td_target}
 
 
 def uncalibrated(self, q, mc_return):
@@ -195,8 +195,8 @@ def least(self, q, mc_return):
     return torch.minimum(q, mc_return[:, None])
 
 
-def flipped(self, gap, weighted=CQL.weighted):
-    loss, info = weighted(self, gap)
+def flipped(self, q, log_pi, mc_return, conservative_loss=CQL.conservative_loss):
+    loss, info = conservative_loss(self, q, log_pi, mc_return)
     return -loss, info
 
 
@@ -207,7 +207,7 @@ def random_bounded(self, q, log_pi, mc_return, conservative_loss=CQL.conservativ
 
 
 BROKEN = {
-    "sign of the conservative term": (check_bound, {(CQL, "weighted"): flipped}),
+    "sign of the conservative term": (check_bound, {(CQL, "conservative_loss"): flipped}),
     "no calibration": (check_bound, {(CalQL, "calibrate"): uncalibrated}),
     "minimum instead of maximum": (check_bound, {(CalQL, "calibrate"): least}),
     "bound on the random actions": (

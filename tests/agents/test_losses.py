@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from caliper.agents import Noise
-from caliper.agents.actor import clone_loss
-from caliper.agents.base import polyak
-from caliper.agents.nets import QEnsemble, TanhGaussian
-from caliper.types import ObsSpec
+from caliper.agents.nets import Critic, TanhGaussian, bc_loss, polyak, td_loss
+from caliper.encoders.base import State
+from caliper.types import Batch, ObsSpec
 from tests.agents.conftest import linear_agent, linear_batch, make, random_batch
 
 HALF = math.atanh(0.5)  # tanh(HALF) = 0.5: standard normal noise of this value gives the action 0.5
@@ -22,13 +21,12 @@ def eps(*values):
 
 def test_density_is_that_of_torch_distributions():
     mean, log_std = torch.tensor([[0.3, -1.2]]), torch.tensor([[-0.5, 0.4]])
-    action, log_pi = TanhGaussian(mean, log_std).sample(torch.tensor([[[0.7, -0.2], [1.5, 0.1]]]))
+    action, log_pi = TanhGaussian(mean, log_std).sample(eps=torch.tensor([[[0.7, -0.2], [1.5, 0.1]]]))
     tanh = torch.distributions.TanhTransform()
     expected = torch.distributions.TransformedDistribution(
         torch.distributions.Normal(mean, log_std.exp()), [tanh]
     )
     torch.testing.assert_close(log_pi[0], expected.log_prob(action[0]).sum(-1))
-    torch.testing.assert_close(TanhGaussian(mean, log_std).log_prob(action[:, 0]), log_pi[:, 0])
 
 
 def test_target_takes_the_minimum_over_critics_before_the_maximum_over_actions():
@@ -36,29 +34,29 @@ def test_target_takes_the_minimum_over_critics_before_the_maximum_over_actions()
     # y = r + gamma * (1 - d) * 0.5 = 1 + 0.9 * 0.5 = 1.45
     agent = linear_agent(n_target_actions=2, discount=0.9)
     batch, noise = linear_batch(0.0, 0.0, r=1.0), Noise(eps_target=eps(HALF, -HALF))
-    assert agent.target(agent.encode(batch, noise), noise).item() == pytest.approx(1.45)
+    assert agent.td_target(agent.encode(batch, noise), noise).item() == pytest.approx(1.45)
     # With Q_2 = -2 a the orders differ: Q_1 = (0.5, -0.5), Q_2 = (-1, 1): min (-1, -0.5), then max -0.5;
     # maximum first would give min(0.5, 1) = 0.5.
     with torch.no_grad():
-        agent.target_critic.head.weights[0][1, 1] = -2.0
-    assert agent.target(agent.encode(batch, noise), noise).item() == pytest.approx(1 + 0.9 * -0.5)
+        agent.target_critic.weights[0][1, 1] = -2.0
+    assert agent.td_target(agent.encode(batch, noise), noise).item() == pytest.approx(1 + 0.9 * -0.5)
 
 
 def test_target_of_a_chunk_is_discounted_over_all_its_steps():
     # Q = 2 everywhere: y = 1 + 0.9^3 * 2
     agent = make("sac", "state", spec=ObsSpec((), 0, 1), critic_hidden=[], discount=0.9, chunk=3)
     with torch.no_grad():
-        agent.target_critic.head.weights[0].zero_()
-        agent.target_critic.head.biases[0].fill_(2.0)
+        agent.target_critic.weights[0].zero_()
+        agent.target_critic.biases[0].fill_(2.0)
     batch, noise = linear_batch(0.0, 0.0, r=1.0), Noise()
-    assert agent.target(agent.encode(batch, noise), noise).item() == pytest.approx(1 + 0.729 * 2)
+    assert agent.td_target(agent.encode(batch, noise), noise).item() == pytest.approx(1 + 0.729 * 2)
 
 
 def test_target_stops_at_terminal_states_only():
     # d = 1: y = r
     agent = linear_agent(n_target_actions=1)
     batch, noise = linear_batch(0.0, 0.0, r=1.0, d=1.0), Noise(eps_target=eps(HALF))
-    assert agent.target(agent.encode(batch, noise), noise).item() == 1.0
+    assert agent.td_target(agent.encode(batch, noise), noise).item() == 1.0
 
 
 def test_entropy_backup_subtracts_the_chosen_actions_log_density():
@@ -67,12 +65,12 @@ def test_entropy_backup_subtracts_the_chosen_actions_log_density():
     # y = 0 + 0.9 (0.5 + 0.5 * 0.78213) = 0.80196
     agent = linear_agent(n_target_actions=2, discount=0.9, backup_entropy=True, init_temperature=0.5)
     batch, noise = linear_batch(0.0, 0.0), Noise(eps_target=eps(-HALF, HALF))
-    assert agent.target(agent.encode(batch, noise), noise).item() == pytest.approx(0.80196, abs=1e-4)
+    assert agent.td_target(agent.encode(batch, noise), noise).item() == pytest.approx(0.80196, abs=1e-4)
 
 
 def test_td_loss_is_a_mean_over_the_batch_and_a_sum_over_critics():
     # q - y = [[-1, 0], [1, 3]]: (1 + 0) / 2 + (1 + 9) / 2 = 5.5
-    loss, info = linear_agent().td_loss(torch.tensor([[1.0, 2.0], [3.0, 5.0]]), torch.tensor([2.0, 2.0]))
+    loss, info = td_loss(torch.tensor([[1.0, 2.0], [3.0, 5.0]]), torch.tensor([2.0, 2.0]))
     assert loss.item() == 5.5
     assert float(info["critic/q_data"]) == 2.75
 
@@ -88,9 +86,8 @@ def test_actor_loss():
     # s = 2, action 0.5: Q_1 = 2.5, Q_2 = 1, min 1. alpha = 0.5, log pi = -0.78213 (above)
     # 0.5 * -0.78213 - 1 = -1.39106
     agent = linear_agent(init_temperature=0.5)
-    x = agent.encode(linear_batch(2.0, -1.0), Noise())
-    action, log_pi = x.pi.sample(eps(HALF))
-    loss, _ = agent.actor_loss(x, x.pi, action, log_pi)
+    x = agent.encode(linear_batch(2.0, -1.0), Noise(eps_pi=eps(HALF)))
+    loss, _ = agent.actor_loss(x, *x.sample)
     assert loss.item() == pytest.approx(-1.39106, abs=1e-4)
 
 
@@ -100,11 +97,11 @@ def test_actor_loss_with_cloning_brings_q_to_size_one():
     agent = linear_agent(init_temperature=0.5, bc_weight=0.3)
     for scale in (1.0, 10.0):
         with torch.no_grad():
-            agent.critic.head.weights[0].mul_(scale)
-        x = agent.encode(linear_batch(2.0, -1.0), Noise())
-        loss, info = agent.actor_loss(x, x.pi, *x.pi.sample(eps(HALF)))
+            agent.critic.weights[0].mul_(scale)
+        x = agent.encode(linear_batch(2.0, -1.0), Noise(eps_pi=eps(HALF)))
+        loss, info = agent.actor_loss(x, *x.sample)
         assert loss.item() == pytest.approx(-1.09106, abs=1e-4)
-        assert info["actor/clone_loss"].item() == 1.0
+        assert info["actor/bc_loss"].item() == 1.0
 
 
 # q of the data action 1, of a uniform action 0, of pi(s) 2, of pi(s') 3; log pi 0.5 and -0.5; return 2.5
@@ -154,7 +151,10 @@ def test_log_sum_exp_runs_over_all_samples():
 
 def test_uniform_actions_fill_the_box():
     # A defect seen elsewhere draws U(1, 1). 3000 draws: standard error of the mean 0.58 / 55 = 0.011.
-    draws = linear_agent().uniform(None, 100, 30)
+    agent, seen = linear_agent("cql", n_actions=30), []
+    agent.critic.register_forward_hook(lambda _, args, __: seen.append(args[1]))
+    agent.update(Batch.cat([linear_batch(0.0, 0.0)] * 100))
+    draws = next(action for action in seen if action.shape[1] == 91)[:, 1:31]
     assert -1 <= float(draws.min()) < -0.99 and 0.99 < float(draws.max()) <= 1
     assert abs(float(draws.mean())) < 0.05
 
@@ -177,7 +177,9 @@ def test_the_bound_can_only_raise_the_gap_and_stops_the_gradient():
 @pytest.mark.parametrize("layer_norm", [False, True])
 def test_the_ensemble_is_plain_perceptrons_batched_or_not(hidden, per_critic, layer_norm):
     torch.manual_seed(0)
-    head = QEnsemble(4, 2, hidden, 3, layer_norm)
+    head = Critic(
+        lambda: State(ObsSpec((), 0, 4)), 2, hidden, 3, layer_norm=layer_norm, encoder_per_critic=per_critic
+    )
     features, action = torch.randn(3, 7, 4) if per_critic else torch.randn(7, 4), torch.randn(7, 5, 2)
     expected = []
     for member in range(3):
@@ -190,17 +192,17 @@ def test_the_ensemble_is_plain_perceptrons_batched_or_not(hidden, per_critic, la
         expected.append(x[..., 0])
     expected = torch.stack(expected)
     gradient = torch.autograd.grad(expected.square().sum(), list(head.weights))
-    for values in (head(features, action), head.together(features, action)):
+    for values in (head(features, action), head.batched(features, action)):
         torch.testing.assert_close(values, expected)
         torch.testing.assert_close(torch.autograd.grad(values.square().sum(), list(head.weights)), gradient)
 
 
-def test_cloning_losses():
-    # mse: (tanh(HALF) - 1)^2 = 0.25; nll with sigma 1 at u = 0 from mean HALF: 0.15087 + 0.91894 = 1.06981
+def test_bc_loss_is_a_squared_error_summed_over_the_entries():
+    # (tanh(HALF) - 1)^2 + (tanh(HALF) - 0)^2 = 0.25 + 0.25
+    pi = TanhGaussian(torch.tensor([[HALF, HALF]]), torch.zeros(1, 2))
+    assert float(bc_loss(pi, torch.tensor([[1.0, 0.0]]))) == pytest.approx(0.5)
     pi = TanhGaussian(torch.tensor([[HALF]]), torch.zeros(1, 1))
-    assert float(clone_loss(pi, torch.tensor([[1.0]]), "mse")) == pytest.approx(0.25)
-    assert float(clone_loss(pi, torch.tensor([[0.0]]), "nll")) == pytest.approx(1.06981, abs=1e-4)
-    assert math.isfinite(float(clone_loss(pi, torch.tensor([[1.0]]), "nll")))  # the action is clipped
+    assert float(bc_loss(pi, torch.tensor([[1.0]]))) == pytest.approx(0.25)
 
 
 def test_polyak():
@@ -212,11 +214,11 @@ def test_polyak():
 
 def test_cloning_weight_fades_after_the_switch():
     agent = linear_agent(bc_weight=0.4, bc_weight_online=0.0, bc_fade_steps=4)
-    assert agent.bc_weight() == 0.4
+    assert agent.bc_term.weight(agent.online) == 0.4
     agent.go_online()
     weights = []
     for _ in range(6):
-        weights.append(agent.bc_weight())
+        weights.append(float(agent.bc_term.weight(agent.online)))
         agent.update(linear_batch(0.0, 0.0))
     assert weights == pytest.approx([0.4, 0.3, 0.2, 0.1, 0.0, 0.0])
 
@@ -224,13 +226,13 @@ def test_cloning_weight_fades_after_the_switch():
 def test_the_actor_is_cloned_until_the_critic_has_learned():
     agent = linear_agent(actor_start=2, bc_weight=0.0, autotune_entropy=False, init_temperature=0.0)
     losses = [agent.update(linear_batch(0.0, 0.0)) for _ in range(3)]
-    cloned = [bool(info["actor/loss"] == info["actor/clone_loss"]) for info in losses]
+    cloned = [bool(info["actor/loss"] == info["actor/bc_loss"]) for info in losses]
     assert cloned == [True, True, False]
 
 
 @pytest.mark.parametrize("per_critic", [False, True])
 def test_the_critic_can_start_from_the_cloned_encoder(per_critic):
-    keys = {"critic_from_clone": True, "encoder_per_critic": per_critic, "critic_lr": 0.0, "tau": 0.0}
+    keys = {"critic_encoder_from_bc": True, "encoder_per_critic": per_critic, "critic_lr": 0.0, "tau": 0.0}
     agent = make("calql", **keys)
     wanted = copy.deepcopy(agent.actor.encoder.state_dict())
     agent.update(random_batch())
@@ -248,18 +250,18 @@ def test_conservative_weight_changes_at_the_switch():
 
 def test_only_actions_that_did_better_than_the_critic_expects_are_cloned():
     # q = 2 tanh(atanh(0.5)) = 1 at s = 2; the greedy action 0 is 1 away from the recorded -1
-    agent = linear_agent(init_temperature=0.5, bc_weight=0.3, clone_better_only=True)
+    agent = linear_agent(init_temperature=0.5, bc_weight=0.3, bc_better_only=True)
     for mc_return, expected in ((1.1, 1.0), (0.9, 0.0)):
-        x = agent.encode(linear_batch(2.0, -1.0, g=mc_return), Noise())
-        _, info = agent.actor_loss(x, x.pi, *x.pi.sample(eps(HALF)))
-        assert info["actor/clone_loss"].item() == expected
+        x = agent.encode(linear_batch(2.0, -1.0, g=mc_return), Noise(eps_pi=eps(HALF)))
+        _, info = agent.actor_loss(x, *x.sample)
+        assert info["actor/bc_loss"].item() == expected
 
 
 def test_target_mixed_with_the_return():
     # action 0.5 at s' = 2: min(2.5, 1) = 1; bootstrapped 1 + 0.5 * 1 = 1.5; 0.75 * 1.5 + 0.25 * 5.5 = 2.5
     agent = linear_agent("sac", discount=0.5, mc_weight=0.25)
     x = agent.encode(linear_batch(0.0, 0.0, r=1.0, s2=2.0, g=5.5), Noise())
-    assert agent.target(x, Noise(eps_target=eps(HALF))).item() == pytest.approx(2.5)
+    assert agent.td_target(x, Noise(eps_target=eps(HALF))).item() == pytest.approx(2.5)
 
 
 def test_the_averaged_actor_acts():
@@ -286,14 +288,3 @@ def test_the_critic_chooses_the_best_of_several_actions(deterministic):
         draws[0] = 0.0
     assert action.item() == pytest.approx(draws.max().item())
     assert torch.equal(before, agent.generator.get_state()) == deterministic
-
-
-def test_weight_decay_shrinks_the_encoders_alone():
-    # One step of AdamW from zero moments moves by lr * g / (|g| + 1e-8) after w <- (1 - lr * decay) w.
-    plain, decayed = (make("calql", encoder_weight_decay=decay, critic_lr=0.1) for decay in (0.0, 0.5))
-    before = {name: p.detach().clone() for name, p in plain.critic.named_parameters()}
-    for agent in (plain, decayed):
-        agent.update(random_batch())
-    for (name, a), b in zip(plain.critic.named_parameters(), decayed.critic.parameters(), strict=True):
-        shrunk = 0.1 * 0.5 * before[name] if name.startswith("encoder.") else torch.zeros(())
-        torch.testing.assert_close(b, a - shrunk, rtol=1e-4, atol=1e-6)

@@ -38,6 +38,11 @@ def tensor(key):
     return torch.from_numpy(FIXTURE[f"in.{key}"])
 
 
+def linears(agent):
+    """The policy's layers, without the ReLUs between."""
+    return [layer for layer in agent.actor.layers if isinstance(layer, torch.nn.Linear)]
+
+
 def official_agent(name, overrides):
     """The agent at the official starting weights. The keys given are what the fixture was made with."""
     config = {"actor_hidden": [16, 16], "critic_hidden": [16, 16], "n_target_actions": 4, "shift_pad": 0}
@@ -47,13 +52,13 @@ def official_agent(name, overrides):
         {"name": name, **config, **overrides}, {"name": "state"}, ObsSpec((), 0, 5), 3, "cpu", 0
     )
     with torch.no_grad():
-        for i, layer in enumerate(agent.actor.layers):
+        for i, layer in enumerate(linears(agent)):
             layer.weight.copy_(tensor(f"policy.Dense_{i}.kernel").T)
             layer.bias.copy_(tensor(f"policy.Dense_{i}.bias"))
             for critic, prefix in ((agent.critic, "qf"), (agent.target_critic, "target")):
                 for member in (0, 1):
-                    critic.head.weights[i][member] = tensor(f"{prefix}{member + 1}.Dense_{i}.kernel")
-                    critic.head.biases[i][member, 0] = tensor(f"{prefix}{member + 1}.Dense_{i}.bias")
+                    critic.weights[i][member] = tensor(f"{prefix}{member + 1}.Dense_{i}.kernel")
+                    critic.biases[i][member, 0] = tensor(f"{prefix}{member + 1}.Dense_{i}.bias")
         agent.log_alpha.copy_(tensor("log_alpha"))
     return agent
 
@@ -84,11 +89,10 @@ def weights(agent):
     """Flat weights in the official order: each layer's kernel, its bias; the policy's two scalars last."""
     flat = {}
     for critic, prefix in ((agent.critic, "qf"), (agent.target_critic, "target_qf")):
-        head = critic.head
         for member in (0, 1):
-            pairs = zip(head.weights, head.biases, strict=True)
+            pairs = zip(critic.weights, critic.biases, strict=True)
             flat[f"{prefix}{member + 1}"] = [p[member].flatten() for pair in pairs for p in pair]
-    actor = [p.flatten() for layer in agent.actor.layers for p in (layer.weight.T, layer.bias)]
+    actor = [p.flatten() for layer in linears(agent) for p in (layer.weight.T, layer.bias)]
     flat["policy"] = [*actor, agent.actor.log_std_scale.view(1), agent.actor.log_std_offset.view(1)]
     flat["log_alpha"] = [agent.log_alpha.view(1)]
     if getattr(agent.config, "lagrange", False):

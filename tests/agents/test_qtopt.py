@@ -16,7 +16,7 @@ def two_critics(**keys):
     agent = build_agent(config, {"name": "state"}, ObsSpec((), 0, 1), 1, "cpu", 0)
     with torch.no_grad():
         for critic in (agent.critic, agent.target_critic):
-            critic.head.weights[0].copy_(torch.tensor([[[1.0], [1.0]], [[0.0], [-2.0]]]))  # (e, [s, a], 1)
+            critic.weights[0].copy_(torch.tensor([[[1.0], [1.0]], [[0.0], [-2.0]]]))  # (e, [s, a], 1)
     return agent
 
 
@@ -71,7 +71,7 @@ def test_target_takes_the_minimum_where_the_first_critic_is_highest():
     noise = Noise(eps_target=draws(0.5, -0.5))
     for d, expected in ((0.0, 0.1), (1.0, 1.0)):
         batch = linear_batch(0.0, 0.0, r=1.0, d=d)
-        y, _ = agent.target(batch, agent.target_critic.encode(batch.next_obs), noise)
+        y, _ = agent.td_target(batch, batch.next_obs, noise)
         assert y.item() == pytest.approx(expected)
 
 
@@ -90,14 +90,14 @@ def test_acting_climbs_the_minimum_of_the_critics():
         obs, before = linear_batch(s, 0.0).obs, agent.generator.get_state()
         assert agent.act(obs, deterministic=True).item() == pytest.approx(best, abs=0.03)
         assert torch.equal(before, agent.generator.get_state())
-        assert agent.policy(obs).mean.item() == pytest.approx(best, abs=0.1)
+        assert agent.decide(obs, deterministic=True).pi.mean.item() == pytest.approx(best, abs=0.1)
 
 
 def test_exploring_samples_the_last_gaussian():
     agent = two_critics(cem_iterations=4, min_std=0.2)
     obs = linear_batch(1.5, 0.0).obs
     samples = torch.cat([agent.act(obs, deterministic=False) for _ in range(300)])
-    pi = agent.policy(obs)
+    pi = agent.decide(obs, deterministic=True).pi
     assert samples.mean().item() == pytest.approx(pi.mean.item(), abs=0.05)
     assert samples.std().item() == pytest.approx(pi.log_std.exp().item(), abs=0.05)
 
@@ -132,7 +132,7 @@ def test_options(keys):
     assert all(torch.isfinite(v) for v in info.values())
     for deterministic in (True, False):
         assert agent.act(random_obs(3), deterministic).shape == (3, agent.action_dim)
-    assert not torch.equal(before["critic.head.weights.0"], agent.state_dict()["critic.head.weights.0"])
+    assert not torch.equal(before["critic.weights.0"], agent.state_dict()["critic.weights.0"])
 
 
 def test_bfloat16_gives_nearly_the_same_gradients():
@@ -145,7 +145,7 @@ def test_bfloat16_gives_nearly_the_same_gradients():
 
 def test_there_is_no_actor_to_clone():
     with pytest.raises(CaliperError, match=r"no actor to clone; set offline\.clone_updates=0"):
-        make("qtopt").clone(random_batch())
+        make("qtopt").bc_update(random_batch())
 
 
 @pytest.mark.parametrize("keys", [{"cem_elites": 0}, {"cem_elites": 17}, {"cem_iterations": 0}])

@@ -1,12 +1,14 @@
 """RLPD and WSRL: subset, mean, phases and the delayed actor against numbers worked out by hand."""
 
+import copy
+
 import pytest
 import torch
 
 from caliper.agents import Noise, build_agent
 from caliper.errors import CaliperError
 from caliper.types import ObsSpec
-from tests.agents.conftest import linear_batch, make, random_batch
+from tests.agents.conftest import asked, linear_batch, make, noise_for, random_batch
 from tests.agents.test_conformance import equal, snapshot
 from tests.agents.test_losses import HALF, eps
 
@@ -21,14 +23,14 @@ def four_critics(name, **keys):
         agent.actor.layers[0].weight.zero_()
         agent.actor.log_std_offset.zero_()
         for critic in (agent.critic, agent.target_critic):
-            critic.head.weights[0].copy_(torch.tensor([[[1.0], [w]] for w in SLOPES]))
+            critic.weights[0].copy_(torch.tensor([[[1.0], [w]] for w in SLOPES]))
     return agent
 
 
 def target(agent, *draws, subset):
     batch = linear_batch(0.0, 0.0, r=1.0)
     noise = Noise(eps_target=eps(*draws), subset=torch.tensor(subset))
-    return agent.target(agent.encode(batch, noise), noise).item()
+    return agent.td_target(agent.encode(batch, noise), noise).item()
 
 
 @pytest.mark.parametrize(("subset", "value"), [([0, 3], 0.5), ([3, 1], 1.0), ([2, 3], -1.0), ([3], 2.0)])
@@ -47,9 +49,9 @@ def test_every_subset_is_drawn_and_none_holds_a_critic_twice():
 def test_a_member_outside_of_the_subset_does_not_count():
     agent, batch = make("rlpd"), random_batch()
     with torch.no_grad():
-        agent.target_critic.head.biases[-1][2:] = torch.nan
+        agent.target_critic.biases[-1][2:] = torch.nan
     x = agent.encode(batch, Noise())
-    values = {pair: agent.target(x, Noise(subset=torch.tensor(pair))) for pair in ((0, 1), (1, 2))}
+    values = {pair: agent.td_target(x, Noise(subset=torch.tensor(pair))) for pair in ((0, 1), (1, 2))}
     assert values[0, 1].isfinite().all()
     assert values[1, 2][batch.terminal == 0].isnan().all()
 
@@ -59,8 +61,8 @@ def test_the_actor_climbs_the_mean_in_rlpd_and_the_minimum_in_wsrl(name, q, alph
     # s = 2, action 0.5: Q = (2.5, 3, 1, 4), mean 10.5 / 4 = 2.625, minimum 1; log pi = -0.78213 as in
     # test_losses: 0.1 * -0.78213 - 2.625 = -2.70321, and -0.78213 - 1 = -1.78213
     agent = four_critics(name)
-    x = agent.encode(linear_batch(2.0, -1.0), Noise())
-    loss, info = agent.actor_loss(x, x.pi, *x.pi.sample(eps(HALF)))
+    x = agent.encode(linear_batch(2.0, -1.0), Noise(eps_pi=eps(HALF)))
+    loss, info = agent.actor_loss(x, *x.sample)
     assert info["critic/q_pi"].item() == pytest.approx(q)
     assert loss.item() == pytest.approx(alpha * -0.78213 - q, abs=1e-4)
 
@@ -90,10 +92,10 @@ def slow_parts(agent):
 
 def trains(agent, seed):
     """Whether an update trained the actor and the temperature; asserts that it left them alone if not."""
-    (weights, moments), critic = slow_parts(agent), agent.critic.head.weights[0].clone()
+    (weights, moments), critic = slow_parts(agent), agent.critic.weights[0].clone()
     info = agent.update(random_batch(seed=seed))
     after, moments_after = slow_parts(agent)
-    assert not torch.equal(critic, agent.critic.head.weights[0])
+    assert not torch.equal(critic, agent.critic.weights[0])
     trained = not equal(weights, after)
     names = {"actor/loss", "actor/grad_norm", "temperature/loss", "temperature/grad_norm"}
     assert (names & info.keys()) == (names if trained else set())
@@ -122,7 +124,7 @@ def test_wsrl_before_the_switch_is_calql_bit_for_bit():
     wsrl, calql = make("wsrl", **keys), make("calql", **keys)
     for i in range(3):
         batch = random_batch(seed=i)
-        noise = wsrl.draw(batch, Noise())  # both of two critics are asked, in whatever order
+        noise = noise_for(wsrl, batch)  # both of two critics are asked, in whatever order
         assert equal(wsrl.update(batch, noise), calql.update(batch, noise))
     assert equal(wsrl.state_dict(), calql.state_dict())
 
@@ -133,12 +135,11 @@ def test_wsrl_after_the_switch_is_sac_with_a_single_action():
     assert target(agent, HALF, -HALF, subset=[0, 2]) == pytest.approx(1 + 0.9 * -0.5)
     batch = linear_batch(0.0, 0.0)
     assert "critic/gap" in agent.update(batch)
-    assert agent.draw(batch, Noise()).eps_target.shape == (1, 2, 1)
+    assert asked(agent, batch) == ([1 + 3 * agent.config.n_actions, 1], [2])
 
     agent = four_critics("wsrl", n_target_actions=2, actor_every=1)
     agent.go_online()
-    noise = agent.draw(batch, Noise())
-    assert noise.eps_target.shape == (1, 1, 1) and noise.eps_cur is None and noise.rand is None
+    assert asked(copy.deepcopy(agent), batch) == ([1, 1], [1])  # one action at s', no conservative ones at s
     # s = 0, a = 1: Q = (1, 2, -2, 4); action 0.5 at s' = 0, subset (0, 2): y = 1 + 0.9 * -1 = 0.1
     # (0.9^2 + 1.9^2 + 2.1^2 + 3.9^2) = 0.81 + 3.61 + 4.41 + 15.21 = 24.04
     noise = Noise(eps_target=eps(HALF), subset=torch.tensor([0, 2]))

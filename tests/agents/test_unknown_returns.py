@@ -15,20 +15,20 @@ def test_a_target_mixes_in_only_a_known_return(g, wanted):
     # The Bellman target is 1 + 0.9 * 0.5 = 1.45, see test_losses; 30 % of it would be the return.
     agent = linear_agent(n_target_actions=2, discount=0.9, mc_weight=0.3)
     batch, noise = linear_batch(0.0, 0.0, r=1.0, g=g), Noise(eps_target=eps(HALF, -HALF))
-    assert agent.target(agent.encode(batch, noise), noise).item() == pytest.approx(wanted)
+    assert agent.td_target(agent.encode(batch, noise), noise).item() == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(("g", "cloned"), [(UNKNOWN, 1.0), (-9.0, 0.0), (9.0, 1.0)])
 def test_an_action_of_unknown_return_is_cloned(g, cloned):
     # Greedy action 0 against the recorded -1: squared error 1; Q(s, pi) = 1 lies between the known returns.
-    agent = linear_agent(init_temperature=0.5, bc_weight=0.3, clone_better_only=True)
-    x = agent.encode(linear_batch(2.0, -1.0, g=g), Noise())
-    _, info = agent.actor_loss(x, x.pi, *x.pi.sample(eps(HALF)))
-    assert info["actor/clone_loss"].item() == cloned
+    agent = linear_agent(init_temperature=0.5, bc_weight=0.3, bc_better_only=True)
+    x = agent.encode(linear_batch(2.0, -1.0, g=g), Noise(eps_pi=eps(HALF)))
+    _, info = agent.actor_loss(x, *x.sample)
+    assert info["actor/bc_loss"].item() == cloned
 
 
 def test_an_update_on_unknown_returns_stays_finite():
-    agent = make("calql", bc_weight=0.3, clone_better_only=True, mc_weight=0.3)
+    agent = make("calql", bc_weight=0.3, bc_better_only=True, mc_weight=0.3)
     batch = random_batch()
     batch.mc_return[::2] = UNKNOWN
     for _ in range(2):

@@ -9,7 +9,10 @@ import yaml
 
 from caliper import configs
 from caliper.agents import AGENTS
-from caliper.config.compose import compose, load, to_yaml
+from caliper.config import schema
+from caliper.config.compose import compose, load, to_yaml, usual_values
+from caliper.config.deviations import deviations
+from caliper.config.meanings import meanings
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check
 from caliper.encoders import ENCODERS
@@ -119,7 +122,9 @@ def test_a_preset_composes_and_gives_way(preset):
     if preset in PAPER:
         pytest.importorskip("gymnasium_robotics", reason="needs the extra robotics")
     config = compose([f"preset={preset}"])
-    check(compose([f"preset={preset}", "sim.device=cpu"]))  # a preset for a GPU is in order without one
+    check(
+        compose([f"preset={preset}", "sim.device=cpu", "learner=eager"])
+    )  # a preset for a GPU is in order without one
     own = content("preset", preset)
     for group, values in own.items():
         if group in ("agent", "data", "offline", "online"):
@@ -129,15 +134,48 @@ def test_a_preset_composes_and_gives_way(preset):
     )
     assert (changed.task.name, changed.encoder["name"]) == ("pick_place_can", "d4pg")
     assert (changed.seed, changed.offline.updates) == (7, 3)
-    goes_beyond = config.agent != compose(["agent=calql"]).agent and preset not in PAPER
-    assert bool(config.deviations) == goes_beyond  # what goes beyond is said
+    goes_beyond = config.agent != compose(["agent=calql"]).agent
+    assert bool(deviations(asdict(config))) == goes_beyond  # what goes beyond is said
 
 
 def test_without_a_preset_nothing_goes_beyond_the_published_algorithm():
-    config = compose([])
-    schema = RunConfig(agent={}, encoder={})
-    for part in ("data", "reward", "offline", "online", "evaluation", "video", "log", "deviations"):
-        assert getattr(config, part) == getattr(schema, part)
+    config, usual = asdict(compose([])), usual_values()
+    for part in ("data", "reward", "offline", "online", "evaluation", "video", "log"):
+        assert config[part] == usual[part]
+    assert deviations(config) == []
+
+
+def test_deviations_are_read_off_the_values():
+    config = compose(
+        ["preset=pick_place_tray_demo", "agent.conservative_weight=1.0", "offline.clone_updates=300"]
+    )
+    said = {d.key: (d.value, d.published) for d in deviations(asdict(config))}
+    assert said["agent.conservative_weight"] == (1.0, 5.0) and said["offline.clone_updates"] == (300, 0)
+    assert said["batch_size"] == (64, 256) and "agent.critic_lr" not in said
+    (weight,) = [str(d) for d in deviations(asdict(config)) if d.key == "agent.conservative_weight"]
+    assert weight == "agent.conservative_weight = 1, published 5 (W)"
+    assert deviations({"agent": {"name": "nobodys"}}) == deviations({}) == []
+
+
+SECTIONS = {
+    "": RunConfig, "task": schema.TaskConfig, "data": schema.DataConfig, "data.prior": schema.PriorConfig,
+    "data.appearance": schema.AppearanceConfig, "reward": schema.RewardScale, "offline": schema.OfflineConfig,
+    "online": schema.OnlineConfig, "evaluation": schema.EvalConfig, "video": schema.VideoConfig,
+    "log": schema.LogConfig,
+}  # fmt: skip
+SAID_ABOVE = {f"data.prior.{key}" for key in ("start", "stage", "mixture")} | {"reward.scale", "reward.bias"}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_stands_in_train_yaml_with_its_meaning_and_limits(section):
+    """What is said of a key's limits beside it is what is checked."""
+    for field in fields(SECTIONS[section]):
+        name = f"{section}.{field.name}".removeprefix(".")
+        if "limits" not in field.metadata or name == "task.name":
+            continue
+        comment = meanings()[name]
+        assert comment or name in SAID_ABOVE, f"{name} says nothing"
+        assert comment.endswith(str(field.metadata["limits"])), name
 
 
 def test_composing_twice_gives_the_same():
@@ -151,7 +189,7 @@ def test_composing_twice_gives_the_same():
 def test_a_method_goes_with_every_preset(method):
     for preset in [name for name in PRESETS if name not in PAPER]:
         prior = ["data.prior.episodes=1"] if method == "cog" else []
-        config = compose([f"preset={preset}", f"method={method}", "sim.device=cpu", *prior])
+        config = compose([f"preset={preset}", f"method={method}", "sim.device=cpu", "learner=eager", *prior])
         check(config)
         own = content("method", method)
         assert config.method == own.get("method")
@@ -160,25 +198,24 @@ def test_a_method_goes_with_every_preset(method):
             for key, value in own.get(group, {}).items():
                 assert (part[key] if isinstance(part, dict) else getattr(part, key)) == value
         published = compose([f"agent={config.agent['name']}"]).agent
-        for key in config.deviations.keys() & published.keys():  # only what goes beyond is said
-            assert config.agent[key] != published[key]
+        said = {d.key.removeprefix("agent.") for d in deviations(asdict(config))}
+        assert said & published.keys() == {k for k, v in published.items() if config.agent[k] != v}
 
 
 def test_what_a_preset_sets_for_other_agents_is_dropped_and_what_the_user_sets_is_not():
     config = compose(["preset=pick_place_tray_demo", "agent=bc"])
     for key in ("bc_weight", "actor_lr"):  # cloning has a learning rate of its own
-        assert key not in config.agent and key not in config.deviations
-    assert config.agent["precision"] == "bfloat16" and "precision" in config.deviations
+        assert key not in config.agent
+    assert config.agent["precision"] == "bfloat16" and "agent.precision" in [
+        d.key for d in deviations(asdict(config))
+    ]
     with pytest.raises(CaliperError, match=r"bc has no key 'bc_weight'"):
         check(compose(["preset=pick_place_tray_demo", "agent=bc", "agent.bc_weight=0.5"]))
-    assert (
-        "n_actions" not in compose(["preset=pick_place_can_gpu"]).deviations
-    )  # it goes back to the published ten
 
 
 @pytest.mark.parametrize(
     ("name", "keys"),
-    [("bc", "actor_lr critic_lr"), ("qtopt", "actor_hidden actor_lr actor_every clone_lr clone_loss")],
+    [("bc", "actor_lr critic_lr"), ("qtopt", "actor_hidden actor_lr actor_every bc_lr bc_weight")],
 )
 def test_an_agent_has_no_key_for_what_it_lacks(name, keys):
     assert not set(keys.split()) & content("agent", name).keys()
@@ -186,11 +223,11 @@ def test_an_agent_has_no_key_for_what_it_lacks(name, keys):
 
 def test_a_run_saved_with_keys_of_other_agents_loads_without_them(tmp_path):
     config, path = compose(["agent=qtopt"]), tmp_path / "config.yaml"
-    old = {"actor_hidden": [256, 256], "actor_lr": 1e-4, "clone_lr": 3e-4, "clone_loss": "mse"}
+    old = {"actor_hidden": [256, 256], "actor_lr": 1e-4, "bc_lr": 3e-4, "bc_weight": 0.0}
     path.write_text(to_yaml(replace(config, agent=config.agent | old)))
     assert load(path, []) == config
-    with pytest.raises(CaliperError, match="qtopt has no key 'actor_lr'"):
-        check(load(path, ["agent.actor_lr=1e-3"]))
+    with pytest.raises(CaliperError, match=r"agent\.actor_lr cannot change"):
+        load(path, ["agent.actor_lr=1e-3"])
     path.write_text(to_yaml(replace(config, agent=config.agent | {"nobodys": 1})))
     with pytest.raises(CaliperError, match="qtopt has no key 'nobodys'"):
         check(load(path, []))
@@ -198,7 +235,7 @@ def test_a_run_saved_with_keys_of_other_agents_loads_without_them(tmp_path):
 
 @pytest.mark.parametrize("preset", [name for name in PRESETS if name not in PAPER])
 def test_state_observations_go_with_every_preset(preset):
-    config = compose([f"preset={preset}", "obs=state", "sim.device=cpu"])
+    config = compose([f"preset={preset}", "obs=state", "sim.device=cpu", "learner=eager"])
     check(config)
     assert (config.task.obs, config.encoder["name"]) == ("state", "state")
     with pytest.raises(CaliperError, match=r"task.obs=state.*conv.*obs=state"):

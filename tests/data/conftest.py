@@ -15,6 +15,7 @@ from caliper.data.returns import RewardConfig
 from caliper.envs.appearance import AS_IT_IS, Strengths
 from caliper.envs.base import VectorEnv
 from caliper.types import Obs, ObsSpec, Step
+from tests.recordings import edited, files, recordings  # noqa: F401  # fixtures
 
 SPEC = ObsSpec(("front", "wrist"), 4, 3)
 
@@ -45,6 +46,7 @@ class CountingEnv(VectorEnv):
         self.num_envs, self.device, self.spec, self.action_dim = len(goal), torch.device("cpu"), SPEC, 2
         self.horizon, self.state_dim, self.scene_hash = horizon, 3, "counting"
         self.goal = torch.tensor(goal)
+        self.diverged = torch.zeros(len(goal), dtype=torch.bool)
         self.base = 1000 * (torch.arange(len(goal)) + 1)
         self.steps = torch.zeros(len(goal), dtype=torch.long)
         self.shown = torch.zeros(len(goal), dtype=torch.long)
@@ -64,7 +66,9 @@ class CountingEnv(VectorEnv):
         truncated = (self.steps == self.horizon) & ~terminated
         self.steps[terminated | truncated] = 0
         self.shown = torch.where(terminated | truncated, self.shown // 100 * 100 + 100, self.shown)
-        return Step(self.observe(), terminated.float(), terminated, truncated, final, terminated)
+        return Step(
+            self.observe(), terminated.float(), terminated, truncated, final, terminated, self.diverged
+        )
 
     def check(self) -> None:
         pass

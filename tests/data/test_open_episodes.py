@@ -93,3 +93,22 @@ def test_a_world_that_never_ends_is_an_error():
     env.horizon = 10
     with pytest.raises(RuntimeError, match="past its horizon of 5"):
         roll(env, open_episodes, make_buffer(200), 9)
+
+
+def test_an_episode_that_blew_up_is_forgotten_and_the_next_one_counts(generator):
+    env, open_episodes = start()
+    sink = make_buffer(capacity=200)
+    roll(env, open_episodes, sink, 2)
+    before = len(sink)  # world 2's two episodes of one step
+    obs = type(env.buffer)(env.buffer.pixels.clone(), env.buffer.proprio.clone())
+    # World 0 blows up in its third step, which would have been its success; world 1 goes on.
+    env.goal[0], env.steps[0] = 99, env.horizon - 1
+    env.diverged = torch.tensor([True, False, False, False])
+    step = env.step(torch.zeros(4, 2))
+    assert step.truncated.tolist() == [True, False, False, False]
+    assert open_episodes.push(obs, torch.zeros(4, 2), step, sink) == [True]  # world 2's
+    assert len(sink) == before + 1
+    env.diverged[0], env.goal[0] = False, 3
+    assert roll(env, open_episodes, sink, 3) == [1, 3, 2]
+    at = set(numbers(sink.sample(3000, generator).obs).tolist())
+    assert at == {1100, 1101, 1102, *range(2000, 2005), *range(3000, 3600, 100), *range(4000, 4005)}

@@ -1,9 +1,11 @@
 """What every environment must hold, whichever task and engine."""
 
+import mujoco_warp as mjw
 import pytest
 import torch
+import warp as wp
 
-from caliper.envs.sim import SimEnv
+from caliper.envs.sim import EPISODE_STRIDE, SimEnv
 from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError
 from tests.envs.conftest import CAMERAS, clean_expert, random_actions, same_obs, worlds
@@ -117,6 +119,23 @@ def test_the_horizon_truncates_and_the_next_episode_starts_at_once(task, sim):
     assert not torch.equal(first.obs.pixels[1], first.final_obs.pixels[1])
     assert torch.equal(first.obs.pixels[0], first.final_obs.pixels[0])
     assert torch.equal(first.obs.proprio[0], first.final_obs.proprio[0])
+
+
+def test_staggered_worlds_do_not_end_together():
+    env = SimEnv("lift", 4, cameras=(), horizon=5, threads=1)
+    env.stagger(shortest=2)
+    other = SimEnv("lift", 4, cameras=(), horizon=5, threads=1)
+    lengths = [[], [], [], []]
+    for step, action in enumerate(random_actions(env, 10)):
+        if step == 2:  # in the middle of it
+            other.load_state_dict(env.state_dict())
+        ended = env.step(action).truncated
+        if step >= 2:
+            assert torch.equal(other.step(action).truncated, ended)
+        for world in ended.nonzero().flatten().tolist():
+            lengths[world].append(step + 1)
+    # 5 - i * 3 // 4 steps at first, then the horizon.
+    assert lengths == [[5, 10], [5, 10], [4, 9], [3, 8]]
 
 
 def test_final_obs_and_final_state_are_the_old_episodes_end():
@@ -274,13 +293,85 @@ def test_lost_contacts_are_raised(monkeypatch):
     from caliper.envs import engines
     from caliper.envs.engines.warp import WarpEngine
 
-    monkeypatch.setattr(engines, "WarpEngine", partial(WarpEngine, contacts=1))
+    monkeypatch.setattr(engines, "WarpEngine", partial(WarpEngine, contacts=1, convex=1))
     env = SimEnv("lift", 2, sim="warp", cameras=())
     for action in random_actions(env, 5):  # the cube falls onto the table and needs four each
         env.step(action)
     with pytest.raises(CaliperError, match="raise CONTACTS"):
         env.check()
     env.check()  # said once
+
+
+def test_a_search_that_ends_early_is_counted_and_no_error():
+    """MuJoCo Warp reports both in one word; such bits are set in sound simulations."""
+    env = worlds("lift", 2, sim="warp", cameras=())
+    env.check()
+    env.rates()
+    flags = wp.to_torch(env.engine.mjw_data.overflow)
+    action = torch.zeros(2, env.action_dim)
+    for first, second in ((mjw.OverflowType.LS_ITERATIONS, 0), (0, 0)):
+        flags.copy_(torch.tensor([int(first), second]))
+        env.step(action)
+    flags.copy_(torch.tensor([int(mjw.OverflowType.ITERATIONS), int(mjw.OverflowType.EPA_HORIZON)]))
+    env.step(action)
+    env.check()
+    rates = env.rates()
+    assert rates == {
+        "sim/diverged": 0.0,
+        "sim/solver_iterations": 1 / 6,
+        "sim/line_search_iterations": 1 / 6,
+        "sim/penetration_horizon": 1 / 6,
+    }
+    assert env.rates() == {}  # since then nothing was checked
+    assert flags.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("bit", ["NEFC", "BROADPHASE", "NARROWPHASE", "CCD"])
+def test_every_lost_contact_is_raised(bit):
+    env = worlds("lift", 2, sim="warp", cameras=())
+    wp.to_torch(env.engine.mjw_data.overflow)[1] = int(mjw.OverflowType[bit])
+    env.step(torch.zeros(2, env.action_dim))
+    with pytest.raises(CaliperError, match="lost contacts"):
+        env.check()
+    env.check()  # said once
+
+
+@pytest.mark.parametrize("sim", ["batch", "warp"])
+@pytest.mark.parametrize("what", ["qpos", "qvel"])
+def test_a_world_that_blows_up_ends_alone(sim, what):
+    env, other = SimEnv("lift", 2, sim=sim, size=16, threads=1), worlds("lift", 2, sim=sim, size=16)
+    env.reset(seeds=torch.arange(2))
+    actions = random_actions(env, 3)
+    for world in (env, other):
+        world.step(actions[0])
+    getattr(env.engine, what)[1, 3] = torch.nan
+    hurt, sound = env.step(actions[1]), other.step(actions[1])
+    assert hurt.diverged.tolist() == hurt.truncated.tolist() == [False, True]
+    assert not hurt.success.any() and not hurt.reward.any() and not sound.diverged.any()
+    assert env.seeds.tolist() == [0, 1 + EPISODE_STRIDE] and env.steps.tolist() == [2, 0]
+    assert torch.equal(hurt.final_obs.proprio[0], sound.final_obs.proprio[0])
+    assert torch.equal(hurt.obs.pixels[0], sound.obs.pixels[0])
+    again = env.step(actions[2])
+    assert not again.diverged.any() and again.obs.proprio.isfinite().all()
+    other.step(actions[2])
+    assert torch.equal(env.get_state()[0], other.get_state()[0])
+    other.reset(seeds=env.seeds)
+    other.step(actions[2])
+    assert torch.equal(env.get_state()[1], other.get_state()[1])  # nothing is left of it
+    env.check()
+    assert env.rates()["sim/diverged"] == 1.0  # of one episode that ended
+
+
+def test_too_many_blown_up_episodes_are_an_error_that_names_the_seed():
+    env = SimEnv("lift", 1, cameras=(), threads=1, max_diverged=0.01)
+    env.reset(seeds=torch.tensor([41]))
+    for allowed in (True, False):
+        env.engine.qvel[0, 0] = torch.inf
+        env.step(torch.zeros(1, env.action_dim))
+        if allowed:
+            env.check()
+    with pytest.raises(CaliperError, match=rf"in 2 of 2 episodes.*seed {41 + EPISODE_STRIDE}; sim\.max_div"):
+        env.check()
 
 
 def test_pictures_come_in_the_order_asked_for():

@@ -3,6 +3,7 @@
 import gc
 import weakref
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import warp as wp
 
 from caliper.envs import graphs
 from caliper.envs.graphs import TorchGraph, WarpGraph, uncollected, warp_device
+from caliper.envs.render.trace import RayTracer
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks import TASKS
 from tests.caliper.training.updates import Tape
@@ -110,6 +112,88 @@ def test_no_garbage_is_collected_into_a_recording(kind, device):
     assert collects == [True, False] and gc.isenabled()
 
 
+class Recorder:
+    """CUDA's part of a `TorchGraph`, played on the CPU: what is entered, left and replayed, in order."""
+
+    def __init__(self, monkeypatch):
+        self.seen = []
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", self.graph)
+        monkeypatch.setattr(torch.cuda, "graph", lambda graph, **how: self.told(f"torch records, {how}"))
+        monkeypatch.setattr(graphs, "warp_device", str)
+        monkeypatch.setattr(graphs, "scope", lambda device: self.told(f"Warp on {device}"))
+        monkeypatch.setattr(graphs, "stream", lambda device: f"stream of {device}")
+        monkeypatch.setattr(wp, "ScopedCapture", self.warp_records)
+
+    @contextmanager
+    def told(self, what):
+        self.seen.append(f"enter {what}")
+        try:
+            yield self
+        finally:
+            self.seen.append(f"leave {what}")
+
+    def graph(self):
+        return SimpleNamespace(replay=lambda: self.seen.append("replay"))
+
+    def warp_records(self, stream, external):
+        assert external  # the recording is torch's
+        capture = self.told(f"Warp records on the {stream}")
+        capture.graph = "kernels"
+        return capture
+
+
+def test_what_torch_records_on_cuda_in_which_order(monkeypatch):
+    recorder = Recorder(monkeypatch)
+    graph, out = TorchGraph(torch.device("cuda")), torch.zeros(1)
+
+    def work():
+        recorder.seen.append(f"work, garbage collected: {gc.isenabled()}")
+        return (out,)
+
+    graph(work)
+    assert recorder.seen == ["enter Warp on cuda", "work, garbage collected: True", "leave Warp on cuda"]
+    recorder.seen.clear()
+    (result,) = graph(work)
+    how = "{'capture_error_mode': 'thread_local'}"
+    assert recorder.seen == [
+        f"enter torch records, {how}",
+        "enter Warp on cuda",
+        "enter Warp records on the stream of cuda",
+        "work, garbage collected: False",
+        "leave Warp records on the stream of cuda",
+        "leave Warp on cuda",
+        f"leave torch records, {how}",
+        "replay",
+    ]
+    out.fill_(7)  # as a replay would, into the recorded memory
+    assert result == 0 and graph(work)[0] == 7
+    assert recorder.seen[8:] == ["replay"] and gc.isenabled()
+
+
+def test_a_recording_that_failed_is_made_again(monkeypatch):
+    """And every call says why it fails, instead of replaying what never was."""
+    recorder = Recorder(monkeypatch)
+    graph, broken = TorchGraph(torch.device("cuda")), True
+
+    def work():
+        if broken:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return (torch.ones(1),)
+
+    for _ in range(2):  # not even loaded
+        with pytest.raises(RuntimeError, match="not permitted"):
+            graph(work)
+    broken = False
+    graph(work)
+    broken = True
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="not permitted"):
+            graph(work)
+    assert "replay" not in recorder.seen and gc.isenabled()
+    broken = False
+    assert graph(work)[0] == 1 and recorder.seen[-1] == "replay"
+
+
 def test_the_collector_is_left_as_it_was():
     with pytest.raises(RuntimeError, match="no"), uncollected():
         raise RuntimeError("no")
@@ -145,13 +229,13 @@ def test_dropped_worlds_are_gone_at_once(sim, device):
 def test_what_torch_records_could_be_recorded(task):
     """Nothing brings a value to the host or from there: outcome, reset, and the pictures' poses and bytes."""
     env = worlds(task, 2, size=16)
-    (chunk,) = env._renderer(env.spec.cameras, env.spec.size)._chunks
+    (chunk,) = RayTracer(env.engine, env.spec.cameras, 16)._chunks
     out, wanted = env.observe().pixels, torch.tensor([True, False])
     with Tape():
         env._judge(env._outcome)
         env._begin(env._begin_where_done)
         chunk.load(env.engine.pose_arrays(), wanted)
-        chunk.unpack(out, wanted)
+        chunk.unpack((out,), wanted)
 
 
 @pytest.mark.gpu

@@ -29,6 +29,24 @@ def test_worlds_and_oracles_print_nothing():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize("chosen", ["osmesa", "nobodys"])
+def test_the_choice_of_a_renderer_is_neither_read_nor_changed(chosen):
+    """MuJoCo's package would load what is named there, and crash where it is not installed."""
+    script = SCRIPT.replace('"MUJOCO_GL" not in os.environ', f'os.environ["MUJOCO_GL"] == "{chosen}"')
+    env = os.environ | {"MUJOCO_GL": chosen}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.slow
+def test_without_a_folder_to_keep_compiled_code_in():
+    env = {name: value for name, value in os.environ.items() if "CACHE" not in name}
+    env |= {"HOME": "/proc/nowhere", "XDG_CACHE_HOME": "/proc/nowhere"}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=env)
+    assert done.returncode == 0 and done.stderr.count("\n") == 1
+    assert "/proc/nowhere cannot be written to, so code is compiled anew" in done.stderr
+
+
 def test_errors_still_reach_the_terminal_after_warps_start():
     script = "import sys, caliper.envs; sys.stderr.write('seen')"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stderr == "seen"

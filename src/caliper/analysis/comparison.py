@@ -15,6 +15,7 @@ from caliper.analysis.run_data import Run
 from caliper.analysis.run_table import text_table, write_runs, write_table
 from caliper.analysis.variant import Estimate, Variant, gather, without_intervals
 from caliper.utils.files import replacing
+from caliper.utils.provenance import in_words
 
 LARGEST_VIDEO = 4 * 2**20  # bytes; a larger one is linked instead of embedded
 SAME = ("task", "data", "reward", "evaluation")  # what has to be equal for a comparison to mean something
@@ -217,14 +218,15 @@ def _provenance(runs: Sequence[Run]) -> str:
     def told(key: str) -> str:
         return "; ".join(dict.fromkeys(str(run.git[key]) for run in runs if run.git.get(key)))
 
-    dirty = any(run.git.get("dirty") for run in runs)
     versions = dict.fromkeys(
         ", ".join(f"{k} {v}" for k, v in run.git["versions"].items())
         for run in runs
         if isinstance(run.git.get("versions"), dict)
     )
-    commit = told("commit") + (", some with local changes" if dirty else "")
-    return facts({"Commit": commit, "Hardware": told("hardware"), "Versions": "; ".join(versions)})
+    commits = dict.fromkeys(words for run in runs if (words := in_words(run.git.get("caliper"))))
+    return facts(
+        {"Commit": "; ".join(commits), "Hardware": told("hardware"), "Versions": "; ".join(versions)}
+    )
 
 
 def _distinct(runs: Sequence[Run], group: str) -> list[str]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from caliper.analysis.metrics import columns, lost_rows, read_table, rows_digest
 from caliper.analysis.stats import dip, regret
+from caliper.config.deviations import deviations
 from caliper.errors import CaliperError
 from caliper.utils.foreign import read_json, read_yaml
 from caliper.utils.manifest import saved_metrics
@@ -81,7 +82,7 @@ class Run:
     @property
     def deviations(self) -> tuple[str, ...]:
         """What it uses beyond the published algorithm, in sentences."""
-        return tuple(f"{key}: {words}" for key, words in (self.config.get("deviations") or {}).items())
+        return tuple(map(str, deviations(self.config)))
 
     @property
     def switch(self) -> int | None:

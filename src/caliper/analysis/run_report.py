@@ -16,6 +16,7 @@ from caliper.analysis.plots import learning_curve, losses
 from caliper.analysis.run_data import Evaluation, Run, read_run
 from caliper.analysis.stats import sign_test
 from caliper.utils.files import replacing
+from caliper.utils.provenance import in_words
 
 CURVE = Plot(
     "learning_curve",
@@ -80,7 +81,7 @@ def write_report(run_folder: Path | str) -> Path:
         section("Is the critic calibrated?", *(image(plot, run, run.folder) for plot in CRITIC)),
         section("If it fails, why?", image(DIAGNOSTICS, run, run.folder)),
         section("Losses", image(LOSSES, run, run.folder)),
-        section("What this preset uses beyond the published algorithm", _deviations(run)),
+        section("What this run uses beyond the published algorithm", _deviations(run)),
         section("Where these numbers come from", _provenance(run)),
     ]
     title = " · ".join(_names(run)) or run.folder.resolve().name
@@ -178,7 +179,7 @@ def _videos(run: Run) -> str:
 
 
 def _deviations(run: Run) -> str:
-    if "deviations" not in run.config:
+    if not run.config:
         return ""
     return bullets(run.deviations) or "<p>Nothing: the algorithm as published.</p>"
 
@@ -187,9 +188,8 @@ def _provenance(run: Run) -> str:
     git = run.git
     versions = git.get("versions")
     told = {
-        "Commit": f"{git['commit']}{' with local changes' if git.get('dirty') else ''}"
-        if git.get("commit")
-        else "",
+        "Caliper's commit": in_words(git.get("caliper")),
+        "Your folder's commit": in_words(git.get("directory")),
         "Hardware": str(git.get("hardware") or ""),
         "Versions": ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else "",
         "Started": str(git.get("started") or ""),

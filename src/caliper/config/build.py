@@ -17,6 +17,8 @@ from caliper.data.returns import RewardConfig
 from caliper.envs.appearance import Strengths, VisualAugmentation
 from caliper.envs.base import VectorEnv
 from caliper.envs.controller import ACTION_DIMS, action_dim
+from caliper.envs.engines.memory import world_bytes
+from caliper.envs.engines.warp import CONSTRAINTS, CONTACTS, CONVEX
 from caliper.envs.gymnasium_env import GymnasiumEnv, dimensions
 from caliper.envs.proprio import proprio_dim
 from caliper.envs.sim import SimEnv, task_scene
@@ -63,6 +65,7 @@ def make_env(
         threads=config.threads,
         privileged=task.obs == "state",
         start=start or task.start,
+        max_diverged=config.sim.max_diverged,
     )
 
 
@@ -71,13 +74,27 @@ def cameras(config: RunConfig) -> tuple[str, ...]:
     return tuple(config.task.cameras) if config.task.obs == "pixels" else ()
 
 
-def make_worlds(config: RunConfig, num_envs: int) -> VectorEnv:
-    """The run's worlds, of Caliper's own task or of a Gymnasium environment."""
+def make_worlds(config: RunConfig, num_envs: int, stagger: bool = False) -> VectorEnv:
+    """The run's worlds, of Caliper's own task or of a Gymnasium environment; `stagger`: see `SimEnv`."""
     task = config.task
     if task.env_id is None:
-        return make_env(config, num_envs)
+        env = make_env(config, num_envs)
+        if stagger:
+            env.stagger(config.chunk)
+        return env
     return GymnasiumEnv(
         task.env_id, num_envs, task.kwargs, task.dense, task.horizon, config.sim.device, config.seed
+    )
+
+
+def warp_memory(config: RunConfig) -> str:
+    """How much memory the physics of a run's worlds will take on MuJoCo Warp, in one line."""
+    held, besides = world_bytes(task_scene(config.task.name).model, CONTACTS, CONSTRAINTS, CONVEX)
+    counts = config.online.num_envs, config.evaluation.num_envs
+    total = sum(counts) * held + max(counts) * besides
+    return (
+        f"physics: {counts[0]} worlds online and {counts[1]} to evaluate, {held / 2**10:.0f} KiB each and "
+        f"{besides / 2**10:.0f} KiB more while they step: {total / 2**20:.0f} MiB on {config.sim.device}"
     )
 
 
@@ -174,6 +191,12 @@ def run_folder(config: RunConfig) -> Path:
     method = config.method or config.agent["name"]
     words = [config.task.name, method, config.encoder["name"], f"seed{config.seed}"]
     return Path("runs") / "_".join([*words, time.strftime("%Y%m%d-%H%M%S")])
+
+
+def set_precision(config: RunConfig) -> None:
+    """How torch multiplies on a GPU, and that it measures which convolutions are fastest there."""
+    torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
+    torch.backends.cudnn.benchmark = torch.device(config.sim.device).type == "cuda"
 
 
 def set_threads(config: RunConfig) -> None:

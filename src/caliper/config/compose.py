@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, fields
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from caliper.config.messages import require_pair, sentence
-from caliper.config.schema import OfflineConfig, RunConfig
+from caliper.config.changes import changes, refuse_changes
+from caliper.config.messages import GROUPS, require_pair, sentence, several_values
+from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
 from caliper.utils.foreign import ForeignFileError, read_yaml
+
+PATHS = ("run_dir", "data.path", "data.prior.path")  # values that are taken letter by letter
+SEVERAL = "data.path"  # that of them which may be a list
 
 
 def compose(overrides: list[str]) -> RunConfig:
@@ -30,19 +37,49 @@ def compose(overrides: list[str]) -> RunConfig:
 
     for word in overrides:
         require_pair(word)
+    words = [quoted(word) for word in overrides]
     ConfigStore.instance().store(name="run_schema", node=RunConfig)  # what configs/train.yaml extends
     try:
         with initialize_config_module("caliper.configs", version_base="1.3"):
-            return _fitted(_typed(hydra_compose("train", overrides=overrides)), overrides)
+            return _fitted(_typed(hydra_compose("train", overrides=words)), overrides)
     except (HydraException, OmegaConfBaseException) as error:
+        if str(error).startswith("Ambiguous value"):
+            raise several_values(next(word for word in words if word in str(error))) from error
         raise CaliperError(sentence(error)) from error
 
 
-def load(path: Path, overrides: list[str]) -> RunConfig:
-    """A run's own config.yaml with some values changed, checked against the schema; see `_fitted`.
+def quoted(word: str) -> str:
+    """A pair whose value is a path, in quotes for Hydra: a path may have spaces and any letters."""
+    key, _, value = word.partition("=")
+    if key not in PATHS or value in ("", "null") or value[0] in "'\"":
+        return word
+    if key == SEVERAL and (names := several(value)) is not None:
+        return f"{key}=[{','.join(_in_quotes(name) for name in names)}]"
+    return f"{key}={_in_quotes(value)}"
+
+
+def _in_quotes(text: str) -> str:
+    return "'{}'".format(text.replace("\\", "\\\\").replace("'", "\\'"))
+
+
+def several(value: str) -> list[str] | None:
+    """The paths in [a,b], unless that is itself the name of a file; None for a single path."""
+    if not (value.startswith("[") and value.endswith("]")) or Path(value).exists():
+        return None
+    return [name.strip() for name in value[1:-1].split(",") if name.strip()]
+
+
+def load(path: Path, overrides: Sequence[str] = (), purpose: str = "evaluate") -> RunConfig:
+    """A run's own config.yaml with some values changed, checked against the schema.
+
+    Args:
+        path: the file.
+        overrides: pairs.
+        purpose: "resume" or "evaluate": what the other values are for.
 
     Raises:
-        CaliperError: the file is not a run's configuration, or an override does not fit it.
+        CaliperError: the file is not a run's configuration, or an override does not fit it, or changes what
+            the purpose does not allow.
     """
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -54,15 +91,47 @@ def load(path: Path, overrides: list[str]) -> RunConfig:
     except ForeignFileError as error:
         raise CaliperError(f"{path} is not the configuration of a run: it {error}") from error
     try:
-        saved = OmegaConf.merge(OmegaConf.structured(RunConfig), content)
-        OmegaConf.to_object(saved)  # also what is missing
+        read = OmegaConf.merge(OmegaConf.structured(RunConfig), usual_values(), content)
+        saved = _fitted(_typed(read), [])
     except Exception as error:  # OmegaConf passes on whatever the values lead it to
         reason = (str(error) or repr(error)).splitlines()[0]
         raise CaliperError(f"{path} is not the configuration of a run ({reason}); name another") from error
     try:
-        return _fitted(_typed(OmegaConf.merge(saved, OmegaConf.from_dotlist(overrides))), overrides)
+        schema, pairs = OmegaConf.structured(RunConfig), _pairs(overrides, purpose)
+        asked = OmegaConf.merge(schema, OmegaConf.create(asdict(saved)), pairs)
+        config = _fitted(_typed(asked), overrides)
     except (OmegaConfBaseException, YAMLError) as error:
         raise CaliperError(sentence(error)) from error
+    refuse_changes(changes(saved, config), purpose, path.parent)
+    return config
+
+
+def _pairs(words: Sequence[str], purpose: str) -> Any:
+    """The values of a command line's pairs, where no groups can be chosen."""
+    plain = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key in GROUPS and key != "method":
+            what = "evaluated" if purpose == "evaluate" else "resumed"
+            raise CaliperError(
+                f"{word} chooses what a run is made of, which is settled when it begins; a run is "
+                f"{what} with values such as evaluation.episodes=100"
+            )
+        if "," in value and not value.startswith(("[", "{", "'", '"')) and key not in PATHS:
+            raise several_values(word)
+        if key in PATHS and value != "null":
+            names = several(value) if key == SEVERAL else None
+            word = f"{key}={json.dumps(value if names is None else names)}"
+        plain.append(word)
+    return OmegaConf.from_dotlist(plain)
+
+
+def usual_values() -> dict[str, Any]:
+    """The values of train.yaml, which the groups' files and the command line change."""
+    values: dict[str, Any] = yaml.safe_load(
+        files("caliper.configs").joinpath("train.yaml").read_text(encoding="utf-8")
+    )
+    return {key: value for key, value in values.items() if key != "defaults"}
 
 
 def collect_command(config: RunConfig) -> str:
@@ -84,8 +153,8 @@ def to_yaml(config: RunConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-def _fitted(config: RunConfig, overrides: list[str]) -> RunConfig:
-    """Without what a preset, or an earlier version, sets for other agents, and without deviations not used.
+def _fitted(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """Without what a preset, or an earlier version, sets for other agents.
 
     What the command line sets stays, so that a key which the agent lacks is refused there.
     """
@@ -97,14 +166,6 @@ def _fitted(config: RunConfig, overrides: list[str]) -> RunConfig:
     wanted = {word.partition("=")[0].lstrip("+").removeprefix("agent.") for word in overrides}
     foreign = set().union(*keys.values()) - keys[name]
     config.agent = {k: v for k, v in config.agent.items() if k not in foreign or k in wanted}
-    published = {field.name: field.default for field in fields(AGENTS[name][1])}
-    published |= {"batch_size": RunConfig.batch_size, "clone_updates": OfflineConfig.clone_updates}
-    now = config.agent | {"batch_size": config.batch_size, "clone_updates": config.offline.clone_updates}
-    config.deviations = {
-        key: words
-        for key, words in config.deviations.items()
-        if key in now and now[key] != published.get(key)
-    }
     return config
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from functools import partial
-from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -13,32 +12,16 @@ import torch
 
 from caliper.agents import AGENTS
 from caliper.config.build import COLLECT_SEEDS, COLLECT_STRIDE, make_agent, reward_config
+from caliper.config.estimate import refuse_too_large, refuse_too_many_envs
 from caliper.config.schema import RunConfig
-from caliper.data.rewards import CONVENTIONS
 from caliper.encoders import ENCODERS
 from caliper.envs.controller import action_dim
-from caliper.envs.engines import SIMS
 from caliper.envs.gymnasium_env import dimensions
 from caliper.envs.sim import task_scene
 from caliper.envs.tasks import TASKS
 from caliper.envs.tasks.base import choose
 from caliper.errors import CaliperError
-
-AT_LEAST = {
-    1: (
-        "batch_size task.control_freq task.horizon task.size data.episodes data.num_envs data.copies "
-        "offline.eval_every online.num_envs online.eval_every evaluation.episodes evaluation.final_episodes "
-        "evaluation.num_envs video.size log.every"
-    ),
-    0: (
-        "seed data.seed data.prior.episodes data.prior.seed data.appearance.shift data.appearance.turn "
-        "data.appearance.light data.appearance.colour offline.clone_updates offline.updates online.env_steps "
-        "online.utd online.warmup_steps evaluation.seed video.episodes log.checkpoint_minutes"
-    ),
-}
-OBS = ("pixels", "state")
-LEARNERS = ("eager", "compile", "graph")
-WANDB = ("disabled", "offline", "online")
+from caliper.limits import check_limits
 
 
 def check(config: RunConfig) -> None:
@@ -58,18 +41,12 @@ def check(config: RunConfig) -> None:
             "method=cog stitches prior data to the task's, and there is none; take preset=cog, or name a "
             "file with data.prior.path"
         )
-    if config.online.mixing > 1:
-        raise CaliperError(
-            f"online.mixing={config.online.mixing} is a share: at most 1, or negative for by size"
-        )
     if (config.data.copies > 1) != any(asdict(config.data.appearance).values()):
         raise CaliperError(
             f"data.copies={config.data.copies} and data.appearance belong together: copies without "
             "strengths are all equal, and the first copy stays as it is; try data.copies=2 "
             "data.appearance.light=0.2"
         )
-    if config.log.wandb not in WANDB:
-        raise CaliperError(f"log.wandb={config.log.wandb} is not known; choose one of: {', '.join(WANDB)}")
     if config.task.obs == "state" and config.encoder.get("name") != "state":
         raise CaliperError(
             f"task.obs=state leaves no pictures for encoder={config.encoder.get('name')}; say obs=state, "
@@ -93,6 +70,7 @@ def check(config: RunConfig) -> None:
             f"{config.task.horizon}"
         )
     reward_config(config)
+    refuse_too_large(config)
     make_agent(config, "cpu")
 
 
@@ -102,25 +80,8 @@ def check_task(config: RunConfig) -> None:
     Raises:
         CaliperError: naming the key, its value and the mend.
     """
-    for least, keys in AT_LEAST.items():
-        for key in keys.split():
-            if not (value := attrgetter(key)(config)) >= least:  # written so that NaN fails too
-                raise CaliperError(f"{key}={value} makes no sense; it must be at least {least}")
-    for key, recorded in (("data", config), ("data.prior", config.prior)):
-        if recorded is not None and recorded.recorded_horizon < 1:
-            raise CaliperError(
-                f"{key}.horizon={recorded.data.horizon} makes no sense; give at least 1, or null for the "
-                "task's"
-            )
-    if config.threads is not None and config.threads < 1:
-        raise CaliperError(
-            f"threads={config.threads} makes no sense; give at least 1, or null for one per core"
-        )
-    for key in ("light", "colour"):
-        if (value := getattr(config.data.appearance, key)) >= 1:
-            raise CaliperError(f"data.appearance.{key}={value} would turn it off; it must stay below 1")
-    if config.task.obs not in OBS:
-        raise CaliperError(f"task.obs={config.task.obs} is unknown; choose one of: {', '.join(OBS)}")
+    _check_limits(config)
+    refuse_too_many_envs(config)
     _check_device(config)
     if config.task.env_id is None:
         action_dim(config.task.controller)
@@ -128,9 +89,10 @@ def check_task(config: RunConfig) -> None:
         _check_ways(config)
     else:
         _check_gymnasium(config)
-    if config.data.rewards not in CONVENTIONS:
+    names = config.data.path if isinstance(config.data.path, list) else [config.data.path or ""]
+    if not names or not all(isinstance(name, str) for name in names):
         raise CaliperError(
-            f"data.rewards={config.data.rewards} is unknown; choose one of: {', '.join(CONVENTIONS)}"
+            f"data.path={config.data.path} must be a file, or several as data.path=[a.hdf5,b.hdf5]"
         )
     _check_mixture("data.mixture", config.data.mixture)
     if config.data.prior.mixture is not None:
@@ -138,10 +100,16 @@ def check_task(config: RunConfig) -> None:
     _check_seeds(config)
 
 
+def _check_limits(config: RunConfig) -> None:
+    """Holds every number to the limits that its section says, and to being finite."""
+    parts = {"": config, "data.appearance": config.data.appearance, "data.prior": config.data.prior}
+    parts |= {f.name: part for f in fields(config) if is_dataclass(part := getattr(config, f.name))}
+    for path, part in parts.items():
+        check_limits(type(part), vars(part), path)
+
+
 def _check_device(config: RunConfig) -> None:
     sim = config.sim
-    if sim.name not in SIMS:
-        raise CaliperError(f"sim.name={sim.name} is unknown; choose one of: {', '.join(SIMS)}")
     try:
         kind = torch.device(sim.device).type
     except RuntimeError:
@@ -155,8 +123,6 @@ def _check_device(config: RunConfig) -> None:
 
 
 def _check_learner(config: RunConfig) -> None:
-    if config.learner not in LEARNERS:
-        raise CaliperError(f"learner={config.learner} is unknown; choose one of: {', '.join(LEARNERS)}")
     if config.learner == "graph" and torch.device(config.sim.device).type != "cuda":
         raise CaliperError(
             f"learner=graph needs a GPU, but sim.device={config.sim.device}; use learner=eager, or sim=warp"

@@ -21,7 +21,8 @@ from caliper.types import Obs
 def collect(config: RunConfig, path: Path) -> Path:
     """Lets the expert act and writes what it did; an existing file is replaced only by a whole new one.
 
-    Every episode draws its action noise and its grasp error from `data.mixture`, in any number of worlds.
+    Every episode draws its action noise and its grasp error from `data.mixture`, in any number of worlds. One
+    whose physics blew up is left out, which is said.
 
     Returns:
         The file.
@@ -54,6 +55,9 @@ def collect(config: RunConfig, path: Path) -> Path:
         for trajectory in run_episodes(
             env, seeds, lambda _: expert.act(), record, "collect", started, lambda: expert.finished
         ):
+            if trajectory.diverged:
+                print(f"collect: the episode of seed {trajectory.seed} is left out: its physics blew up")
+                continue
             writer.add(_episode(trajectory, env.state_dim, float(noise[trajectory.seed - first])))
     return path
 

@@ -62,6 +62,7 @@ class Trajectory:
     Attributes:
         seed: of its start.
         success: whether it ended in success.
+        diverged: whether the physics blew up, which ended it; `final_state` is then no state to learn from.
         final_state: float64 (s,), where its last action led.
         records: what `record` returned for each of its steps.
         rewards: the raw reward of each of its steps.
@@ -69,6 +70,7 @@ class Trajectory:
 
     seed: int
     success: bool = False
+    diverged: bool = False
     final_state: Tensor = field(default_factory=lambda: torch.empty(0))
     records: list[Tensor] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
@@ -117,13 +119,13 @@ def run_episodes(
                 step = env.step(action)
                 ended = step.terminated | step.truncated
                 done = (ended if finished is None else ended | finished()).tolist()
-                success, reward = step.success.tolist(), step.reward.tolist()
+                success, reward, diverged = (x.tolist() for x in (step.success, step.reward, step.diverged))
                 env.check()
                 for i in running:
                     trajectories[i].records.append(rows[i])
                     trajectories[i].rewards.append(reward[i])
                     if done[i]:
-                        trajectories[i].success = success[i]
+                        trajectories[i].success, trajectories[i].diverged = success[i], diverged[i]
                         trajectories[i].final_state = env.final_state[i].cpu()
                         shown.update()
                 running = [i for i in running if not done[i]]

@@ -63,7 +63,7 @@ def replay(
         for copy in range(augmentation.copies):
             for episode, obs in rendered(env, dataset, augmentation, copy):
                 actions = torch.as_tensor(episode.actions, device=buffer.device)
-                rewards = torch.as_tensor(episode.rewards, device=buffer.device)
+                rewards = torch.as_tensor(episode.rewards)
                 buffer.add_episode(
                     obs.to(buffer.device), actions, rewards, episode.terminated, dataset.returns
                 )

@@ -12,6 +12,7 @@ from types import TracebackType
 
 import imageio_ffmpeg
 import numpy as np
+from einops import rearrange
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -186,17 +187,15 @@ def grid(
     columns = min(len(clips), columns or math.ceil(math.sqrt(len(clips))))
     rows = math.ceil(len(clips) / columns)
     length = max(len(clip) for clip in clips) + hold
-    tile_h, tile_w = height + 2 * border + strip, width + 2 * border
-    out = np.full((length, rows * tile_h, columns * tile_w, 3), BACKGROUND, dtype=np.uint8)
-    for i, clip in enumerate(clips):
-        top, left = i // columns * tile_h, i % columns * tile_w
-        tile = out[:, top : top + tile_h, left : left + tile_w]
+    size = (height + 2 * border + strip, width + 2 * border)
+    tiles = np.full((rows * columns, length, *size, 3), BACKGROUND, dtype=np.uint8)
+    for i, (tile, clip) in enumerate(zip(tiles, clips, strict=False)):
         tile[:, : height + 2 * border] = GREY if success is None else GREEN if success[i] else RED
         inner = tile[:, border : border + height, border : border + width]
         inner[: len(clip)], inner[len(clip) :] = clip, clip[-1]
         if captions is not None:
-            tile[:, height + 2 * border :] = _caption(captions[i], tile_w, strip)
-    return out
+            tile[:, height + 2 * border :] = _caption(captions[i], size[1], strip)
+    return rearrange(tiles, "(rows columns) t h w c -> t (rows h) (columns w) c", rows=rows)
 
 
 def _caption(text: str, width: int, height: int) -> Frames:

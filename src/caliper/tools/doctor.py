@@ -57,7 +57,7 @@ def _lines() -> Iterator[tuple[str, Callable[[], str]]]:
     yield "engine warp", _warp
     yield "picture on cpu", partial(_picture, "batch", "cpu")
     if all(_seeing_cuda().values()):
-        yield "picture on cuda", partial(_picture, "warp", "cuda")
+        yield from ((f"GPU {name}", look) for name, look in _self_test())
     yield "CPU cores", lambda: f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}"
     yield "kernel cache", _kernel_cache
     yield "video encoder", _encoder
@@ -152,6 +152,21 @@ def _warp() -> str:
     return f"on cpu, for tests{mend.get((seeing['torch'], seeing['Warp']), '; no GPU')}"
 
 
+def _self_test() -> Iterator[tuple[str, Callable[[], str]]]:
+    """The GPU's self-test, each part a line."""
+    from caliper.training.self_test import PARTS, self_test
+
+    findings = self_test()
+
+    def look() -> str:
+        finding = next(findings)
+        if finding.mend:
+            raise _MissingError(f"{finding.said} -> {finding.mend}")
+        return finding.said
+
+    return ((name, look) for name in PARTS)
+
+
 def _picture(sim: str, device: str) -> str:
     """Draws one small picture of the lightest task."""
     from caliper.envs.sim import SimEnv
@@ -195,6 +210,6 @@ def _encoder() -> str:
 
 
 def _wandb() -> str:
-    from caliper.config.schema import LogConfig
+    from caliper.config.compose import usual_values
 
-    return f"{LogConfig().wandb} unless log.wandb says otherwise"
+    return f"{usual_values()['log']['wandb']} unless log.wandb says otherwise"

@@ -1,9 +1,10 @@
 """Warp kernels for a GPU that is not here: what a CUDA run would launch, compiled on a machine without one.
 
-Warp compiles a module of kernels when it is first launched, once for each block size, and keeps the result
-in its cache under a hash of the source and the options. So a few steps of the run's worlds are made on Warp's
-CPU device, noting which module CUDA would have asked for with which block size (the CPU itself takes 1). Then
-each is compiled by the NVRTC inside Warp, which needs neither driver nor GPU, and put where a CUDA run looks.
+Warp compiles a module of kernels when it is first launched, once for each block size, and keeps the result in
+its cache under a hash of the source and the options. So a few steps of the run's worlds are pretended on
+Warp's CPU device: no kernel is run there, nor compiled, but it is noted which module CUDA would have asked
+for with which block size (the CPU itself takes 1). Then each is compiled by the NVRTC inside Warp, which
+needs neither driver nor GPU, and put where a CUDA run looks.
 
 Verified without a GPU, with Warp 1.19 and MuJoCo Warp 4.0: every module noted compiles; its file has the name
 that Warp's own lookup gives for a device of that architecture; neither the number of worlds nor the choice
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -46,15 +47,26 @@ class _BlockDim(int):
     on_cuda: int
 
 
+class _NoLaunch:
+    """A recorded launch of a kernel that was not compiled."""
+
+    def launch(self) -> None:
+        """Does nothing."""
+
+
 @contextmanager
-def recording() -> Iterator[dict[Variant, None]]:
+def recording(run: bool = True) -> Iterator[dict[Variant, None]]:
     """Notes, while it is open, what launches on Warp's CPU device would load on CUDA, in order.
 
-    Rests on three functions inside Warp, hence on its version; nothing else of Caliper does.
+    Rests on a few functions inside Warp, hence on its version; nothing else of Caliper does.
+
+    Args:
+        run: whether the launches take place. Else no kernel is compiled for the CPU, which would take longer
+            than all of the rest, and arrays keep whatever is in them.
     """
     seen: dict[Variant, None] = {}
     resolve, suggest = warp_context._resolve_launch_block_dim, wp.get_suggested_block_size
-    load = warp_context.Module.load
+    load, launch = warp_context.Module.load, wp.launch
 
     def resolve_and_remember(device: Any, wanted: int | None) -> int:
         if isinstance(wanted, _BlockDim):  # a tiled launch resolves it twice
@@ -66,17 +78,26 @@ def recording() -> Iterator[dict[Variant, None]]:
     def load_and_note(module: Any, device: Any, block_dim: int | None = None, *rest: Any, **more: Any) -> Any:
         if isinstance(block_dim, _BlockDim):
             seen[module, block_dim.on_cuda] = None
-        return load(module, device, block_dim, *rest, **more)
+        return load(module, device, block_dim, *rest, **more) if run else None
+
+    def launch_nothing(*args: Any, **kwargs: Any) -> Any:
+        launch(*args, **kwargs)
+        return _NoLaunch() if kwargs.get("record_cmd") else None
+
+    def loop_once(condition: Any, while_body: Callable[..., None], stream: Any = None, **kwargs: Any) -> None:
+        while_body(**kwargs)  # its condition would never come about
 
     def suggest_and_note(kernel: Any, device: Any = None) -> tuple[int, int]:
         seen[kernel.module, kernel.module.options["block_dim"]] = None
-        return suggest(kernel, device)
+        return suggest(kernel, device) if run else (1, 1)
 
     hooks: list[tuple[Any, str, Any]] = [
         (warp_context, "_resolve_launch_block_dim", resolve_and_remember),
         (warp_context.Module, "load", load_and_note),
         (wp, "get_suggested_block_size", suggest_and_note),
     ]
+    if not run:
+        hooks += [(wp, "launch", launch_nothing), (wp, "capture_while", loop_once)]
     with ExitStack() as stack:
         for owner, name, hook in hooks:
             stack.callback(setattr, owner, name, getattr(owner, name))
@@ -92,7 +113,7 @@ def record_run(config: RunConfig) -> list[Variant]:
     """
     config = replace(config, sim=SimConfig("warp", "cpu"))
     check_task(config)
-    with recording() as seen:
+    with recording(run=False) as seen:
         env = make_env(config, WORLDS)
         env.step(torch.zeros(WORLDS, env.action_dim))
         env.reset()

@@ -16,7 +16,9 @@ from pathlib import Path
 from caliper.analysis.run_data import read_run
 from caliper.analysis.run_table import variant_of
 from caliper.analysis.sweep_summary import write_sweep
-from caliper.config.compose import compose
+from caliper.config.changes import Change, changes
+from caliper.config.compose import compose, load
+from caliper.config.schema import RunConfig
 from caliper.config.validate import check
 from caliper.errors import CaliperError
 from caliper.training.interrupt import InterruptedRunError
@@ -81,9 +83,11 @@ def sweep(
     configs = [compose(list(job.words)) for job in jobs]
     for config in configs:
         check(config)
+    for job, config in zip(jobs, configs, strict=True):
+        _refuse_other_words(job, config, verb)
     folder.mkdir(parents=True, exist_ok=True)
     recorded = [part for config in configs for part in (config, config.prior) if part is not None]
-    for part in {part.dataset_path(): part for part in recorded}.values():
+    for part in {tuple(part.dataset_paths()): part for part in recorded}.values():
         find_data(part)  # here and not in two runs at the same time
     print(f"{verb} folder: {folder}: {len(jobs)} runs, {at_once} at a time", flush=True)
 
@@ -127,6 +131,24 @@ def expand(words: Sequence[str], folder: Path, at_once: int, verb: str = "sweep"
         run = folder / name
         jobs.append(Job(variant_of(name), run, (*common, *combination, f"run_dir='{run}'")))
     return jobs
+
+
+def _refuse_other_words(job: Job, config: RunConfig, verb: str) -> None:
+    """A run that is there already must be the one that the words ask for: it would not be made again."""
+    path = job.folder / "config.yaml"
+    if not path.exists():
+        return
+    begun = load(path)
+    other = [c for c in changes(begun, config) if c.key not in ("run_dir", "threads") and "path" not in c.key]
+    for part, mine in ((config, begun), (config.prior, begun.prior)):
+        ours = None if part is None else str(Path(part.dataset_path()).resolve())
+        theirs = None if mine is None else str(Path(mine.dataset_path()).resolve())
+        other += [Change("data.path", theirs, ours)] * (ours != theirs)
+    if other:
+        raise CaliperError(
+            f"{job.folder} was begun with {other[0].key}={other[0].before}, not {other[0].after}; give the "
+            f"words as then, or another folder with {verb}.dir"
+        )
 
 
 def finished(folder: Path) -> bool:

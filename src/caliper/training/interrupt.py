@@ -1,24 +1,31 @@
-"""Ctrl-C as a request: a run stops where it can go on exactly, not where it happens to be."""
+"""Ctrl-C as a request: a run stops where it can go on exactly, not where it happens to be.
+
+So do the signals that a cluster sends before it ends a job (SIGTERM) and a terminal that is closed (SIGHUP).
+"""
 
 from __future__ import annotations
 
 import shlex
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import FrameType, TracebackType
 
 from caliper.errors import CaliperError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class InterruptedRunError(CaliperError):
     """The user stopped a run, and everything is saved; the message says how to go on."""
 
 
-class Stop:
-    """Turns the first Ctrl-C into a request that `check` answers; the second one stops at once.
+class Interrupt:
+    """Turns the first of the signals into a request that `check` answers; the second one stops at once.
 
-    A context manager: outside of it the signal means what it meant before.
+    A context manager: outside of it the signals mean what they meant before. In a thread other than the main
+    one, which receives no signals, it does nothing.
 
     Args:
         folder: the run folder, named in the message.
@@ -28,19 +35,27 @@ class Stop:
         self.folder = folder
         self.requested = False
 
-    def __enter__(self) -> Stop:
-        self._before = signal.signal(signal.SIGINT, self._note)
+    def __enter__(self) -> Interrupt:
+        caught = [] if threading.current_thread() is not threading.main_thread() else SIGNALS
+        # Under nohup a closed terminal is to be ignored, and stays so.
+        caught = [s for s in caught if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._note) for number in caught}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        self._restore()
         self.requested = True
-        print("\ncaliper: stopping; Ctrl-C again stops at once, without saving", file=sys.stderr)
+        again = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        print(f"\ncaliper: stopping; {again} again stops at once, without saving", file=sys.stderr)
 
     def check(self) -> None:
         """Called wherever the run could be saved.
@@ -52,3 +67,14 @@ class Stop:
             raise InterruptedRunError(
                 f"stopped and saved; go on with: caliper resume {shlex.quote(str(self.folder))}"
             )
+
+
+def as_ctrl_c() -> None:
+    """From now on the other signals do what Ctrl-C does: they raise KeyboardInterrupt."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in SIGNALS[1:]:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, stop)

@@ -21,7 +21,7 @@ from caliper.utils.files import replacing
 
 
 class Logger:
-    """Appends rows to `metrics.csv`, each on the disk before `log` returns.
+    """Appends rows to `metrics.csv`, each in the file before `log` returns, and on the disk after `sync`.
 
     The table is wide: a metric first seen late adds a column, and earlier rows stay empty there. A row is
     appended in place; only a new column rewrites the file. A context manager.
@@ -78,6 +78,20 @@ class Logger:
             index = {"phase": phase, "env_steps": env_steps, "updates": updates, "wall_s": wall, "cpu_s": cpu}
             self._wandb.log({**index, **floats})
 
+    def sync(self) -> None:
+        """Brings all rows to the disk, which `log` leaves to the system: waiting for it at each row is slow.
+
+        Raises:
+            CaliperError: the disk fails.
+        """
+        try:
+            with open(self.path, "rb") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise CaliperError(
+                f"Cannot write {self.path}: {error.strerror}; free some space and resume."
+            ) from error
+
     def mark(self) -> dict[str, Any]:
         """How far the table is, for a checkpoint: its `rows`, and their `sha256`."""
         return {"rows": self.rows, "sha256": self._seal.hexdigest()}
@@ -125,8 +139,6 @@ class Logger:
         try:
             with open(self.path, "a", newline="", encoding="utf-8") as file:
                 file.write(_lines([[row.get(name, "") for name in self._columns]]))
-                file.flush()
-                os.fsync(file.fileno())
         except OSError as error:
             raise CaliperError(
                 f"Cannot write {self.path}: {error.strerror}; free some space and resume."
@@ -173,7 +185,7 @@ def _start_wandb(folder: Path, settings: Mapping[str, Any] | None, config: Mappi
         "mode": "offline",
         **(settings or {"mode": "disabled"}),
     }
-    if arguments["mode"] == "disabled":
+    if "disabled" in (arguments["mode"], os.environ.get("WANDB_MODE")):
         return None
     # Read by wandb's helper process: no reports to its makers, and no logs in the home folder.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")

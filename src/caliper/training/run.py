@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import json
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +19,34 @@ from caliper.config.build import (
     obs_spec,
     reward_config,
     run_folder,
+    set_precision,
     set_threads,
     visual_augmentation,
+    warp_memory,
 )
-from caliper.config.compose import collect_command, to_yaml
+from caliper.config.changes import changes
+from caliper.config.compose import collect_command, load, to_yaml
+from caliper.config.estimate import refuse_too_large
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check
 from caliper.data.buffer import ReplayBuffer
-from caliper.data.dataset import Dataset
+from caliper.data.dataset import Dataset, joined
 from caliper.data.minari import Recordings, read_minari
 from caliper.data.mixing import MixedSampler
 from caliper.data.open_episodes import OpenEpisodes
+from caliper.data.recordings import read_filters
 from caliper.data.relabel import relabelled
 from caliper.data.robomimic import read_dataset
 from caliper.envs.base import VectorEnv
 from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError
+from caliper.importing.importer import ready
 from caliper.rollout.collect import collect
 from caliper.rollout.episodes import ActionQueue
 from caliper.rollout.film import film
 from caliper.rollout.replay import replay, state_fault
 from caliper.training.checkpoint import load_checkpoint
-from caliper.training.interrupt import Stop
+from caliper.training.interrupt import Interrupt
 from caliper.training.logger import Logger
 from caliper.training.trainer import Trainer
 from caliper.utils.files import locked, replacing
@@ -48,6 +56,7 @@ from caliper.utils.provenance import provenance
 
 BATCH_SEED = 1_000_003  # added to the run's seed: batches and the agent's noise come from different streams
 Checkpoint = tuple[dict[str, Any], dict[str, Any]]
+Data = tuple[Dataset | Recordings, Dataset | None]  # the run's own, and the prior
 
 
 def train(config: RunConfig) -> Path:
@@ -60,9 +69,13 @@ def train(config: RunConfig) -> Path:
     folder = run_folder(config)
     _refuse_used(folder)
     check(config)
-    _write_config(config, folder)
-    write_json(folder / "git.json", provenance(Path(__file__)))
-    return _run(config, folder, None)
+    data = _find_all(config)
+    with locked(folder):
+        _refuse_used(folder)  # another process may have begun one meanwhile
+        config = _with_paths(config)
+        _write_config(config, folder)
+        write_json(folder / "git.json", provenance())
+        return _run(config, folder, data, None)
 
 
 def resume(folder: Path, config: RunConfig) -> Path:
@@ -70,34 +83,34 @@ def resume(folder: Path, config: RunConfig) -> Path:
 
     Args:
         folder: the run folder.
-        config: its configuration; what changed in it (longer phases, say) is kept in the folder.
+        config: its configuration; what changed in it (longer phases, say) is kept in the folder once the
+            checkpoint has been found to fit.
 
     Raises:
         CaliperError: as `train`; or there is no checkpoint, or none of this configuration.
     """
-    checkpoint = load_checkpoint(folder)
-    check(config)
-    _write_config(config, folder)
-    return _run(config, folder, checkpoint)
+    with locked(folder):
+        checkpoint = load_checkpoint(folder)
+        check(config)
+        return _run(config, folder, _find_all(config), checkpoint)
 
 
-def _run(config: RunConfig, folder: Path, checkpoint: Checkpoint | None) -> Path:
+def _run(config: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | None) -> Path:
     print(f"run folder: {folder}", flush=True)
+    frames = sum(part.num_frames for part in data if part is not None)
+    print(refuse_too_large(config, frames), flush=True)
     set_threads(config)
-    dataset = find_data(config)
-    prior = None if config.prior is None else find_dataset(config.prior)
-    _keep_content(config, folder, dataset, prior)
-    env, eval_env = (make_worlds(config, n) for n in (config.online.num_envs, config.evaluation.num_envs))
-    offline = load_data(config, dataset, eval_env, prior)
+    set_precision(config)
+    if config.sim.name == "warp" and config.task.env_id is None:
+        print(warp_memory(config), flush=True)
+    env = make_worlds(config, config.online.num_envs, config.online.stagger)
+    eval_env = make_worlds(config, config.evaluation.num_envs)
+    offline = load_data(config, *data, eval_env)
     spec, actions, device = env.spec, env.action_dim, env.device
     agent = make_agent(config, device)
     chunk = agent.config.chunk
     online = ReplayBuffer(config.online.capacity, spec, actions, offline.reward, device, chunk)
-    with (
-        locked(folder),
-        Logger(folder, {"mode": config.log.wandb}, asdict(config)) as log,
-        Stop(folder) as stop,
-    ):
+    with Logger(folder, {"mode": config.log.wandb}, asdict(config)) as log, Interrupt(folder) as interrupt:
         trainer = Trainer(
             config,
             folder,
@@ -109,12 +122,13 @@ def _run(config: RunConfig, folder: Path, checkpoint: Checkpoint | None) -> Path
             ActionQueue(env.num_envs, chunk, actions, device),
             torch.Generator(device).manual_seed(config.seed + BATCH_SEED),
             log,
-            stop.check,
+            interrupt.check,
         )
         if checkpoint is None:
             trainer.save()  # from now on the folder is not taken for an empty one, and the run can be resumed
         else:
             trainer.restore(*checkpoint)
+            _keep_changes(config, folder)
         trainer.run()
     if config.video.episodes and config.task.env_id:
         print(f"video: none, {config.task.env_id} cannot be filmed: Gymnasium's renderers need OpenGL")
@@ -125,34 +139,79 @@ def _run(config: RunConfig, folder: Path, checkpoint: Checkpoint | None) -> Path
     return folder
 
 
+def _find_all(config: RunConfig) -> Data:
+    """The run's dataset, and its prior data if there are any."""
+    return find_data(config), None if config.prior is None else find_dataset(config.prior)
+
+
+def _with_paths(config: RunConfig) -> RunConfig:
+    """The same run from any working directory: its datasets by their whole paths."""
+    data = replace(config.data, path=str(Path(config.dataset_path()).resolve()))
+    if config.prior is not None:
+        prior = str(Path(config.prior.dataset_path()).resolve())
+        data = replace(data, prior=replace(data.prior, path=prior))
+    return replace(config, data=data)
+
+
+def _keep_changes(config: RunConfig, folder: Path) -> None:
+    """Says what is different from now on, and keeps it as history: config.yaml is what holds now."""
+    found = changes(load(folder / "config.yaml"), config)
+    if not found:
+        return
+    print("changed: " + "; ".join(map(str, found)), flush=True)
+    record = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "changes": [asdict(c) for c in found]}
+    path = folder / "changes.jsonl"
+    earlier = path.read_text(encoding="utf-8") if path.exists() else ""
+    with replacing(path) as partial:
+        partial.write_text(earlier + json.dumps(record) + "\n", encoding="utf-8")
+    _write_config(config, folder)
+
+
 def find_data(config: RunConfig) -> Dataset | Recordings:
     """The run's dataset; collects it first if its file is absent, saying with which command.
 
     Raises:
-        CaliperError: `data.path` names no file, or the file is damaged or does not fit the task.
+        CaliperError: `data.path` names no file, or a file is damaged, does not fit the task, cannot be
+            imported, or lacks the key of `data.filter`.
     """
     return find_dataset(config) if config.task.env_id is None else _find_recordings(config)
 
 
 def find_dataset(config: RunConfig) -> Dataset:
     """See `find_data`; of Caliper's own tasks."""
-    path = Path(config.dataset_path())
-    if not path.exists():
-        if config.data.content is not None:
-            raise CaliperError(
-                f"the dataset {path} of this run is not there any more; if it was moved, say where with "
-                f"data.path=..., or collect it again with: {collect_command(config)}"
-            )
-        if config.data.path is not None:
-            raise CaliperError(f"the dataset {path} does not exist; leave its path out to collect one")
-        print(f"no dataset at {path}; collecting it, as does: {collect_command(config)}", flush=True)
-        collect(config, path)
+    paths = [Path(path) for path in config.dataset_paths()]
+    begun = config.data.content is not None
+    if config.data.path is None and not begun and not paths[0].exists():
+        print(f"no dataset at {paths[0]}; collecting it, as does: {collect_command(config)}", flush=True)
+        collect(config, paths[0])
+    for path in paths:
+        if not path.exists():
+            mend = "leave its path out to collect one"
+            if begun:
+                mend = (
+                    "it is what this run began with; if it was moved, say where with data.path=..., or collect "
+                    f"it again with: {collect_command(config)}"
+                )
+            raise CaliperError(f"the dataset {path} does not exist; {mend}")
+    dataset = joined([_read(ready(path), config) for path in paths])
+    _require_content(config, dataset)
+    return dataset
+
+
+def _read(path: Path, config: RunConfig) -> Dataset:
     dataset = read_dataset(path, config.data.rewards)
     dataset.check(dataset_meta(config))
     if fault := state_fault(dataset, task_scene(config.task.name).model):
         raise CaliperError(f"{path} can't be used: {fault}; collect it again")
-    _require_content(config, dataset)
-    return dataset
+    if (key := config.data.filter) is None:
+        return dataset
+    filters = read_filters(path)
+    if key not in filters:
+        there = f"choose one of: {', '.join(filters)}" if filters else "it has none"
+        raise CaliperError(f"data.filter={key}: {path} has no such filter key; {there}")
+    if not filters[key]:
+        raise CaliperError(f"data.filter={key}: {path} lists no episode under that key")
+    return dataset.select(filters[key])
 
 
 def _require_content(config: RunConfig, dataset: Dataset | Recordings) -> None:
@@ -182,7 +241,11 @@ def _keep_content(
 def _find_recordings(config: RunConfig) -> Recordings:
     """The observations that a run in a Gymnasium environment learns from."""
     task, path = config.task, config.data.path
-    if path is None:
+    if config.data.filter is not None:
+        raise CaliperError(
+            f"data.filter={config.data.filter}: a Minari dataset has no filter keys; leave it out"
+        )
+    if not isinstance(path, str):
         raise CaliperError(
             f"task={task.name} has no expert to collect from; name a Minari dataset's folder: data.path=..."
         )
@@ -193,7 +256,7 @@ def _find_recordings(config: RunConfig) -> Recordings:
 
 
 def load_data(
-    config: RunConfig, dataset: Dataset | Recordings, env: VectorEnv, prior: Dataset | None = None
+    config: RunConfig, dataset: Dataset | Recordings, prior: Dataset | None, env: VectorEnv
 ) -> ReplayBuffer:
     """The dataset in a buffer of its own size; `env` draws recorded states and is left in the last.
 

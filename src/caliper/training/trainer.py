@@ -113,7 +113,7 @@ class Trainer:
         with bar(total, "clone", "update", count.cloned) as shown:
             while count.cloned < total:
                 self._pause()
-                info = self.learner.clone()
+                info = self.learner.bc_update()
                 count.cloned += 1
                 shown.update()
                 if count.cloned % self.config.log.every == 0:
@@ -169,7 +169,8 @@ class Trainer:
         info = self.learner.update()
         self.counters.updates += 1
         if self.counters.updates % self.config.log.every == 0:
-            self.log.log(phase, self.counters.env_steps, self.counters.updates, info)
+            metrics: dict[str, float | Tensor] = {**info, **self.env.rates()}
+            self.log.log(phase, self.counters.env_steps, self.counters.updates, metrics)
 
     def _evaluate(self, phase: str, at: int, last: bool, shown: Any) -> None:
         count, cfg = self.counters, self.config.evaluation
@@ -219,6 +220,7 @@ class Trainer:
             "queue": self.queue.state_dict(),
             "env": self.env.state_dict(),
         }
+        self.log.sync()  # the rows that the checkpoint counts
         path = save_checkpoint(self.folder, self.agent.state_dict(), state, self.log.mark())
         self._saved = time.monotonic()
         return path

@@ -1,9 +1,11 @@
-"""Keeps freed memory in the process on Linux, so that an update reuses pages instead of faulting them in."""
+"""Memory: how much is free, and keeping what is freed in the process."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 KEEP = 1 << 30  # bytes; blocks below it come from the heap, and the heap is not trimmed below it
@@ -27,3 +29,29 @@ def keep_freed_memory() -> None:
     if not mallopt(M_MMAP_THRESHOLD, KEEP):
         mallopt(M_MMAP_THRESHOLD, OLD_LIMIT)
     mallopt(M_TRIM_THRESHOLD, KEEP)
+
+
+CGROUPS = (  # where a container's limit stands, and what of it is used
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: what the machine has left, and the container's limit allows."""
+    free = 1 << 62
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
+    for limit, used in CGROUPS:
+        with suppress(OSError, ValueError):  # "max" is no limit
+            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
+    return max(free, 0)
+
+
+def in_words(size: int) -> str:
+    """A number of bytes as people say it."""
+    for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB")):
+        if size >= 1 << power:
+            return f"{size / (1 << power):.1f} {unit}"
+    return f"{size / 1024:.0f} KiB"

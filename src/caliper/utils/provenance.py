@@ -1,10 +1,12 @@
-"""Where and with what a run was made: commit, hardware, versions."""
+"""Where and with what a run was made: the state of the code, hardware, versions."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -22,27 +24,19 @@ PACKAGES = (
     "gymnasium-robotics",
     "numpy",
 )
+SOURCE = Path(__file__).parent  # Caliper's own code, in a checkout or where pip has put it
 
 
-def provenance(source: Path | str) -> dict[str, Any]:
+def provenance(source: Path = SOURCE, directory: Path | None = None) -> dict[str, Any]:
     """Where and with what a run starts: the contents of git.json.
 
     Args:
-        source: any path inside the checkout whose state is recorded.
+        source: a folder of Caliper's code.
+        directory: the user's own; the working directory by default.
 
     Returns:
-        commit (None outside git), dirty, started (ISO 8601, UTC), hardware, versions.
+        caliper and directory (each as `checkout`), started (ISO 8601, UTC), hardware, versions.
     """
-
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(source), *arguments]
-        try:
-            return subprocess.run(
-                command, capture_output=True, text=True, check=True, timeout=10
-            ).stdout.strip()
-        except (OSError, subprocess.SubprocessError):
-            return None
-
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -50,12 +44,61 @@ def provenance(source: Path | str) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {
-        "commit": git("rev-parse", "HEAD"),
-        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "caliper": checkout(source, owner="caliper-rl"),
+        "directory": checkout(Path.cwd() if directory is None else directory),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": _hardware(),
         "versions": versions,
     }
+
+
+def checkout(folder: Path, owner: str | None = None) -> dict[str, Any]:
+    """The state of the git repository around a folder.
+
+    Args:
+        folder: inside of it, or of none.
+        owner: the distribution whose repository it has to be; a folder of site-packages inside the user's own
+            repository is not a checkout of ours.
+
+    Returns:
+        commit, and dirty and diff (SHA-256 of what differs from the commit, 16 digits; null if nothing does);
+        all null outside of a repository.
+    """
+    none = {"commit": None, "dirty": None, "diff": None}
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    if top is None or (owner and not _declares(Path(top), owner)):
+        return none
+    changed = _git(folder, "diff", "HEAD", "--binary")
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None or changed is None:  # no commit yet
+        return none
+    digest = hashlib.sha256(changed.encode(errors="surrogateescape")).hexdigest()[:16] if changed else None
+    return {"commit": commit, "dirty": bool(changed), "diff": digest}
+
+
+def in_words(state: Mapping[str, Any] | None) -> str:
+    """A `checkout` in words; empty outside of a repository."""
+    if not state or not state.get("commit"):
+        return ""
+    changes = f" with local changes (diff {state.get('diff')})" if state.get("dirty") else ""
+    return f"{state['commit']}{changes}"
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git says; None where there is no git, or no repository."""
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode(errors="surrogateescape").strip()
+
+
+def _declares(folder: Path, distribution: str) -> bool:
+    try:
+        return f'name = "{distribution}"' in (folder / "pyproject.toml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _hardware() -> str:

@@ -39,7 +39,8 @@ VARIANTS = {"calql": CALQL, "cql": CQL, "bc": BC}
 
 def make(folder, agent, seed, offline, online, **extra):
     """A run folder; its online phase is to have 600 steps."""
-    config(folder, agent={"name": agent}, seed=seed, online={"env_steps": STEPS}, **extra)
+    own = {"name": agent, "precision": "bfloat16"} | ({"actor_lr": "<only>"} if agent == "cql" else {})
+    config(folder, agent=own, seed=seed, online={"env_steps": STEPS}, **extra)
     metrics(folder, critic=agent != "bc")
     evaluation(folder, "offline", 0, 100, offline, critic=agent != "bc")
     for i, wins in enumerate(online):
@@ -54,7 +55,7 @@ def fill(folder):
     for agent, seeds in VARIANTS.items():
         for seed, curve in seeds.items():
             planned.append((f"agent={agent}", folder / f"agent={agent},seed={seed}"))
-            make(planned[-1][1], agent, seed, *curve, deviations={"a": "all clone", "b": f"{agent} <only>"})
+            make(planned[-1][1], agent, seed, *curve)
     frames = np.random.default_rng(0).integers(0, 255, (6, 64, 64, 3), dtype=np.uint8)
     for agent in ("calql", "cql"):
         for name in ("other", "rollouts"):
@@ -227,8 +228,9 @@ def test_the_page_stands_alone_and_leads_to_the_runs(written):
         "times.png",
     ]  # fmt: skip
     assert len(page.sources) - len(links) == 6 + 2 and "agent=calql, seed 0" in page.text
-    assert "all clone (all variants)" in page.text and "cql <only> (agent=cql)" in page.text
-    assert "each variant uses 2 tuned choices" in page.text and "seeds 0, 1, 2, 3" in page.text
+    assert "agent.precision = bfloat16, published float32" in page.text and "(all variants)" in page.text
+    assert "agent.actor_lr = <only>, published 0.0001 (Adam) (agent=cql)" in page.text
+    assert "each variant uses between 1 and 2 tuned choices" in page.text and "seeds 0, 1, 2, 3" in page.text
     assert "do not all have the same" not in page.text
 
 

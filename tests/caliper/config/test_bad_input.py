@@ -31,7 +31,7 @@ def refused(capsys, *words):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["trian"], "no verb 'trian'; choose one of: train, sweep, compare, resume"),
+        (["trian"], "no verb 'trian'; did you mean train? There are: train, sweep, compare, resume"),
         (
             ["train", "task=foo"],
             "no task 'foo'; choose one of: adroit_door, adroit_pen, adroit_relocate, antmaze",
@@ -40,22 +40,28 @@ def refused(capsys, *words):
         (["train", "encoder=foo"], "no encoder 'foo'; choose one of: conv, conv_tiny, d4pg"),
         (["train", "preset=foo"], "no preset 'foo'; choose one of: adroit, antmaze, cog, default"),
         (["train", "sim=foo"], "no sim 'foo'; choose one of: batch, warp"),
-        (["train", "onlin.utd=1"], "no key 'onlin'; the keys there are: run_dir, seed"),
+        (["train", "onlin.utd=1"], "no key 'onlin'; did you mean online? There are: run_dir, seed"),
         (["train", "online.upd=1"], "no key 'online.upd'; the keys there are: env_steps"),
-        (["train", "agent.lr=1"], "no key 'agent.lr'; the keys there are: name, chunk, encoder_weight"),
+        (["train", "agent.lr=1"], "no key 'agent.lr'; the keys there are: name, chunk, shift_pad"),
         (["train", "encoder.depth=1"], "no key 'encoder.depth'; the keys there are: name, channels"),
         (["train", "online.env_steps=many"], "online.env_steps=many does not fit: Value 'many'"),
         (["train", "task.cameras=agentview"], "task.cameras=agentview does not fit"),
         (["train", "seed"], "'seed' is not understood"),
-        (["train", "+new=1"], "is not understood; after the verb come pairs"),
-        (["train", "task.size=32,64"], "write a list as"),
-        (["train", "run_dir=a=b"], "in quotes"),
+        (["train", "+new=1"], "'+new=1': every key of a run is there already; leave the + out"),
+        (["train", "~seed"], "'~seed': no key can be left out of a run"),
+        (["train", "hydra.run.dir=x"], "a run's folder is run_dir=FOLDER"),
+        (["train", "-m", "seed=0,1"], "-m: several runs are made by another verb: caliper sweep"),
+        (["train", "seed=0,1"], "seed=0,1 gives several values, and this makes one run"),
+        (["train", "agent=calq"], "there is no agent 'calq'; did you mean calql? There are: "),
+        (["train", "onlin.env_steps=1"], "did you mean online?"),
+        (["train", "task.size=32,64"], "(a list is written as [1,2])"),
+        (["train", "video.camera=a=b"], "in quotes"),
         (["train", "agent.discount=high"], "agent.discount=high has the wrong type; it must be float"),
         (["train", "agent.n_critics=1.5"], "agent.n_critics=1.5 has the wrong type; it must be int"),
         (["train", "agent.critic_hidden=64"], "must be Sequence[int]"),
         (["train", "encoder.latent=big"], "encoder.latent=big has the wrong type; it must be int | None"),
         (["train", "agent.discount=1.0"], "the discount gamma is 1.0"),
-        (["train", "agent.clone_loss=l1"], "choose one of mse, nll"),
+        (["train", "agent.precision=float16"], "choose one of float32, bfloat16"),
         (["train", "agent=iql", "agent.expectile=1.0"], "agent.expectile=1.0 makes no sense"),
         (["train", "agent=awac", "agent.temperature=0.0"], "agent.temperature=0.0 makes no sense"),
         (["train", "agent=td3bc", "agent.exploration_noise=0.0"], "agent.exploration_noise=0.0 makes no"),
@@ -65,7 +71,7 @@ def refused(capsys, *words):
         (["train", "task.controller=foo"], "choose one of: osc_pose, osc_position"),
         (["train", "task.control_freq=7"], "task.control_freq=7 does not divide the physics' 500 Hz"),
         (["train", "agent=qtopt", "offline.clone_updates=3"], "the agent qtopt has no actor to clone; set"),
-        (["train", "learner=fast"], "learner=fast is unknown; choose one of: eager, compile, graph"),
+        (["train", "learner=fast"], "learner=fast is unknown; choose one of: eager, graph"),
         (["train", "learner=graph"], "learner=graph needs a GPU, but sim.device=cpu; use learner=eager, or"),
         (["train", "task.cameras=[front]"], "task.cameras: there is no camera 'front'; choose from: "),
         (["train", "task.cameras=[]"], "no camera; name one"),
@@ -80,8 +86,24 @@ def refused(capsys, *words):
         (["train", "batch_size=0"], "batch_size=0 makes no sense; it must be at least 1"),
         (["train", "online.utd=nan"], "online.utd=nan makes no sense"),
         (["train", "threads=0"], "threads=0 makes no sense"),
+        (["train", "sim.max_diverged=1.5"], "sim.max_diverged=1.5 makes no sense; it must be"),
+        (["collect", "sim.max_diverged=nan"], "sim.max_diverged=nan makes no sense"),
         (["train", "online.capacity=20"], "online.capacity=20 frames hold no episode"),
-        (["train", "online.mixing=2"], "online.mixing=2.0 is a share"),
+        (["train", "online.mixing=2"], "online.mixing=2.0 makes no sense; it must be at most 1"),
+        (["train", "batch_size=100000000"], "TiB with batch_size=100000000; at most "),
+        (["train", "batch_size=1000000000000"], "batch_size=1000000000000; at most "),
+        (["train", "online.num_envs=1000000"], "with online.num_envs=1000000; at most "),
+        (["train", "evaluation.num_envs=1000000"], "with evaluation.num_envs=1000000; at most "),
+        (["train", "agent.n_actions=100000000"], "with agent.n_actions=100000000; "),
+        (["train", "agent.actor_hidden=[1000000,1000000]"], "the actor alone "),
+        (["train", "online.capacity=100000000000"], "with online.capacity=100000000000; at most "),
+        (
+            ["train", "video.size=20000"],
+            "video.size=20000 makes no sense; it must be at least 1, at",
+        ),
+        (["train", "task.size=10000"], "task.size=10000 makes no sense"),
+        (["train", "threads=100000"], "threads=100000 makes no sense"),
+        (["collect", "data.num_envs=1000000"], "with data.num_envs=1000000; at most "),
         (["train", "log.wandb=yes"], "choose one of: disabled, offline, online"),
         (["train", "data.horizon=0"], "data.horizon=0 makes no sense"),
         (["train", "data.mixture=[[1.0,0.1]]"], "must be rows of [weight, action noise"),
@@ -98,7 +120,7 @@ def test_a_mistake_on_the_command_line(words, sentence, capsys, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     assert sentence in refused(capsys, *words)
     made = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
-    assert all(name.endswith(("config.yaml", "git.json")) for name in made)  # nothing was collected for it
+    assert not made  # nothing was collected for it, and no run folder begun
 
 
 def test_warp_without_a_gpu(capsys, monkeypatch):
@@ -165,7 +187,8 @@ def test_overrides_that_a_saved_run_cannot_take(finished, capsys):
     folder = finished.folder
     assert "no key 'online.upd'" in refused(capsys, "evaluate", folder, "online.upd=1")
     assert "evaluation.episodes" in refused(capsys, "evaluate", folder, "evaluation.episodes=many")
-    assert "another network" in refused(capsys, "evaluate", folder, "agent.actor_hidden=[8]")
+    said = refused(capsys, "evaluate", folder, "agent.actor_hidden=[8]")
+    assert "agent.actor_hidden cannot change when a run is evaluated" in said
     assert "no camera 'front'" in refused(capsys, "render", folder, "video.camera=front")
     assert "nothing to film" in refused(capsys, "render", folder, "video.episodes=0")
     assert "the run folder alone" in refused(capsys, "report", folder, "seed=1")
@@ -235,7 +258,7 @@ def test_a_full_disk_while_filming_or_collecting(finished, dataset, words, tmp_p
 
         film(load_agent(finished.folder, finished.config)[0], finished.config, finished.folder)
     assert video.read_bytes() == before
-    assert "No space left" in refused(capsys, "collect", *words(f"data.path={path}"))
+    assert "No space left" in refused(capsys, "collect", "--overwrite", *words(f"data.path={path}"))
     assert len(read_dataset(path).episodes) == 4 and list(tmp_path.iterdir()) == [path]
     assert "No space left" in refused(capsys, "report", finished.folder)
     assert not list(finished.folder.rglob("*partial*"))

@@ -6,6 +6,7 @@ import pytest
 from caliper.config.build import COLLECT_SEEDS, dataset_meta
 from caliper.config.compose import compose
 from caliper.data.robomimic import read_dataset
+from caliper.envs.engines.batch import BatchEngine
 from caliper.rollout import collect as collect_module
 from caliper.rollout.collect import collect
 from tests.caliper.conftest import WORDS
@@ -30,6 +31,24 @@ def test_the_number_of_worlds_changes_nothing(dataset, tmp_path):
     for a, b in zip(read(dataset), read(other), strict=True):
         assert (a.seed, a.noise) == (b.seed, b.noise)
         assert np.array_equal(a.states, b.states) and np.array_equal(a.actions, b.actions)
+
+
+def test_an_episode_that_blew_up_is_left_out(tmp_path, monkeypatch, capsys):
+    advance, steps = BatchEngine.advance, []
+
+    def blow_up(engine, substeps):
+        advance(engine, substeps)
+        steps.append(None)
+        if len(steps) == 2:  # of the second world's first episode
+            engine.qvel[1, 0] = np.nan
+
+    monkeypatch.setattr(BatchEngine, "advance", blow_up)
+    path = collect(compose([*WORDS, "data.num_envs=2", "sim.max_diverged=0.01"]), tmp_path / "three.hdf5")
+    assert [e.seed - COLLECT_SEEDS for e in read(path)] == [0, 2, 3]
+    assert all(np.isfinite(e.states).all() for e in read(path))
+    assert (
+        f"the episode of seed {COLLECT_SEEDS + 1} is left out: its physics blew up" in capsys.readouterr().out
+    )
 
 
 def test_success_ends_an_episode(tmp_path):
@@ -61,8 +80,9 @@ def test_episodes_may_be_recorded_for_longer_than_the_task_lasts(tmp_path):
 
 def test_another_mixture_is_another_file():
     usual, other = compose(WORDS), compose([*WORDS, "data.mixture=[[1.0,0.0,0.0]]"])
-    assert usual.dataset_path() == "datasets/lift_osc_position_10hz_6steps_4_seed0.hdf5"
-    assert other.dataset_path().startswith("datasets/lift_osc_position_10hz_6steps_4_seed0_mix")
+    common = "datasets/lift_osc_position_10hz_6steps_4_seed0_mix"
+    assert usual.dataset_path().startswith(common) and other.dataset_path().startswith(common)
+    assert usual.dataset_path() != other.dataset_path()
 
 
 def test_an_interrupted_collection_leaves_the_earlier_file(tmp_path, monkeypatch):

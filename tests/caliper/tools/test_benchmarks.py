@@ -85,7 +85,7 @@ def test_both_phases_and_a_resume(task, tmp_path, capsys, monkeypatch):
         np.testing.assert_allclose(arrays["mc_return"][0], worth, rtol=1e-5)
     with monkeypatch.context() as patch:
         patch.setattr(StopAt, "at", 27)
-        patch.setattr(train_module, "Stop", StopAt)
+        patch.setattr(train_module, "Interrupt", StopAt)
         with pytest.raises(InterruptedRunError):
             train(compose(words(tmp_path, task, f"run_dir={stopped}")))
     _, state = load_checkpoint(stopped)

@@ -45,8 +45,9 @@ def test_help_is_quick():
 def test_the_configuration_can_be_printed_and_read_again(capsys, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(output(capsys, "train", "--cfg", "task=lift", "seed=3", "agent.discount=0.5"))
-    config = load(path, ["online.utd=2"])
-    assert (config.task.name, config.seed, config.discount, config.online.utd) == ("lift", 3, 0.5, 2.0)
+    config = load(path, ["evaluation.episodes=7"])
+    assert (config.task.name, config.seed, config.discount) == ("lift", 3, 0.5)
+    assert config.evaluation.episodes == 7
     assert yaml.safe_load(path.read_text())["agent"]["name"] == "calql"
 
 
@@ -77,6 +78,41 @@ def test_collect_and_inspect(words, tmp_path, capsys):
     said = output(capsys, "collect", *words(f"data.path={path}", "data.episodes=2"))
     assert said == output(capsys, "inspect", str(path))
     assert "2, of which 0" in said and "yes, the installed scene" in said
+
+
+def test_collect_does_not_replace_a_file_unasked(words, dataset, tmp_path, capsys):
+    path = tmp_path / "mine.hdf5"
+    path.write_bytes(dataset.read_bytes())
+    before = path.read_bytes()
+    with pytest.raises(SystemExit):
+        main(["collect", *words(f"data.path={path}", "data.episodes=2")])
+    assert "is there already" in capsys.readouterr().err and path.read_bytes() == before
+    output(capsys, "collect", "--overwrite", *words(f"data.path={path}", "data.episodes=2"))
+    assert path.read_bytes() != before
+
+
+@pytest.mark.parametrize("target", ["| head -1", "> /dev/full"])
+def test_output_that_goes_away_is_no_error(target):
+    command = f"{sys.executable} -m caliper --help {target}"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert ("takes no more" in done.stderr) == ("full" in target)
+
+
+@pytest.mark.parametrize("path", ["a run/äöü", "x=y,z", "it's here", "100%"])
+def test_paths_are_taken_letter_by_letter(path, capsys, tmp_path):
+    said = yaml.safe_load(output(capsys, "train", "--cfg", "job", "task=lift", f"run_dir={path}"))
+    assert said["run_dir"] == path
+    config = tmp_path / "config.yaml"
+    config.write_text(output(capsys, "train", "--cfg", "task=lift"))
+    assert load(config, [f"data.path={path}"], "resume").data.path == path
+
+
+def test_groups_cannot_be_chosen_again(finished, capsys):
+    for words in (["task=lift"], ["agent=iql"], ["seed=0,1"], ["task.control_freq=20"]):
+        with pytest.raises(SystemExit):
+            main(["evaluate", str(finished.folder), *words])
+        assert capsys.readouterr().err.startswith(f"caliper: {words[0].partition('=')[0]}")
 
 
 def test_inspect_shows_what_does_not_fit(dataset, tmp_path, capsys):

@@ -13,6 +13,8 @@ import warp as wp
 
 from caliper.cli import main
 from caliper.tools import doctor as doctor_module
+from caliper.training import self_test
+from caliper.training.self_test import Finding
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -66,7 +68,7 @@ def test_a_machine_without_a_gpu(capsys, monkeypatch, no_picture):
     assert rows["CUDA for Warp"].startswith("none (CUDA 1")
     assert rows["engine batch"] == "on cpu"
     assert rows["engine warp"] == "on cpu, for tests; no GPU"
-    assert "picture on cuda" not in rows
+    assert not any(name.startswith("GPU ") for name in rows)
 
 
 def test_a_machine_with_a_gpu(capsys, monkeypatch, no_picture):
@@ -77,12 +79,17 @@ def test_a_machine_with_a_gpu(capsys, monkeypatch, no_picture):
     monkeypatch.setattr(wp, "is_cuda_available", lambda: True)
     monkeypatch.setattr(wp, "get_cuda_devices", lambda: [card])
     monkeypatch.setattr(wp, "get_cuda_driver_version", lambda: (13, 0))
-    main(["doctor"])
+    found = [("driver", "530", None), ("physics", "6 control steps, joints within 1e-6 rad", None)]
+    found += [("picture", "2.0 of 255 off", "set sim=batch"), ("update", "captured", None)]
+    monkeypatch.setattr(self_test, "self_test", lambda: (Finding(*entry) for entry in found))
+    with pytest.raises(SystemExit):
+        main(["doctor"])
     rows = table(capsys)
     assert rows["CUDA for torch"].startswith("H200, 139 GiB, sm_90 (CUDA ")
     assert re.fullmatch(r"H200, 139 GiB, sm_90 \(CUDA \d+\.\d+, driver's: 13\.0\)", rows["CUDA for Warp"])
     assert rows["engine warp"] == "on cuda, and on cpu for tests"
-    assert rows["picture on cuda"] == "drawn"
+    assert rows["GPU physics"] == "6 control steps, joints within 1e-6 rad"
+    assert rows["GPU picture"] == "2.0 of 255 off -> set sim=batch"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     main(["doctor"])
     assert "torch does not see Warp's GPU -> install a torch built for CUDA" in table(capsys)["engine warp"]

@@ -87,6 +87,21 @@ def test_what_cuda_would_load_is_noted_with_its_block_size():
     assert len(seen) == 4  # nothing is noted afterwards
 
 
+def test_nothing_need_be_compiled_to_be_noted(cache):
+    double, fill = make_kernels()
+    x = wp.ones(4, dtype=float, device="cpu")
+    with recording(run=False) as seen:
+        wp.launch(double, dim=4, inputs=[x], device="cpu", record_cmd=True).launch()
+        wp.capture_while(
+            x, lambda y: wp.launch_tiled(fill, dim=[4], inputs=[y], device="cpu", block_dim=32), y=x
+        )
+        wp.get_suggested_block_size(fill, "cpu")
+    assert list(seen) == [(double.module, 256), (fill.module, 32), (fill.module, 256)]
+    assert not list(cache.iterdir()) and x.numpy().tolist() == [1.0] * 4
+    wp.launch(double, dim=4, inputs=[x], device="cpu")
+    assert x.numpy().tolist() == [2.0] * 4  # afterwards all is as before
+
+
 def test_compiled_once_and_found_by_warp(cache):
     double, fill = make_kernels()
     variants = [(double.module, 256), (double.module, 64), (fill.module, 32)]
@@ -118,6 +133,8 @@ def test_the_set_does_not_depend_on_worlds_or_pictures(monkeypatch):
     monkeypatch.setattr(precompile_module, "WORLDS", 5)
     many = set(record_run(compose([*words, "task.size=24", "task.cameras=[agentview]", "sim=warp"])))
     assert few == many and len(few) > 40
+    monkeypatch.setattr(precompile_module, "recording", lambda run: recording())
+    assert set(record_run(compose(words))) == few  # nor on whether anything is run
     assert {module.name.split(".")[-1] for module, _ in few} >= {"solver", "smooth", "bvh"}
 
 

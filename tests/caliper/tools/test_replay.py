@@ -188,7 +188,7 @@ def buffers(configure):
     def load(*words, worlds=2):
         config = configure(*words)
         env = make_env(config, worlds)
-        return load_data(config, find_data(config), env).state_dict(), env
+        return load_data(config, find_data(config), None, env).state_dict(), env
 
     copies = ["data.copies=3", *LOOKS]
     return load(), load(*copies), load(*copies, worlds=5)
@@ -216,7 +216,7 @@ def test_looks_do_not_depend_on_the_number_of_worlds(buffers):
 def test_the_copies_are_counted(configure, capsys):
     for words, said in ((), "28 frames"), (["data.copies=3", *LOOKS], "3 copies, "):
         config = configure("task.size=64", *words)
-        load_data(config, find_data(config), make_env(config, 4))
+        load_data(config, find_data(config), None, make_env(config, 4))
         out = capsys.readouterr().out
         assert ("copies" in out) == bool(words) and (not words or said in out)
         assert f"{2 if words else 1} MiB" in out  # 28 frames of 24 KiB, and three times that
@@ -229,7 +229,7 @@ def test_the_copies_are_counted(configure, capsys):
         (["data.appearance.light=0.1"], "belong together"),
         (["data.copies=0"], "data.copies=0 makes no sense; it must be at least 1"),
         (["data.copies=2", "data.appearance.turn=-1"], "data.appearance.turn=-1.0 makes no sense"),
-        (["data.copies=2", "data.appearance.colour=1"], "it must stay below 1"),
+        (["data.copies=2", "data.appearance.colour=1"], "it must be at least 0, below 1"),
         (["data.copies=5000", "data.appearance.light=0.1"], "must stay below 4096"),
     ],
 )

@@ -16,6 +16,7 @@ from caliper.analysis.run_data import read_run
 from caliper.analysis.run_table import numbers, runs_of, variant_of
 from caliper.analysis.sweep_summary import write_sweep
 from caliper.cli import main
+from caliper.config.compose import compose, to_yaml
 from caliper.errors import CaliperError
 from caliper.tools.sweep import expand, finished
 from caliper.utils.files import locked
@@ -118,6 +119,19 @@ def test_it_goes_on_after_a_kill(verb, summary, words, tmp_path):
     before = (victim / "report.html").stat().st_mtime_ns
     subprocess.run(line, check=True, capture_output=True, timeout=100)
     assert (victim / "report.html").stat().st_mtime_ns == before
+
+
+def test_what_was_begun_with_other_words_is_not_taken_for_these(words, tmp_path, capsys):
+    run = tmp_path / "seed=0"
+    run.mkdir()
+    common = words("agent.discount=0.9", "threads=1")
+    begun = compose([*common, "seed=0", f"run_dir={run}"])
+    (run / "config.yaml").write_text(to_yaml(begun))
+    with pytest.raises(SystemExit):
+        main(["sweep", f"sweep.dir={tmp_path}", *words("agent.discount=0.5", "seed=0,1", "threads=1")])
+    said = capsys.readouterr().err
+    assert f"{run} was begun with agent.discount=0.9, not 0.5; give the words as then" in said
+    assert not (tmp_path / "seed=1").exists()
 
 
 @pytest.mark.slow

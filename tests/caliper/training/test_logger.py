@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from caliper.analysis.metrics import read_metrics
+from caliper.analysis.run_data import read_metrics
 from caliper.errors import CaliperError
 from caliper.training import logger as log
 from caliper.training.logger import Logger, to_floats
@@ -49,7 +49,7 @@ def test_float32_survives_and_tensors_leave_together(monkeypatch):
     assert list(floats)[-2:] == ["plain", "grad"]
 
 
-def test_common_rows_are_appended_and_synced(tmp_path, monkeypatch):
+def test_common_rows_are_appended_and_synced_when_asked(tmp_path, monkeypatch):
     run = Logger(tmp_path)
     run.log("offline", 0, 1, {"a": 1.0})
     synced = []
@@ -58,8 +58,10 @@ def test_common_rows_are_appended_and_synced(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "replace", lambda *_: pytest.fail("rewrote the file for a plain row"))
     for i in range(2, 5):
         run.log("offline", 0, i, {"a": 1.0})
-        assert read_metrics(tmp_path)["updates"][-1] == i  # on the disk when log returns
-    assert len(synced) == 3
+        assert read_metrics(tmp_path)["updates"][-1] == i  # there when log returns
+    assert len(synced) == 0
+    run.sync()
+    assert len(synced) == 1
 
 
 def test_truncate_leaves_no_duplicates(tmp_path):
@@ -128,7 +130,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(log.os, "fsync", full)
     with pytest.raises(CaliperError, match="No space left"):
-        run.log("offline", 0, 2, {"a": 1.0})
+        run.sync()
     with pytest.raises(CaliperError, match="No space left"):
         run.log("offline", 0, 2, {"b": 1.0})
 

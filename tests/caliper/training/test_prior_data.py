@@ -69,7 +69,7 @@ def test_both_enter_one_buffer(recorded):
     config = compose(words)
     task, prior = find_data(config), find_data(config.prior)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        buffer = load_data(config, task, make_env(config, 2), prior)
+        buffer = load_data(config, task, prior, make_env(config, 2))
     assert "dataset: " in printed.getvalue() and "prior data: " in printed.getvalue()
     assert len(buffer) == task.num_transitions + prior.num_transitions
     returns = buffer.state_dict()["mc_return"]

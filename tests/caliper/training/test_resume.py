@@ -1,11 +1,13 @@
 """A run that was stopped anywhere and resumed gives the numbers of one that was not."""
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +20,14 @@ from caliper.envs.sim import SimEnv
 from caliper.errors import CaliperError
 from caliper.training import run as train_module
 from caliper.training.checkpoint import load_checkpoint
-from caliper.training.interrupt import InterruptedRunError, Stop
+from caliper.training.interrupt import Interrupt, InterruptedRunError
 from caliper.training.run import resume, train
+from caliper.utils.files import locked
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
 
-class StopAt(Stop):
+class StopAt(Interrupt):
     """Is asked to stop at the n-th place where the run can."""
 
     at = 0
@@ -99,7 +102,7 @@ def test_a_stopped_run_goes_on_exactly(at, counters, configure, finished, tmp_pa
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(StopAt, "at", at)
-        patch.setattr(train_module, "Stop", StopAt)
+        patch.setattr(train_module, "Interrupt", StopAt)
         with pytest.raises(InterruptedRunError, match=f"caliper resume {folder}"):
             train(configure(f"run_dir={folder}"))
     _, state = load_checkpoint(folder)
@@ -145,7 +148,8 @@ def test_a_finished_run_is_not_changed_by_a_resume(configure, finished, tmp_path
 def test_a_run_can_be_made_longer(configure, finished, tmp_path):
     folder = tmp_path / "run"
     train(configure(f"run_dir={folder}", "online.env_steps=24", "evaluation.final_episodes=2"))
-    resume(folder, load(folder / "config.yaml", ["online.env_steps=28", "evaluation.final_episodes=3"]))
+    longer = ["online.env_steps=28", "evaluation.final_episodes=3"]
+    resume(folder, load(folder / "config.yaml", longer, "resume"))
     assert load(folder / "config.yaml", []).online.env_steps == 28
     weights, _ = load_checkpoint(folder)
     expected, _ = load_checkpoint(finished.folder)
@@ -155,9 +159,41 @@ def test_a_run_can_be_made_longer(configure, finished, tmp_path):
 def test_a_checkpoint_of_another_network_is_refused(configure, tmp_path):
     folder = tmp_path / "run"
     train(configure(f"run_dir={folder}", "online.env_steps=2", "offline.updates=1"))
-    config = load(folder / "config.yaml", ["agent.critic_hidden=[8]"])
+    before = (folder / "config.yaml").read_bytes()
+    with pytest.raises(CaliperError, match=r"agent.critic_hidden cannot change when a run goes on: .*\[16\]"):
+        load(folder / "config.yaml", ["agent.critic_hidden=[8]"], "resume")
+    config = load(folder / "config.yaml")
+    config.agent["critic_hidden"] = [8]
     with pytest.raises(CaliperError, match="another configuration or version"):
         resume(folder, config)
+    assert (folder / "config.yaml").read_bytes() == before  # what is refused leaves no trace
+
+
+def test_what_changes_is_said_and_kept(configure, tmp_path, capsys):
+    folder = tmp_path / "run"
+    train(configure(f"run_dir={folder}", "online.env_steps=2", "offline.updates=1"))
+    resume(folder, load(folder / "config.yaml", ["online.env_steps=4", "log.every=2"], "resume"))
+    assert "changed: online.env_steps=4, was 2; log.every=2, was 1" in capsys.readouterr().out
+    (line,) = (folder / "changes.jsonl").read_text().splitlines()
+    assert json.loads(line)["changes"][0] == {"key": "online.env_steps", "before": 2, "after": 4}
+    resume(folder, load(folder / "config.yaml", [], "resume"))
+    assert len((folder / "changes.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_run_is_found_from_another_folder(configure, dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(dataset.parent)
+    train(configure(f"run_dir={tmp_path / 'run'}", f"data.path={dataset.name}", "online.env_steps=2"))
+    monkeypatch.chdir(tmp_path)
+    config = load(tmp_path / "run" / "config.yaml", ["online.env_steps=4"], "resume")
+    assert config.data.path == str(dataset)
+    resume(tmp_path / "run", config)
+
+
+def test_two_runs_do_not_begin_in_one_folder(configure, tmp_path):
+    folder = tmp_path / "run"
+    with locked(folder), pytest.raises(CaliperError, match="another process is at work"):
+        train(configure(f"run_dir={folder}"))
+    assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
 @pytest.mark.slow
@@ -188,9 +224,24 @@ def test_ctrl_c_saves_and_says_how_to_go_on(words, finished, tmp_path):
     assert state["counters"]["updates"] == len([row for row in table(folder) if row[0] == "offline"]) - 5
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_save_as_ctrl_c_does(number, tmp_path):
+    before = signal.getsignal(number)
+    with Interrupt(tmp_path) as interrupt:
+        os.kill(os.getpid(), number)
+        with pytest.raises(InterruptedRunError, match="stopped and saved"):
+            interrupt.check()
+    assert signal.getsignal(number) is before
+
+
+def test_a_thread_has_no_signals_and_needs_none(tmp_path):
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(lambda: Interrupt(tmp_path).__enter__().check()).result() is None
+
+
 def test_the_second_ctrl_c_stops_at_once(tmp_path, capsys):
     before = signal.getsignal(signal.SIGINT)
-    with Stop(tmp_path) as stop:
+    with Interrupt(tmp_path) as stop:
         stop.check()
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(InterruptedRunError):

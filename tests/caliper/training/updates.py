@@ -1,5 +1,7 @@
 """Learners on little data, and a CUDA graph played on the CPU."""
 
+import math
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -14,14 +16,14 @@ from tests.agents.conftest import ACTIONS, CONFIGS, PIXELS, random_obs
 
 STATE = ObsSpec((), 0, 5)
 BATCH = 8
-LEVERS = {
+DEVIATIONS = {
     "actor_start": 6,
     "bc_weight": 0.5,
     "bc_weight_online": 0.1,
     "bc_fade_steps": 9,
     "conservative_weight_online": 1.0,
-    "clone_better_only": True,
-    "critic_from_clone": True,
+    "bc_better_only": True,
+    "critic_encoder_from_bc": True,
     "actor_tau": 0.1,
     "lagrange": True,
 }
@@ -115,15 +117,14 @@ class TapedLearner(GraphLearner):
 class OneByOne(TapedLearner):
     """Makes the same updates and captures none."""
 
-    def _capture(self, work):
-        return work
+    warm_ups = math.inf
 
 
 def course(learner):
     """Cloning, updates, the switch, and episodes that come in, wrap and evict; yields all metrics."""
     if learner.agent.has_actor:
         for _ in range(WARM_UPS + 2):
-            yield learner.clone()
+            yield learner.bc_update()
     for _ in range(14):
         yield learner.update()
     learner.agent.go_online()

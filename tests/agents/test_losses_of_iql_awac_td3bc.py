@@ -3,6 +3,7 @@
 At weights of zero the policy's mean is 0; Q_1 = s + a, Q_2 = 2 a, the same for the target; V = 3 s.
 """
 
+import copy
 import math
 
 import pytest
@@ -24,10 +25,15 @@ def linear(name, **keys):
         for actor in (agent.actor, getattr(agent, "target_actor", agent.actor)):
             actor.layers[0].weight.zero_()
         for critic in (agent.critic, agent.target_critic):
-            critic.head.weights[0].copy_(torch.tensor([[[1.0], [1.0]], [[0.0], [2.0]]]))  # (e, [s, a], 1)
+            critic.weights[0].copy_(torch.tensor([[[1.0], [1.0]], [[0.0], [2.0]]]))  # (e, [s, a], 1)
         if name == "iql":
             agent.value.layers[0].weight.fill_(3.0)
     return agent
+
+
+def metrics(agent, batch):
+    """Those of an update, which is not made."""
+    return copy.deepcopy(agent).update(batch)
 
 
 def eps(x):
@@ -55,7 +61,7 @@ def test_weights_grow_exponentially_with_the_advantage_up_to_a_bound(name):
     loss, info = agent.actor_loss(pi, torch.tensor([[1.0], [0.0]]), torch.tensor([0.5, 10.0]))
     assert loss.item() == pytest.approx((math.e * (0.5 + HALF_LOG_2PI) + 100 * HALF_LOG_2PI) / 2)
     assert info["actor/weight"].item() == pytest.approx((math.e + 100) / 2)
-    assert info["actor/clone_loss"].item() == 0.5
+    assert info["actor/bc_loss"].item() == 0.5
     # d(-w log N)/d mean = -w (a - mean): towards the action, -2.71828 / 2 and 0
     assert torch.autograd.grad(loss, pi.mean)[0].flatten().tolist() == pytest.approx([-math.e / 2, 0.0])
 
@@ -73,31 +79,31 @@ def test_iql_of_one_transition():
     # y = 0.5 + 0.9 * V(s') = 0.5 + 0.9 * 6 = 5.9;  L_Q = (1.4 - 5.9)^2 + (0.8 - 5.9)^2 = 20.25 + 26.01
     # w = exp(0.5 * -2.2) = 0.33287;  L_pi = 0.33287 (0.4^2 / 2 + 0.91894) = 0.33252
     agent = linear("iql", discount=0.9, beta=0.5)
-    info = agent.losses(linear_batch(1.0, 0.4, r=0.5, s2=2.0), Noise())[1]
+    info = metrics(agent, linear_batch(1.0, 0.4, r=0.5, s2=2.0))
     assert info["value/loss"].item() == pytest.approx(1.452)
     assert info["critic/target"].item() == pytest.approx(5.9)
     assert info["critic/loss"].item() == pytest.approx(46.26)
     assert info["actor/loss"].item() == pytest.approx(math.exp(-1.1) * (0.08 + HALF_LOG_2PI))
     # Terminal: y = r.
-    assert agent.losses(linear_batch(1.0, 0.4, r=0.5, s2=2.0, d=1.0), Noise())[1]["critic/target"] == 0.5
+    assert metrics(agent, linear_batch(1.0, 0.4, r=0.5, s2=2.0, d=1.0))["critic/target"] == 0.5
 
 
 def test_v_is_drawn_to_the_slow_critics_and_q_to_v_alone():
     # The advantage and L_V see the targets only: Q at ten times its size changes neither.
     agent, batch = linear("iql"), linear_batch(1.0, 0.4)
-    before = agent.losses(batch, Noise())[1]
+    before = metrics(agent, batch)
     with torch.no_grad():
-        agent.critic.head.weights[0].mul_(10.0)
-    after = agent.losses(batch, Noise())[1]
+        agent.critic.weights[0].mul_(10.0)
+    after = metrics(agent, batch)
     for key in ("value/loss", "actor/loss", "critic/target"):
         assert torch.equal(before[key], after[key]), key
     with torch.no_grad():
-        agent.target_critic.head.weights[0].mul_(10.0)
-    assert agent.losses(batch, Noise())[1]["value/loss"] != before["value/loss"]
+        agent.target_critic.weights[0].mul_(10.0)
+    assert metrics(agent, batch)["value/loss"] != before["value/loss"]
 
 
 def test_v_starts_from_the_cloned_encoder_too():
-    agent = make("iql", critic_from_clone=True, value_lr=0.0)
+    agent = make("iql", critic_encoder_from_bc=True, value_lr=0.0)
     wanted = {key: value.clone() for key, value in agent.actor.encoder.state_dict().items()}
     agent.update(random_batch())
     assert all(torch.equal(value, wanted[key]) for key, value in agent.value.encoder.state_dict().items())
@@ -110,7 +116,7 @@ def test_awac_of_one_transition():
     # L_Q = (1.4 - 0.32)^2 + (0.8 - 0.32)^2 = 1.1664 + 0.2304
     agent = linear("awac", discount=0.9, temperature=0.5)
     noise = Noise(eps_pi=eps(0.3), eps_target=eps(-0.1))
-    info = agent.losses(linear_batch(1.0, 0.4, r=0.5, s2=0.2), noise)[1]
+    info = agent.update(linear_batch(1.0, 0.4, r=0.5, s2=0.2), noise)
     assert info["actor/advantage"].item() == pytest.approx(0.2)
     assert info["critic/q_pi"].item() == pytest.approx(0.6)
     assert info["actor/loss"].item() == pytest.approx(math.exp(0.4) * (0.08 + HALF_LOG_2PI))
@@ -133,7 +139,7 @@ def test_td3_target_noise_is_bounded_and_so_is_the_action(mean, noise, action):
         agent.target_actor.layers[0].bias.fill_(math.atanh(mean))
         agent.actor.layers[0].bias.fill_(-3.0)  # the target asks the slow copy
     batch = linear_batch(0.0, 0.0, r=1.0, s2=0.5)
-    y = agent.target(agent.encode(batch, Noise()), Noise(eps_target=eps(noise)))
+    y = agent.td_target(batch, batch.next_obs, Noise(eps_target=eps(noise)))
     assert y.item() == pytest.approx(1 + 0.9 * min(0.5 + action, 2 * action))
 
 
@@ -147,17 +153,16 @@ def test_td3_brings_the_first_critic_to_size_alpha():
     losses = []
     for scale in (1.0, 10.0):  # of no consequence; nor has the second critic any
         with torch.no_grad():
-            agent.critic.head.weights[0][0].mul_(scale)
-            agent.critic.head.weights[0][1].mul_(-7.0)
-        x = agent.encode(batch, Noise())
-        loss, info = agent.actor_loss(x, x.pi)
+            agent.critic.weights[0][0].mul_(scale)
+            agent.critic.weights[0][1].mul_(-7.0)
+        loss, info = agent.actor_loss(agent.actor(batch.obs), agent.critic.encoder(batch.obs), batch.action)
         losses.append(loss.item())
         # lambda passes no gradient, the mean of pi - a is 0, the tanh's slope 1 - 0.25: -lambda * 0.75
         gradient = torch.autograd.grad(loss, agent.actor.layers[0].bias)[0].item()
         assert gradient == pytest.approx(-2.5 / 1.5 * 0.75)
     assert losses == pytest.approx([-1.777778] * 2)
     assert info["actor/weight"].item() == pytest.approx(0.25 / 1.5)
-    assert info["actor/clone_loss"].item() == pytest.approx(0.5 / 3)
+    assert info["actor/bc_loss"].item() == pytest.approx(0.5 / 3)
 
 
 def test_the_cloning_term_is_a_mean_over_the_actions_entries():
@@ -165,13 +170,12 @@ def test_the_cloning_term_is_a_mean_over_the_actions_entries():
     agent = make("td3bc", "state", spec=ObsSpec((), 0, 5), critic_hidden=[], actor_hidden=[])
     with torch.no_grad():
         agent.actor.layers[0].weight.zero_()
-        agent.critic.head.weights[0].zero_()
-        agent.critic.head.biases[0].fill_(-2.0)
+        agent.critic.weights[0].zero_()
+        agent.critic.biases[0].fill_(-2.0)
     batch = random_batch(spec=ObsSpec((), 0, 5))
     batch.action.fill_(1.0)
-    x = agent.encode(batch, Noise())
-    loss, info = agent.actor_loss(x, x.pi)
-    assert info["actor/clone_loss"].item() == pytest.approx(3.0)
+    loss, info = agent.actor_loss(agent.actor(batch.obs), agent.critic.encoder(batch.obs), batch.action)
+    assert info["actor/bc_loss"].item() == pytest.approx(3.0)
     assert loss.item() == pytest.approx(2.5 + 1.0)  # -alpha * (-2 / 2) + 1
 
 
@@ -194,15 +198,15 @@ def test_td3_moves_policy_and_all_slow_copies_at_every_second_update():
 def test_the_slow_policy_starts_from_the_cloned_one():
     agent = make("td3bc", tau=0.0)
     for i in range(3):
-        agent.clone(random_batch(seed=i))
+        agent.bc_update(random_batch(seed=i))
     wanted = agent.actor(random_obs(3)).mode()
     agent.update(random_batch())
-    assert torch.equal(agent.next_policy(random_obs(3)).mode(), wanted)
+    assert torch.equal(agent.target_actor(random_obs(3)).mode(), wanted)
 
 
 def test_td3_explores_with_noise_of_the_given_size():
     agent = make("td3bc", exploration_noise=0.25)
-    pi = agent.policy(random_obs(2))
-    draws, _ = pi.sample(torch.ones(1, 1, 3))
+    pi = agent.decide(random_obs(2), deterministic=True).pi
+    draws, _ = pi.sample(eps=torch.ones(1, 1, 3))
     torch.testing.assert_close(draws[:, 0], pi.mode() + 0.25)
     assert not agent.actor.log_std.requires_grad

@@ -9,8 +9,8 @@ import torch
 
 from caliper.agents import build_agent
 from tests.agents.conftest import keys_of
+from tests.agents.test_deviations import two_ways
 from tests.agents.test_learning import ACTIONS, AGENT, SPEC, judge, recorded
-from tests.agents.test_levers import two_ways
 
 KEYS = AGENT | {"n_critics": 2, "critic_lr": 3e-3, "value_lr": 3e-3, "tau": 0.1}
 

@@ -1,6 +1,6 @@
-"""Each lever, on the small problem of `test_learning`: what it is for shows, and goes when it is broken.
+"""Each deviation from the papers, on the small problem of `test_learning`: it does what it is for.
 
-The bounds hold for seeds 0, 1 and 2; `CHECKS` names for each lever a value that misses them.
+The bounds hold for seeds 0, 1 and 2; `CHECKS` names for each a value that misses them.
 """
 
 import pytest
@@ -55,7 +55,7 @@ def trained(seed, updates=300, **keys):
 
 def check_filter(seed, **keys):
     """Held hard to the data, the actor does what did well there: half of the data runs away."""
-    success, value, _ = play(trained(seed, **{"bc_weight": 10.0, "clone_better_only": True} | keys))
+    success, value, _ = play(trained(seed, **{"bc_weight": 10.0, "bc_better_only": True} | keys))
     assert success > 0.95 and value > 3.5, "success with filtered cloning"
 
 
@@ -87,9 +87,9 @@ def check_chunk(seed, **keys):
     assert abs(promised - value) < 1.0, "Q of chunks against the return"
 
 
-# Each lever with the value that breaks it.
+# Each with the value that breaks it.
 CHECKS = {
-    check_filter: {"clone_better_only": False},
+    check_filter: {"bc_better_only": False},
     check_average: {"actor_tau": 1e-9},
     check_best_of: {"best_of": 1},
     check_mixed_target: {"mc_weight": 0.0},
@@ -98,7 +98,7 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_a_lever_does_what_it_is_for(check):
+def test_a_deviation_does_what_it_is_for(check):
     check(seed=0)
 
 
@@ -111,6 +111,6 @@ def test_other_seeds_agree(check, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS)
-def test_a_broken_lever_is_noticed(check):
+def test_a_broken_deviation_is_noticed(check):
     with pytest.raises(AssertionError, match=r"success|error|Q"):
         check(seed=0, **CHECKS[check])

@@ -1,14 +1,15 @@
-"""The only renderer: MuJoCo Warp's ray tracer, on CPU and GPU alike. No OpenGL, no display.
+"""The renderer of the GPU, and what the CPU's is held to: MuJoCo Warp's ray tracer. No OpenGL, no display.
 
-It draws from poses alone, so it serves either engine: each control step the engine's geom and camera poses
-are copied into the tracer's own data, worlds are traced in chunks (one thread each on a CPU), and the
-packed colours are unpacked to uint8 channels-first images. What looks other than the scene says
+It draws from poses alone, so it serves either engine, on a CPU too: each control step the engine's poses are
+copied into the tracer's own data, worlds are traced in chunks (one thread each on a CPU), and the packed
+colours are unpacked to uint8 channels-first images. What looks other than the scene says
 (`caliper.envs.appearance`) is changed on those copies.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import mujoco
 import mujoco_warp as mjw
@@ -17,8 +18,9 @@ import warp as wp
 from torch import Tensor
 
 from caliper.envs.appearance import Appearance, own_colours
-from caliper.envs.engines.base import Engine
+from caliper.envs.engines.base import POSES, Engine
 from caliper.envs.graphs import TorchGraph, WarpGraph, scope
+from caliper.envs.render.base import Frames, Renderer, Size, check_cameras, height_width
 from caliper.envs.scenes import VISUAL_GROUP
 from caliper.errors import CaliperError
 
@@ -33,13 +35,14 @@ class _Chunk:
         self,
         model: mujoco.MjModel,
         cameras: list[str],
-        size: int,
+        size: tuple[int, int],
         worlds: slice,
         device: wp.Device,
         antialias: int,
+        depth: bool,
     ) -> None:
         self.worlds, self.device = worlds, device
-        n = worlds.stop - worlds.start
+        n, (height, width) = worlds.stop - worlds.start, size
         data = mujoco.MjData(model)
         mujoco.mj_forward(model, data)
         with scope(device):
@@ -48,10 +51,10 @@ class _Chunk:
             self.context = mjw.create_render_context(
                 model,
                 nworld=n,
-                cam_res=(size, size),
+                cam_res=(width, height),
                 render_rgb=True,
-                render_depth=False,
-                render_seg=False,
+                render_depth=depth,
+                render_seg=depth,
                 cam_active=cameras,
                 enabled_geom_groups=[VISUAL_GROUP],
                 enable_backface_culling=False,  # no camera is ever inside a geom
@@ -59,16 +62,18 @@ class _Chunk:
                 enable_emission=False,
                 samples_per_pixel=antialias,
             )
-        self.poses = {
-            k: wp.to_torch(getattr(self.data, k)) for k in ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat")
-        }
+        self.poses = {k: wp.to_torch(getattr(self.data, k)) for k in POSES}
         self.rgba, self.lamps = wp.to_torch(self.model.geom_rgba), wp.to_torch(self.model.light_diffuse)
         self.colours = torch.as_tensor(own_colours(model), device=self.rgba.device)
         self.full_lamps = self.lamps.clone()
         self.shift = torch.zeros_like(self.poses["cam_xpos"])
         self.turn = torch.eye(3, device=self.shift.device).repeat(*self.shift.shape[:2], 1, 1)
         packed = wp.to_torch(self.context.rgb_data.view(wp.int32)).view(torch.uint8)
-        self.image = packed.view(n, len(cameras), size, size, 4)  # n v h w (b g r a)
+        self.image = packed.view(n, len(cameras), height, width, 4)  # n v h w (b g r a)
+        if depth:
+            self.depth = wp.to_torch(self.context.depth_data).view(self.image.shape[:-1])
+            seen = wp.to_torch(self.context.seg_data.view(wp.int32))
+            self.geoms = seen.view(*self.image.shape[:-1], 2)[..., 0]  # the other is the kind: all are geoms
 
         self.replay = WarpGraph(device)
         self.away = torch.tensor([0.0, 0.0, AWAY], device=wp.device_to_torch(device))
@@ -104,64 +109,79 @@ class _Chunk:
         mjw.refit_bvh(self.model, self.data, self.context)
         mjw.render(self.model, self.data, self.context)
 
-    def unpack(self, out: Tensor, wanted: Tensor) -> None:
+    def unpack(self, out: tuple[Tensor, ...], wanted: Tensor) -> None:
         rgb = self.image[..., :3].flip(-1).permute(0, 1, 4, 2, 3)  # n v c h w
-        here = wanted[self.worlds, None, None, None, None]
-        out[self.worlds] = torch.where(here, rgb, out[self.worlds])
+        drawn = (rgb, self.depth, self.geoms) if len(out) > 1 else (rgb,)
+        for old, new in zip(out, drawn, strict=True):
+            here = wanted[self.worlds].view(-1, *[1] * (new.dim() - 1))
+            old[self.worlds] = torch.where(here, new, old[self.worlds])
 
 
-class Renderer:
-    """Pictures of n worlds from given cameras."""
+class RayTracer(Renderer):
+    """The renderer of the GPU."""
 
     def __init__(
-        self, engine: Engine, cameras: tuple[str, ...], size: int, threads: int = 1, antialias: int = 1
+        self,
+        engine: Engine,
+        cameras: tuple[str, ...],
+        size: Size,
+        threads: int = 1,
+        antialias: int = 1,
+        depth: bool = False,
     ) -> None:
         """Builds the ray tracer's acceleration structures (about half a second).
 
         Args:
             engine: whose worlds to draw.
             cameras: names of cameras in the scene.
-            size: side of the square images, pixels.
+            size: side of the square pictures, or height and width, pixels.
             threads: chunks of worlds traced side by side on a CPU.
             antialias: rays per pixel and axis; the cost grows with its square.
+            depth: whether `frames` will be asked for.
 
         Raises:
             CaliperError: no such camera in the scene.
         """
         model, n = engine.model, engine.num_worlds
-        known = [model.camera(i).name for i in range(model.ncam)]
-        for name in cameras:
-            if name not in known:
-                raise CaliperError(f"camera '{name}' is not in the scene; choose from: {', '.join(known)}")
+        check_cameras(model, cameras)
+        shape = (n, len(cameras), *height_width(size))
         chunk = n if engine.wp_device.is_cuda else min(CPU_CHUNK, -(-n // threads))
         slices = [slice(i, min(i + chunk, n)) for i in range(0, n, chunk)]
         self._chunks = [
-            _Chunk(model, list(cameras), size, part, engine.wp_device, antialias) for part in slices
+            _Chunk(model, list(cameras), shape[2:], part, engine.wp_device, antialias, depth)
+            for part in slices
         ]
         self._engine = engine
         self._pool = ThreadPoolExecutor(threads) if threads > 1 and len(slices) > 1 else None
-        self._out = torch.zeros((n, len(cameras), 3, size, size), dtype=torch.uint8, device=engine.device)
+        zeros = partial(torch.zeros, device=engine.device)
+        self._out: tuple[Tensor, ...] = (zeros((*shape[:2], 3, *shape[2:]), dtype=torch.uint8),)
+        if depth:
+            self._out += zeros(shape), zeros(shape, dtype=torch.int32)
         self._wanted = torch.ones(n, dtype=torch.bool, device=engine.device)
         self._draw = TorchGraph(engine.device)
 
     def dress(self, look: Appearance) -> None:
-        """Draws the worlds under a look from now on; written in place, without waiting for the device."""
+        """See `Renderer`. Written in place, without waiting for the device."""
         for chunk in self._chunks:
             chunk.dress(look)
 
     def render(self, changed: Tensor | None = None) -> Tensor:
-        """Draws the worlds as they are now.
-
-        Args:
-            changed: bool (n,), whom to draw; the others' pictures are those of the last call. None draws all.
-
-        Returns:
-            uint8 (n, v, 3, h, w), RGB, origin at the top left; a tensor of its own.
-        """
+        """See `Renderer`."""
         self._wanted.copy_(torch.ones_like(self._wanted) if changed is None else changed)
         return self._draw(self._draw_wanted)[0]
 
-    def _draw_wanted(self) -> tuple[Tensor]:
+    def frames(self, changed: Tensor | None = None) -> Frames:
+        """See `Renderer`.
+
+        Raises:
+            CaliperError: the renderer was made without `depth`.
+        """
+        if len(self._out) == 1:
+            raise CaliperError("this renderer draws no depth; make it with depth=True")
+        self._wanted.copy_(torch.ones_like(self._wanted) if changed is None else changed)
+        return Frames(*self._draw(self._draw_wanted))
+
+    def _draw_wanted(self) -> tuple[Tensor, ...]:
         chunks = self._chunks
         if self._engine.device.type == "cpu":
             chunks = [chunk for chunk in chunks if bool(self._wanted[chunk.worlds].any())]
@@ -178,4 +198,4 @@ class Renderer:
             list(self._pool.map(_Chunk.trace, chunks))
         for chunk in chunks:
             chunk.unpack(self._out, self._wanted)
-        return (self._out,)
+        return self._out

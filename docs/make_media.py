@@ -1,0 +1,154 @@
+"""The pictures of these pages and of the README, made again.
+
+    python docs/make_media.py tasks                               # docs/media/tasks/NAME.png
+    python docs/make_media.py rollouts RUN/videos/rollouts.mp4    # docs/media/rollouts.webp, for the README
+    python docs/make_media.py rollouts VIDEO --out FILE.gif --crop 0 0 266 287 --width 480
+
+Nothing but Caliper's own packages is needed: no display, no OpenGL, no system's ffmpeg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import yaml
+from einops import rearrange
+from PIL import Image, ImageDraw, ImageFont
+
+MEDIA = Path(__file__).parent / "media"
+CONFIGS = Path(__file__).parent.parent / "configs" / "task"
+SIDE, GAP, CAPTION = 256, 6, 20  # pixels: side of each image, space between two, height of the line below
+LARGEST_PICTURE = 60_000  # bytes
+LARGEST_MOVING = 1_500_000
+
+
+# ---- tasks
+
+
+def draw_tasks(names: Sequence[str]) -> None:
+    """The first image of each task: the showcase camera, then what the policy's cameras give, enlarged."""
+    from caliper.envs.sim import SimEnv
+    from caliper.envs.tasks import TASKS
+
+    usual = yaml.safe_load((CONFIGS.parent / "train.yaml").read_text(encoding="utf-8"))["task"]
+    for name in names or TASKS:
+        task = usual | yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))["task"]
+        cameras, size = tuple(task["cameras"]), task["size"]
+        env = SimEnv(name, 1, cameras=cameras, size=size, controller=task["controller"], threads=1)
+        views = {"showcase": env.render(("showcase",), SIDE)[0, 0]}  # (c, h, w) each
+        views |= dict(zip(cameras, env.render(cameras, size)[0], strict=True))
+        tiles = [_tile(rearrange(view.cpu().numpy(), "c h w -> h w c"), name) for name, view in views.items()]
+        path = MEDIA / "tasks" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _save(_row(tiles), path)
+
+
+def _tile(pixels: np.ndarray, camera: str) -> Image.Image:
+    """One image on a white tile with its camera's name below; small images are enlarged pixel by pixel."""
+    tile = Image.new("RGB", (SIDE, SIDE + CAPTION), "white")
+    tile.paste(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.NEAREST))
+    words = f"{camera}, {pixels.shape[0]} x {pixels.shape[1]}" if camera != "showcase" else camera
+    ImageDraw.Draw(tile).text((2, SIDE + 3), words, "black", ImageFont.load_default(13))
+    return tile
+
+
+def _row(tiles: Sequence[Image.Image]) -> Image.Image:
+    row = Image.new("RGB", (len(tiles) * (SIDE + GAP) - GAP, SIDE + CAPTION), "white")
+    for i, tile in enumerate(tiles):
+        row.paste(tile, (i * (SIDE + GAP), 0))
+    return row
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    """As PNG with as many colours as fit."""
+    for colours in (256, 128, 64, 32):
+        content = io.BytesIO()
+        image.quantize(colours).save(content, "PNG", optimize=True)
+        if content.tell() < LARGEST_PICTURE:
+            break
+    path.write_bytes(content.getvalue())
+    print(f"{path}: {content.tell() / 1000:.0f} kB, {colours} colours")
+
+
+# ---- the moving picture
+
+
+def animate(video: Path, out: Path, crop: Sequence[int] | None, width: int, fps: float) -> None:
+    """A film as a WebP or GIF that plays by itself, made worse until it is small enough.
+
+    Args:
+        video: what `caliper render` or a run has filmed.
+        out: the file to make, .webp or .gif.
+        crop: left, top, width and height of the part to keep, pixels of the film; None keeps all of it.
+        width: of the picture, pixels; shrunk where the file would grow too large.
+        fps: images per second, at most the film's.
+    """
+    frames, rate = _read(video)
+    if crop is not None:
+        left, top, wide, high = crop
+        frames = frames[:, top : top + high, left : left + wide]
+    step = max(1, round(rate / fps))
+    images = [Image.fromarray(frame) for frame in [*frames[::step], frames[-1]]]
+    # The end is to be seen before it begins again.
+    durations = [round(1000 * step / rate)] * (len(images) - 1) + [1200]
+    for shrink, quality in ((1.0, 75), (1.0, 55), (0.85, 50), (0.7, 45), (0.55, 40)):
+        wide = round(width * shrink)
+        side = (wide, round(wide * images[0].height / images[0].width))
+        small = [image.resize(side, Image.Resampling.LANCZOS) for image in images]
+        content = io.BytesIO()
+        if out.suffix == ".gif":
+            first, *rest = [image.quantize(64) for image in small]
+            first.save(content, "GIF", save_all=True, append_images=rest, duration=durations, loop=0)
+        else:
+            first, *rest = small
+            first.save(content, "WEBP", save_all=True, append_images=rest, duration=durations, loop=0,
+                       quality=quality, method=6)  # fmt: skip
+        if content.tell() < LARGEST_MOVING:
+            break
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(content.getvalue())
+    print(f"{out}: {len(small)} images of {side[0]} x {side[1]}, {content.tell() / 1000:.0f} kB")
+
+
+def _read(video: Path) -> tuple[np.ndarray, float]:
+    """All images of a film, uint8 (t, h, w, 3), and how many it shows per second."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(video), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    done = subprocess.run(command, capture_output=True)
+    said = done.stderr.decode(errors="replace")
+    about = re.search(r" (\d+)x(\d+)[ ,].*?([\d.]+) fps", said)
+    if done.returncode or about is None:
+        raise SystemExit(f"{video} cannot be read: {said.strip().splitlines()[-1]}")
+    width, height, rate = int(about[1]), int(about[2]), float(about[3])
+    return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3), rate
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(required=True, dest="verb")
+    tasks = verbs.add_parser("tasks", help="the pictures of the tasks' pages")
+    tasks.add_argument("names", nargs="*", help="tasks; all of Caliper's own if none is named")
+    rollouts = verbs.add_parser("rollouts", help="the README's moving picture, from a film")
+    rollouts.add_argument("video", type=Path)
+    rollouts.add_argument("--out", type=Path, default=MEDIA / "rollouts.webp")
+    rollouts.add_argument("--crop", type=int, nargs=4, help="left, top, width and height of the part to keep")
+    rollouts.add_argument("--width", type=int, default=640)
+    rollouts.add_argument("--fps", type=float, default=10)
+    given = parser.parse_args()
+    if given.verb == "tasks":
+        draw_tasks(given.names)
+    else:
+        animate(given.video, given.out, given.crop, given.width, given.fps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Renderers: MuJoCo Warp's ray tracer on a GPU, a rasteriser that gives its pixels on a CPU."""
+
+from __future__ import annotations
+
+from caliper.envs.engines.base import Engine
+from caliper.envs.render.base import Renderer, Size
+
+
+def make_renderer(
+    engine: Engine,
+    cameras: tuple[str, ...],
+    size: Size,
+    threads: int = 1,
+    antialias: int = 1,
+    depth: bool = False,
+) -> Renderer:
+    """The renderer for an engine's device.
+
+    Args:
+        engine: whose worlds to draw.
+        cameras: names of cameras in the scene.
+        size: side of the square pictures, or height and width, pixels.
+        threads: that draw side by side on a CPU.
+        antialias: samples per pixel and axis; the cost grows with its square.
+        depth: whether `Renderer.frames` will be asked for.
+
+    Raises:
+        CaliperError: no such camera in the scene, or something in it that cannot be drawn.
+    """
+    if engine.device.type == "cuda":
+        from caliper.envs.render.trace import RayTracer
+
+        return RayTracer(engine, cameras, size, threads, antialias, depth)
+    from caliper.envs.render.raster import Rasteriser
+
+    return Rasteriser(engine, cameras, size, threads, antialias, depth)

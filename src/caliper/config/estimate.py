@@ -1,0 +1,135 @@
+"""What a run will take of the memory, told before any of it is taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from caliper.config.build import action_length, obs_spec
+from caliper.config.schema import RunConfig
+from caliper.data.buffer import ReplayBuffer
+from caliper.errors import CaliperError
+from caliper.utils.memory import free_memory, in_words
+
+FLOAT = 4  # bytes
+ENV = 512 << 10  # bytes of an env's physics; measured: 180 to 400 KiB
+# An update keeps so many times what a batch's images take as floats, and what the sampled actions' values do.
+IMAGE_COPIES, VALUE_COPIES = 8, 4
+ADAM = 4  # a weight, its gradient and two moments
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What something takes.
+
+    Attributes:
+        name: in words.
+        size: bytes.
+        key: the configuration's key that it grows with, and value, what that is.
+    """
+
+    name: str
+    size: int
+    key: str
+    value: int
+
+
+def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part]:
+    """The large parts of a run's memory, in bytes; within a factor of two of what is measured.
+
+    Args:
+        config: of the run.
+        recorded_frames: of its datasets; by default as many as the largest that it would collect.
+    """
+    spec, actions, agent = obs_spec(config), action_length(config), config.agent
+    data, online, evaluation = config.data, config.online, config.evaluation
+    pixels = 3 * len(spec.cameras) * spec.size**2
+    frames = recorded_frames or data.episodes * (config.recorded_horizon + 1)
+    envs = online.num_envs + evaluation.num_envs
+
+    def buffer(capacity: int) -> int:
+        return ReplayBuffer.estimate(capacity, spec, actions, config.chunk)
+
+    def widths(key: str) -> list[int]:
+        given = agent.get(key)  # of another type, it is refused by name elsewhere
+        return [w for w in given if isinstance(w, int)] if isinstance(given, list | tuple) else []
+
+    def number(key: str, absent: int) -> int:
+        given = agent.get(key, absent)
+        return given if isinstance(given, int) else absent
+
+    critics, samples = number("n_critics", 2), number("n_actions", 0)
+    layers = {key: sum(a * b for a, b in pairwise(widths(key))) for key in ("actor_hidden", "critic_hidden")}
+    values = (1 + 3 * samples) * critics * sum(widths("critic_hidden")) * FLOAT * VALUE_COPIES
+    film = min(config.video.episodes, 1) * config.video.size**2 * 3 * config.task.horizon
+    parts = [
+        Part("the dataset's images", buffer(frames * data.copies), "data.copies", data.copies),
+        Part("the online buffer", buffer(online.capacity), "online.capacity", online.capacity),
+        Part(
+            "an update",
+            config.batch_size * (2 * pixels * FLOAT * IMAGE_COPIES + values),
+            "batch_size",
+            config.batch_size,
+        ),
+        Part("the envs", envs * (ENV + 4 * pixels), "online.num_envs", online.num_envs),
+        Part(
+            "episodes in progress",
+            online.num_envs * buffer(config.task.horizon + 1),
+            "online.num_envs",
+            online.num_envs,
+        ),
+        Part(
+            "the critics",
+            (1 + ADAM) * critics * layers["critic_hidden"] * FLOAT,
+            "agent.critic_hidden",
+            max(widths("critic_hidden"), default=0),
+        ),
+        Part(
+            "the actor",
+            (1 + ADAM) * layers["actor_hidden"] * FLOAT,
+            "agent.actor_hidden",
+            max(widths("actor_hidden"), default=0),
+        ),
+        Part("the envs that collect", data.num_envs * ENV, "data.num_envs", data.num_envs),
+        Part("the video", 2 * film * config.video.episodes, "video.episodes", config.video.episodes),
+    ]
+    if values * config.batch_size > parts[2].size / 2 and samples > 100:
+        parts[2] = Part("an update's sampled actions", parts[2].size, "agent.n_actions", samples)
+    if evaluation.num_envs > online.num_envs:
+        parts[3] = Part("the envs", parts[3].size, "evaluation.num_envs", evaluation.num_envs)
+    return parts
+
+
+def refuse_too_large(config: RunConfig, recorded_frames: int | None = None) -> str:
+    """Holds the estimate to what is free.
+
+    Returns:
+        The estimate in one line.
+
+    Raises:
+        CaliperError: it does not fit; names the largest part, its key, and the value that would fit.
+    """
+    parts = estimate(config, recorded_frames)
+    _refuse(parts)
+    total = sum(part.size for part in parts)
+    shown = [f"{part.name} {in_words(part.size)}" for part in parts if part.size > total / 50]
+    return f"memory: about {in_words(total)} of {in_words(free_memory())} free ({', '.join(shown)})"
+
+
+def refuse_too_many_envs(config: RunConfig) -> None:
+    """The same for what collecting a dataset takes."""
+    _refuse([part for part in estimate(config) if part.key == "data.num_envs"])
+
+
+def _refuse(parts: list[Part]) -> None:
+    free, total = free_memory(), sum(part.size for part in parts)
+    if total <= free:
+        return
+    largest = max(parts, key=lambda part: part.size)
+    grows = sum(part.size for part in parts if part.key == largest.key)
+    fits = int(largest.value * max(free - (total - grows), 0) / grows)
+    advice = f"at most {fits} would fit" if fits else "the rest alone leaves no room for it"
+    raise CaliperError(
+        f"this would take about {in_words(total)} of memory, and {in_words(free)} are free: {largest.name} "
+        f"alone {in_words(largest.size)} with {largest.key}={largest.value}; {advice}"
+    )

@@ -1,0 +1,1 @@
+"""Recordings of the robosuite family become datasets: recognised, proven, translated."""

@@ -1,0 +1,51 @@
+"""`caliper import`: a recording of the robosuite family becomes a dataset."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from caliper.errors import CaliperError
+from caliper.importing.importer import Options, default_out, import_recording
+
+USAGE = (
+    "caliper import FILE [OUT] [--task NAME] [--assets FOLDER] [--filter KEY] [--skip-bad] [--keep-length]"
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise CaliperError(f"{message}; write: {USAGE}")
+
+
+def import_file(words: list[str]) -> Path:
+    """Imports as a command line says; prints a line for each demo, then the table and the dataset's name.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        CaliperError: an unknown or incomplete option, or see `import_recording`.
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("FILE", type=Path)
+    parser.add_argument("OUT", type=Path, nargs="?")
+    parser.add_argument("--task")
+    parser.add_argument("--assets", type=Path)
+    parser.add_argument("--filter")
+    parser.add_argument("--skip-bad", action="store_true")
+    parser.add_argument("--keep-length", action="store_true")
+    known = parser.parse_args(words)
+    path: Path = known.FILE
+    if known.assets is not None and not known.assets.is_dir():
+        raise CaliperError(f"--assets {known.assets} is no folder; name the one that holds the meshes")
+    if not path.is_file():
+        raise CaliperError(f"there is no file {path}; name a recording, such as demo.hdf5")
+    options = Options(known.task, known.assets, known.filter, known.skip_bad, known.keep_length)
+    out = known.OUT or default_out(path, options)
+    if out.resolve() == path.resolve():
+        raise CaliperError(f"{out} is the recording itself; choose another name for the dataset")
+    import_recording(path, out, options)
+    print(out)
+    return out

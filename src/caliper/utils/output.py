@@ -1,0 +1,45 @@
+"""Standard output that may go away, as it does in `caliper train | head`: a run goes on without it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import Any, TextIO
+
+
+class Forgiving:
+    """Passes text on to a stream until that can take no more, and says so once, on standard error.
+
+    Args:
+        stream: where the text goes.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lost = False
+
+    def write(self, text: str) -> int:
+        """As of any stream."""
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError as error:
+            self._lose(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """As of any stream."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _lose(self, error: OSError) -> None:
+        if not self._lost and not isinstance(error, BrokenPipeError):
+            print(f"caliper: standard output takes no more ({error.strerror})", file=sys.stderr)
+        self._lost = True
+        # What is still in the stream's own memory would fail once more when the program ends.
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)

@@ -1,0 +1,63 @@
+"""What a run takes of the memory: told before it is taken, near what is taken, held to what is free."""
+
+import pytest
+
+from caliper.config import estimate as module
+from caliper.config.compose import compose
+from caliper.config.estimate import estimate, refuse_too_large
+from caliper.data.buffer import ReplayBuffer
+from caliper.errors import CaliperError
+from caliper.types import ObsSpec
+from caliper.utils import memory
+from caliper.utils.memory import free_memory, in_words
+
+
+def parts(*words):
+    return {part.name: part for part in estimate(compose(["task=lift", *words]))}
+
+
+def test_buffers_by_hand():
+    found = parts("data.episodes=10", "data.horizon=40", "online.capacity=500", "online.num_envs=4")
+    spec = ObsSpec(("agentview", "robot0_eye_in_hand"), 64, 11)
+    frame = 2 * 3 * 64 * 64 + 11 * 4  # two images, and the robot's own state
+    transition = 2 * 8 + 4 * 4 + 3 * 4  # where its frames are; the action; reward, terminal, return
+    assert ReplayBuffer.estimate(1, spec, 4) == frame + transition
+    assert found["the dataset's images"].size == 10 * 41 * (frame + transition)
+    assert found["the online buffer"].size == 500 * (frame + transition)
+    assert found["episodes in progress"].size == 4 * 41 * (frame + transition)
+    assert parts("data.copies=3")["the dataset's images"].size == 3 * parts()["the dataset's images"].size
+
+
+def test_what_fits_is_named_and_fits(monkeypatch):
+    monkeypatch.setattr(module, "free_memory", lambda: 2 << 30)
+    words = ["task=lift", "online.capacity=1000000"]
+    with pytest.raises(CaliperError, match="the online buffer alone 23") as refused:
+        refuse_too_large(compose(words))
+    fits = int(str(refused.value).split("at most ")[1].split()[0])
+    assert refuse_too_large(compose(["task=lift", f"online.capacity={fits}"])).startswith(
+        "memory: about 2.0 GiB"
+    )
+    with pytest.raises(CaliperError):
+        refuse_too_large(compose(["task=lift", f"online.capacity={fits + 10}"]))
+
+
+def test_a_containers_limit_counts(tmp_path, monkeypatch):
+    limit, used = tmp_path / "max", tmp_path / "current"
+    limit.write_text("max\n")
+    used.write_text("1000\n")
+    monkeypatch.setattr(memory, "CGROUPS", ((str(limit), str(used)),))
+    whole = free_memory()
+    assert whole > 1 << 20
+    limit.write_text("5000\n")
+    assert free_memory() == 4000
+    limit.write_text("500\n")
+    assert free_memory() == 0
+
+
+def test_sizes_in_words():
+    assert [in_words(n) for n in (2048, 3 << 20, 5 << 29, 7 << 40)] == [
+        "2 KiB",
+        "3.0 MiB",
+        "2.5 GiB",
+        "7.0 TiB",
+    ]

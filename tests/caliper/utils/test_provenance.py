@@ -1,0 +1,69 @@
+"""What a run says of the code that made it: the right commit, and whether it was changed."""
+
+import json
+import subprocess
+
+import pytest
+
+from caliper.utils.provenance import checkout, in_words, provenance
+
+
+def git(folder, *words):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    done = subprocess.run(
+        ["git", "-C", folder, *identity, *words], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository with one commit, which declares itself to be Caliper."""
+    folder = tmp_path / "checkout"
+    (folder / "src" / "caliper").mkdir(parents=True)
+    (folder / "pyproject.toml").write_text('[project]\nname = "caliper-rl"\n')
+    (folder / "src" / "caliper" / "a.py").write_text("x = 1\n")
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "first")
+    return folder
+
+
+def test_a_checkout_is_named_by_its_commit_and_its_changes(repository):
+    inside, head = repository / "src" / "caliper", git(repository, "rev-parse", "HEAD")
+    clean = checkout(inside, owner="caliper-rl")
+    assert clean == {"commit": head, "dirty": False, "diff": None} and in_words(clean) == head
+    (repository / "notes.txt").write_text("not ours")  # untracked: the code is as committed
+    assert checkout(inside) == clean
+    (inside / "a.py").write_text("x = 2\n")
+    changed = checkout(inside)
+    assert changed["commit"] == head and changed["dirty"] and len(changed["diff"]) == 16
+    assert in_words(changed) == f"{head} with local changes (diff {changed['diff']})"
+    (inside / "a.py").write_text("x = 3\n")
+    assert checkout(inside)["diff"] != changed["diff"]
+    git(repository, "add", ".")  # staged changes count too
+    assert checkout(inside)["dirty"]
+
+
+def test_an_installed_caliper_is_no_part_of_the_users_repository(repository):
+    installed = repository / ".venv" / "lib" / "caliper"
+    installed.mkdir(parents=True)
+    (repository / "pyproject.toml").write_text('[project]\nname = "mine"\n')
+    assert checkout(installed, owner="caliper-rl") == {"commit": None, "dirty": None, "diff": None}
+    told = provenance(installed, repository)
+    assert told["caliper"]["commit"] is None and told["versions"]["caliper-rl"]
+    assert told["directory"]["commit"] == git(repository, "rev-parse", "HEAD") and told["directory"]["dirty"]
+
+
+def test_without_git(tmp_path, monkeypatch):
+    told = provenance(tmp_path / "absent", tmp_path)
+    assert told["caliper"] == told["directory"] == {"commit": None, "dirty": None, "diff": None}
+    assert told["versions"]["torch"] and "cores" in told["hardware"] and in_words(told["caliper"]) == ""
+    json.dumps(told)
+    monkeypatch.setenv("PATH", "")
+    assert checkout(tmp_path)["commit"] is None
+
+
+def test_a_repository_without_a_commit(tmp_path):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    assert checkout(tmp_path)["commit"] is None
