@@ -68,7 +68,8 @@ def _bound_clusters(all_spheres, first, count, m, o, lens, right, bottom, all_bo
                 m10 * x + m11 * y + m12 * z,
                 m20 * x + m21 * y + m22 * z,
             )
-            x0, x1, y0, y1, w = bounds(px, py, pz, r, (l0, l1, l2, l3, l4), right, bottom)
+            # What fills the last group up has a negative radius, and is nowhere.
+            x0, x1, y0, y1, w = bounds(px, py, pz, max(r, ZERO), (l0, l1, l2, l3, l4), right, bottom)
             out[j], out[j + CLUSTERS] = x0, -ONE if r < ZERO else x1
             out[j + 2 * CLUSTERS], out[j + 3 * CLUSTERS] = y0, y1
             out[j + 4 * CLUSTERS] = w

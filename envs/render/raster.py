@@ -27,6 +27,8 @@ from caliper.envs.render.samples import scratch
 from caliper.envs.scenes import VISUAL_GROUP
 from caliper.errors import CaliperError
 
+FARTHEST = 1e6  # metres; a world with anything beyond, or not finite, has blown up and has no picture
+
 
 class Layers(NamedTuple):
     """What still cameras see of what is still: one for all worlds, or one each if they look different."""
@@ -136,8 +138,17 @@ class Rasteriser(Renderer):
             cameras = cameras + (axes * self._shift[..., None, :]).sum(-1)
             axes = (axes[..., None] * self._turn[..., None, :, :]).sum(-2)
         wanted = self._all if changed is None else changed.numpy()
+        positions = poses["geom_xpos"]
+        parts = (positions, geoms, cameras, axes, light)
+        sound = np.logical_and.reduce([(np.abs(x) < FARTHEST).reshape(n, -1).all(1) for x in parts])
+        if not sound.all():  # NaN is not either
+            self._rgb[~sound], wanted = 0, wanted & sound
+            if not sound.any():
+                return
+            like = np.where(sound, np.arange(n), sound.argmax())
+            positions, geoms, cameras, axes, light = (x[like] for x in parts)
         common = (
-            self._tables, poses["geom_xpos"], geoms, cameras, axes, light, self._cameras, self._lenses,
+            self._tables, positions, geoms, cameras, axes, light, self._cameras, self._lenses,
             self._still, self._colour, self._lamp, self._layers, wanted, self._antialias,
             self._rgb, self._depth, self._geoms,
         )  # fmt: skip

@@ -1,6 +1,9 @@
 """The rasteriser: the ray tracer's pixels, and each shape, light and texture by the numbers."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import mujoco
@@ -15,6 +18,7 @@ from caliper.envs.render import compiled, make_renderer
 from caliper.envs.render.compiled import COMPILED, draw, fingerprint
 from caliper.envs.render.raster import Rasteriser
 from caliper.envs.render.trace import RayTracer
+from caliper.envs.sim import SimEnv
 from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError
 from tests.envs.conftest import CAMERAS, random_actions, worlds
@@ -400,3 +404,28 @@ def test_without_a_cache_it_works_and_says_what_it_costs(monkeypatch):
     with pytest.warns(UserWarning, match="compiled anew by every process .* NUMBA_CACHE_DIR"):
         function = compiled.compiled(1)
     assert function.py_func.__name__ == "draw"
+
+
+@pytest.mark.parametrize("broken", [[0], [1], [0, 1]])
+def test_a_world_that_blew_up_has_no_picture_and_spoils_no_other(broken):
+    """Poses that are not finite would lead compiled code outside of its arrays."""
+    env, whole = (SimEnv("lift", 2, size=16, threads=1) for _ in range(2))
+    for world, value in zip(broken, (float("nan"), 1e30), strict=False):
+        env.engine.pose_arrays()["geom_xpos"][world] = value
+    images, expected = env.observe().pixels, whole.observe().pixels
+    for world in range(2):
+        if world in broken:
+            assert not images[world].any()
+        else:
+            assert torch.equal(images[world], expected[world])
+
+
+def test_every_index_is_within_its_array(tmp_path):
+    """Compiled code asks nothing; here it does, on scenes whose last clusters are not full."""
+    script = (
+        "from caliper.envs.sim import SimEnv\n"
+        "for task, size in (('pick_covered', 16), ('lift', 9), ('pick_place_can', 16)):\n"
+        "    SimEnv(task, 1, size=size, threads=1).observe()\n"
+    )
+    env = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], check=True, env=env)
