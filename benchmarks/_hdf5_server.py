@@ -1,6 +1,6 @@
 """Forks a process of `caliper.data.hdf5_child` for each file it is told of: the campaign's quick start.
 
-Its argument is the folder of that module; its standard input, a socket: a path, with the two ends of the pipes.
+Its argument is the folder of that module; its standard input, a socket: a path, with the pipes' two ends.
 """
 
 import os
@@ -10,7 +10,7 @@ import sys
 
 sys.path.insert(0, sys.argv[1])
 
-import hdf5_child
+import hdf5_child  # type: ignore[import-not-found]  # found at run time
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
 asker = socket.socket(fileno=0)

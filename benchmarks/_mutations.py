@@ -4,8 +4,9 @@ import h5py
 import numpy as np
 
 HOSTILE_WORDS = (
-    "${oc.env:HOME}", "&a [1]", "*a", "!!python/object/apply:os.mkdir [ran]", "\x1b[2J", "\u202e", "null", "~",
-    "-1", "1e400", "nan", ".inf", "9" * 5000, "{}", "[]", "[" * 2000, '"', "\n", "\x00", "true", "../../etc/passwd",
+    "${oc.env:HOME}", "&a [1]", "*a", "!!python/object/apply:os.mkdir [ran]", "\x1b[2J", "\u202e", "null",
+    "~", "-1", "1e400", "nan", ".inf", "9" * 5000, "{}", "[]", "[" * 2000, '"', "\n", "\x00", "true",
+    "../../etc/passwd",
     "$\\frac", "{" * 500, "0.670-0.636", "1_000", "٣", ",", ":", "#", "???", "1e18", "-0", "[[1,2],[3]]",
 )  # fmt: skip
 

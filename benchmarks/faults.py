@@ -9,7 +9,7 @@ process of its own with 8 GiB and 60 s. What comes of it is counted:
     foreign     accepted: the file, as a stranger's, carries no checksum, and what it says can be used
     and the bad ones: changed (accepted with other values, nothing said), traceback, hang, crash, memory
 
-    python benchmarks/faults.py files                     # 10,000 mutations, writes benchmarks/results/faults.json
+    python benchmarks/faults.py files                     # 10,000 mutations, writes results/faults.json
     python benchmarks/faults.py files --quick             # 400, writes nothing
     python benchmarks/faults.py files --only 1234         # one of them again, with its traceback
 """
@@ -37,7 +37,7 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import _mutations as mutations  # beside this file
+import _mutations as mutations  # type: ignore[import-not-found]  # beside this file
 import numpy as np
 import torch
 
@@ -103,7 +103,7 @@ class QuickChild:
     @classmethod
     @contextlib.contextmanager
     def serving(cls):
-        """Has a process that forks others (`_hdf5_server.py`), so that none carries what this one has loaded."""
+        """Has a process that forks others (`_hdf5_server.py`): none carries what this one has loaded."""
         cls.server, theirs = socket.socketpair()
         script = Path(__file__).with_name("_hdf5_server.py")
         command = [sys.executable, str(script), str(Path(hdf5.__file__).parent)]
@@ -168,7 +168,12 @@ class Files:
             "minari, structure": ("minari/data/main_data.hdf5", mutations.structure, self.read_minari, 4),
             "minari metadata.json": ("minari/metadata.json", mutations.TEXT, self.read_minari, 2),
             "config.yaml": ("run/config.yaml", mutations.TEXT, self.read_config, 4),
-            "config.yaml without checksum": ("stranger/config.yaml", mutations.TEXT, self.read_their_config, 8),
+            "config.yaml without checksum": (
+                "stranger/config.yaml",
+                mutations.TEXT,
+                self.read_their_config,
+                8,
+            ),
             "weights.safetensors": (f"run/{checkpoint}/weights.safetensors", mutations.BYTES, self.load, 4),
             "state.pt": (f"run/{checkpoint}/state.pt", mutations.BYTES, self.load, 4),
             "manifest.json": (f"run/{checkpoint}/manifest.json", mutations.TEXT, self.load, 2),
@@ -199,7 +204,7 @@ class Files:
         self.known = self._known()
 
     def _unsealed(self, whole):
-        """The same as if it came from elsewhere: without a checksum anywhere, the lists of files made anew."""
+        """The same as if it came from elsewhere: without any checksum, the lists of files made anew."""
         shutil.copy(self.dataset, whole / "foreign.hdf5")
         mutations.unseal(whole / "foreign.hdf5")
         shutil.copytree(self.run, whole / "stranger")
@@ -385,7 +390,7 @@ def _run_digest(run):
 
 
 def outcomes(files, chosen, seed, show=False):
-    """What reading each spoiled file comes to, (number, outcome), in processes that are replaced as they fail.
+    """What reading each spoiled file comes to, (number, outcome), in processes replaced as they fail.
 
     Args:
         files: to spoil.

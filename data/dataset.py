@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from caliper.data.checksum import digest
 from caliper.errors import CaliperError
 
 SCHEMA_VERSION = 1
@@ -187,7 +188,8 @@ class Dataset:
 
     def select(self, episodes: Sequence[int]) -> Dataset:
         """The same dataset with some of its episodes, by their places."""
-        return replace(self, episodes=[self.episodes[i] for i in episodes])
+        demos = [self.demos[i] for i in episodes] if self.demos else ()
+        return replace(self, episodes=[self.episodes[i] for i in episodes], demos=demos)
 
 
 def joined(parts: Sequence[Dataset]) -> Dataset:
@@ -199,4 +201,7 @@ def joined(parts: Sequence[Dataset]) -> Dataset:
         episodes=[episode for part in parts for episode in part.episodes],
         path=Path(", ".join(str(part.path) for part in parts)),
         returns=all(part.returns for part in parts),
+        content=digest({"parts": [part.content for part in parts]}),
+        demos=[demo for part in parts for demo in part.demos],
+        sealed=all(part.sealed for part in parts),
     )

@@ -107,7 +107,7 @@ def _train(words: list[str]) -> None:
 
 
 def _sweep(words: list[str]) -> None:
-    from caliper.analysis.sweep_summary import write_sweep
+    from caliper.analysis.comparison import write_sweep
 
     _runs("sweep", words, write_sweep)
 

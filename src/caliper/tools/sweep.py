@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from caliper.analysis.comparison import write_sweep
 from caliper.analysis.run_data import read_run
 from caliper.analysis.run_table import variant_of
-from caliper.analysis.sweep_summary import write_sweep
 from caliper.config.changes import Change, changes
 from caliper.config.compose import compose, load
 from caliper.config.schema import RunConfig

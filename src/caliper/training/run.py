@@ -72,7 +72,7 @@ def train(config: RunConfig) -> Path:
     data = _find_all(config)
     with locked(folder):
         _refuse_used(folder)  # another process may have begun one meanwhile
-        config = _with_paths(config)
+        config = _with_data(config, *data)
         _write_config(config, folder)
         write_json(folder / "git.json", provenance())
         return _run(config, folder, data, None)
@@ -144,12 +144,14 @@ def _find_all(config: RunConfig) -> Data:
     return find_data(config), None if config.prior is None else find_dataset(config.prior)
 
 
-def _with_paths(config: RunConfig) -> RunConfig:
-    """The same run from any working directory: its datasets by their whole paths."""
-    data = replace(config.data, path=str(Path(config.dataset_path()).resolve()))
-    if config.prior is not None:
-        prior = str(Path(config.prior.dataset_path()).resolve())
-        data = replace(data, prior=replace(data.prior, path=prior))
+def _with_data(config: RunConfig, dataset: Dataset | Recordings, prior: Dataset | None) -> RunConfig:
+    """The same run from any folder, and with no other data: whole paths, and what the files hold."""
+    paths = [str(Path(path).resolve()) for path in config.dataset_paths()]
+    path = paths if isinstance(config.data.path, list) else paths[0]
+    data = replace(config.data, path=path, content=dataset.content)
+    if config.prior is not None and prior is not None:
+        place = str(Path(config.prior.dataset_path()).resolve())
+        data = replace(data, prior=replace(data.prior, path=place, content=prior.content))
     return replace(config, data=data)
 
 
@@ -189,8 +191,8 @@ def find_dataset(config: RunConfig) -> Dataset:
             mend = "leave its path out to collect one"
             if begun:
                 mend = (
-                    "it is what this run began with; if it was moved, say where with data.path=..., or collect "
-                    f"it again with: {collect_command(config)}"
+                    "it is what this run began with; if it was moved, say where with data.path=..., or "
+                    f"collect it again with: {collect_command(config)}"
                 )
             raise CaliperError(f"the dataset {path} does not exist; {mend}")
     dataset = joined([_read(ready(path), config) for path in paths])
@@ -225,17 +227,6 @@ def _require_content(config: RunConfig, dataset: Dataset | Recordings) -> None:
             f"{dataset.path} holds another dataset (SHA-256 {dataset.content[:16]}...) than this run began "
             f"with ({config.data.content}); say where that one is with data.path=..., or start a new run"
         )
-
-
-def _keep_content(
-    config: RunConfig, folder: Path, dataset: Dataset | Recordings, prior: Dataset | None
-) -> None:
-    """Writes into the run's configuration which data it began with."""
-    before = config.data.content, config.data.prior.content
-    config.data.content = dataset.content
-    config.data.prior.content = prior.content if prior else None
-    if before != (config.data.content, config.data.prior.content):
-        _write_config(config, folder)
 
 
 def _find_recordings(config: RunConfig) -> Recordings:
