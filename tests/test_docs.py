@@ -136,10 +136,11 @@ def test_the_page_of_all_keys_has_every_key(tmp_path):
     script("configuration").write_page(page)
     text = page.read_text(encoding="utf-8")
     sections = {"task", "data", "data.appearance", "data.prior", "reward", "offline", "online", "evaluation"}
-    sections |= {"video", "log"}
+    sections |= {"video", "log", "sim"}
     for name in meanings():
         group, _, rest = name.partition(".")
-        key = f"{group}.{rest.partition('.')[2]}" if group in ("agent", "encoder", "sim") else name
+        _, _, key = rest.partition(".")
+        key = f"{group}.{key}" if group in ("agent", "encoder", "sim") and key else name
         if name not in sections and not key.endswith(".name"):
             assert f"| `{key}` |" in text, f"{name} is not on the page"
     assert "| `online.utd` | `1` | updates per environment step | at least 0 |" in text

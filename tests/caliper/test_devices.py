@@ -93,7 +93,7 @@ def test_a_run_on_the_device(waits, name):
     env.check()
     generator = torch.Generator(env.device).manual_seed(0)
     sampler = MixedSampler(offline, online, 0.5)
-    updates = [lambda b: agent.update(b)] + ([lambda b: agent.clone(b)] if agent.has_actor else [])
+    updates = [lambda b: agent.update(b)] + ([lambda b: agent.bc_update(b)] if agent.has_actor else [])
     for update in updates:
         for captured in (False, True):
             batch = sampler.sample(4, generator, captured)

@@ -33,6 +33,7 @@ from warp._src import context as warp_context
 from caliper.config.build import make_env
 from caliper.config.schema import RunConfig, SimConfig
 from caliper.config.validate import check_task
+from caliper.envs.render.trace import RayTracer
 from caliper.errors import CaliperError
 from caliper.utils.files import cannot_write
 from caliper.utils.progress import bar
@@ -117,8 +118,8 @@ def record_run(config: RunConfig) -> list[Variant]:
         env = make_env(config, WORLDS)
         env.step(torch.zeros(WORLDS, env.action_dim))
         env.reset()
-        if config.video.episodes:
-            env.render((config.video.camera,), config.video.size)
+        if env.spec.cameras:  # a GPU traces rays where this CPU draws otherwise
+            RayTracer(env.engine, env.spec.cameras, env.spec.size).render()
     return list(seen)
 
 

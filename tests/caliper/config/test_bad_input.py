@@ -227,7 +227,7 @@ class FullDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("room", [0, 3, 20, 90])
+@pytest.mark.parametrize("room", [0, 3, 20, 40])
 def test_a_full_disk(room, words, configure, finished, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:

@@ -195,7 +195,7 @@ def test_a_run_takes_a_filter(can):
 
 
 def test_a_dataset_of_another_control_names_the_settings(can):
-    with pytest.raises(CaliperError, match=r"with: task\.controller=osc_pose task\.control_freq=20"):
+    with pytest.raises(CaliperError, match=r"as it is with task\.controller=osc_pose task\.control_freq=20"):
         find_data(compose([*TASK, "task.controller=osc_position", f"data.path={can}"]))
 
 
