@@ -139,7 +139,11 @@ def _refuse_other_words(job: Job, config: RunConfig, verb: str) -> None:
     if not path.exists():
         return
     begun = load(path)
-    other = [c for c in changes(begun, config) if c.key not in ("run_dir", "threads") and "path" not in c.key]
+    other = [
+        c
+        for c in changes(begun, config)
+        if c.key not in ("run_dir", "threads") and not c.key.endswith(("path", "content"))
+    ]
     for part, mine in ((config, begun), (config.prior, begun.prior)):
         ours = None if part is None else str(Path(part.dataset_path()).resolve())
         theirs = None if mine is None else str(Path(mine.dataset_path()).resolve())
