@@ -18,6 +18,7 @@ from caliper.config.changes import changes, refuse_changes
 from caliper.config.messages import GROUPS, require_pair, sentence, several_values
 from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
+from caliper.utils.foreign import ForeignFileError, read_yaml
 
 PATHS = ("run_dir", "data.path", "data.prior.path")  # values that are taken letter by letter
 SEVERAL = "data.path"  # that of them which may be a list
@@ -86,10 +87,14 @@ def load(path: Path, overrides: Sequence[str] = (), purpose: str = "evaluate") -
     for word in overrides:
         require_pair(word)
     try:
-        read = OmegaConf.merge(OmegaConf.structured(RunConfig), usual_values(), OmegaConf.load(path))
+        content = read_yaml(path)
+    except ForeignFileError as error:
+        raise CaliperError(f"{path} is not the configuration of a run: it {error}") from error
+    try:
+        read = OmegaConf.merge(OmegaConf.structured(RunConfig), usual_values(), content)
         saved = _fitted(_typed(read), [])
-    except (OSError, YAMLError, OmegaConfBaseException, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # OmegaConf passes on whatever the values lead it to
+        reason = (str(error) or repr(error)).splitlines()[0]
         raise CaliperError(f"{path} is not the configuration of a run ({reason}); name another") from error
     try:
         schema, pairs = OmegaConf.structured(RunConfig), _pairs(overrides, purpose)
@@ -138,7 +143,7 @@ def collect_command(config: RunConfig) -> str:
         for group in ("task", "data")
         for key, value in asdict(config)[group].items()
         if value != usual[group][key]
-        and key not in ("obs", "copies", "appearance", "prior")  # made at replay
+        and key not in ("obs", "copies", "appearance", "prior", "rewards", "content")  # of its use
     ]
     return shlex.join(["caliper", "collect", task, *words])
 

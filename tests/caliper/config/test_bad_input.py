@@ -17,6 +17,7 @@ from caliper.rollout import collect as collect_module
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.run import resume, train
 from caliper.utils import files
+from tests.data.test_robomimic import unseal
 
 
 def refused(capsys, *words):
@@ -146,6 +147,7 @@ def test_a_dataset_of_something_else(name, value, sentence, words, dataset, tmp_
     shutil.copy(dataset, path)
     with h5py.File(path, "r+") as file:
         file["data"].attrs[name] = value
+        unseal(file)
     said = refused(capsys, "train", *words(f"run_dir={tmp_path / 'run'}", f"data.path={path}"))
     assert sentence in said and str(path) in said
     assert "ollect it again" in said

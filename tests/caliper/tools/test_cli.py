@@ -13,6 +13,7 @@ from caliper.agents import AGENTS
 from caliper.cli import HELP, VERBS, main
 from caliper.config.compose import load
 from caliper.utils import memory, progress
+from tests.data.test_robomimic import unseal
 
 
 def output(capsys, *words):
@@ -123,6 +124,7 @@ def test_inspect_shows_what_does_not_fit(dataset, tmp_path, capsys):
     with h5py.File(path, "r+") as file:
         file["data"].attrs["scene_hash"] = "0123456789abcdef"
         file["data"].attrs["controller"] = "joint_velocity"
+        unseal(file)
     assert "unknown" in output(capsys, "inspect", str(path))
     with h5py.File(path, "r+") as file:
         file["data"].attrs["controller"] = "osc_position"

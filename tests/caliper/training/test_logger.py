@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from caliper.analysis.run_data import read_metrics
+from caliper.analysis.metrics import read_metrics
 from caliper.errors import CaliperError
 from caliper.training import logger as log
 from caliper.training.logger import Logger, to_floats
