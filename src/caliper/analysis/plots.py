@@ -17,8 +17,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from caliper.analysis.metrics import lost_rows
 from caliper.analysis.run_data import Run
+from caliper.utils.metrics import lost_rows
 
 Data = TypeVar("Data")
 

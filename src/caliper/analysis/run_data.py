@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caliper.analysis.metrics import columns, lost_rows, read_table, rows_digest
 from caliper.analysis.stats import dip, regret
 from caliper.config.deviations import deviations
 from caliper.errors import CaliperError
 from caliper.utils.foreign import read_json, read_yaml
 from caliper.utils.manifest import saved_metrics
+from caliper.utils.metrics import columns, lost_rows, read_table, rows_digest
 
 MOST_ARRAYS, MOST_VIDEO = 1 << 30, 256 << 20  # bytes of a calibration.npz unfolded, and of a film
 

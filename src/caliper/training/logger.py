@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caliper.analysis.metrics import INDEX, LOST, Table, read_table, row_bytes, rows_digest
 from caliper.errors import CaliperError
 from caliper.utils.files import replacing
+from caliper.utils.metrics import INDEX, LOST, Table, read_table, row_bytes, rows_digest
 
 
 class Logger:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from caliper.agents import Agent
 from caliper.agents.probe import critic_features
-from caliper.analysis.metrics import LOST
 from caliper.config.build import eval_seeds
 from caliper.config.schema import RunConfig
 from caliper.data.mixing import MixedSampler
@@ -30,6 +29,7 @@ from caliper.training.logger import Logger
 from caliper.training.update import LEARNERS, EagerLearner
 from caliper.types import Obs
 from caliper.utils.manifest import saved_metrics
+from caliper.utils.metrics import LOST
 from caliper.utils.progress import bar
 
 FEATURE_PROBES = 128  # observations on which the drift of the critic's encoder is measured
