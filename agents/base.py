@@ -142,7 +142,7 @@ class Agent(nn.Module):
 
     def bc_update(self, batch: Batch, noise: Noise = DRAWN) -> Info:
         """One step of behaviour cloning of the actor alone; raises CaliperError where there is none."""
-        raise CaliperError(f"{type(self).__name__} has no actor to clone; set offline.clone_updates=0")
+        raise CaliperError(f"{type(self).__name__} has no actor to clone; set offline.bc_updates=0")
 
     def decide(self, obs: Obs, deterministic: bool) -> Decision:
         """What `act` does for n observations, and what it comes from."""

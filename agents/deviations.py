@@ -1,7 +1,7 @@
 """Deviations from the papers: all that agents can do here beyond what was published, off by default.
 
     mc_weight                y <- (1 - m) y + m G: the recorded return G has a share in the target
-    bc_update                the actor is cloned from the data before anything else (offline.clone_updates)
+    bc_update                the actor is cloned from the data before anything else (offline.bc_updates)
     critic_encoder_from_bc   the critics' encoder starts from the cloned actor's
     bc_weight                holds the actor near the data as in TD3+BC (Fujimoto and Gu 2021,
                              arXiv:2106.06860), with Q brought to size one; q = min_e Q_e(s, a~):

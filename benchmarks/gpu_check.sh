@@ -49,14 +49,14 @@ if [ "$DEVICE" = cuda ]; then
   # fail a test here: this Python and these packages are the machine's, not those of constraints.txt.
   mapfile -t files < <(grep -rl --include='test_*.py' 'mark\.gpu' tests)
   bench=(--device cuda) tests=(-m gpu -W default "${files[@]}")
-  run=(data.episodes=256 offline.clone_updates=500 offline.updates=1500 offline.eval_every=1500
+  run=(data.episodes=256 offline.bc_updates=500 offline.updates=1500 offline.eval_every=1500
     agent.actor_start=500 online.env_steps=12800 online.utd=0.1 online.eval_every=12800 evaluation.final_episodes=50)
 else
   patience=${PATIENCE:-8} # the limits are a GPU machine's, whose cores are many and idle
   bench=(--device cpu --quick)
   tests=(-m "not gpu and not slow" -W default tests/envs/test_graphs.py tests/caliper/training/test_self_test.py)
   run=(sim=warp sim.device=cpu device=cpu learner=eager encoder=conv_tiny task.size=16 "task.cameras=[agentview]" task.horizon=3 data.episodes=2 data.num_envs=2
-    batch_size=4 offline.clone_updates=2 offline.updates=2 agent.actor_start=1 online.num_envs=2 online.env_steps=8
+    batch_size=4 offline.bc_updates=2 offline.updates=2 agent.actor_start=1 online.num_envs=2 online.env_steps=8
     online.warmup_steps=2 online.capacity=100 evaluation.num_envs=2 evaluation.episodes=2 evaluation.final_episodes=2
     video.episodes=1 video.size=64)
 fi

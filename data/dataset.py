@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from caliper.data.checksum import digest
 from caliper.errors import CaliperError
 
 SCHEMA_VERSION = 1
+FARTHEST = 1e6  # of any position (m, rad) or velocity: far above what physics gives, below what breaks it
 
 # What decides whether recorded states and actions mean the same in the installed scene. The horizon, the
 # collector and the seed are not here: they tell how the data was made, and data made otherwise is still data.
@@ -32,8 +34,9 @@ IDENTITY = (
 
 def numbered(names: Iterable[str], prefix: str) -> list[str]:
     """The names that are a prefix and a number, by their numbers: HDF5 puts the tenth before the second."""
-    found = [n for n in names if n.startswith(prefix) and n.removeprefix(prefix).isdecimal()]
-    return sorted(found, key=lambda n: int(n.removeprefix(prefix)))
+    digits = {n: n.removeprefix(prefix) for n in names if n.startswith(prefix)}
+    found = {n: d.lstrip("0") for n, d in digits.items() if d.isascii() and d.isdecimal()}
+    return sorted(found, key=lambda n: (len(found[n]), found[n]))  # not `int`, which refuses 5000 digits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +114,8 @@ class Episode:
                 return f"{name} has the shape {array.shape}, expected {shape}"
             if not np.isfinite(array).all():
                 return f"{name} holds a value that is not finite"
+        if (reach := max(np.abs(self.states).max(), np.abs(self.final_state).max())) > FARTHEST:
+            return f"states reach {reach:.4g}, which no robot does"
         if np.abs(self.actions).max() > 1 + 1e-6:
             return f"actions reach {np.abs(self.actions).max():.4g}, outside [-1, 1]"
         return None
@@ -125,12 +130,18 @@ class Dataset:
         episodes: in the file's order.
         path: the file they were read from, if any.
         returns: whether the rewards tell what the task's returns are, see `caliper.data.relabel`.
+        content: SHA-256 of what the file says, whatever its name, place or packing; "" without a file.
+        demos: what the file calls each episode.
+        sealed: the file carries checksums, and they are right.
     """
 
     meta: DatasetMeta
     episodes: Sequence[Episode]
     path: Path | None = None
     returns: bool = True
+    content: str = ""
+    demos: Sequence[str] = ()
+    sealed: bool = False
 
     @property
     def num_transitions(self) -> int:
@@ -177,7 +188,8 @@ class Dataset:
 
     def select(self, episodes: Sequence[int]) -> Dataset:
         """The same dataset with some of its episodes, by their places."""
-        return replace(self, episodes=[self.episodes[i] for i in episodes])
+        demos = [self.demos[i] for i in episodes] if self.demos else ()
+        return replace(self, episodes=[self.episodes[i] for i in episodes], demos=demos)
 
 
 def joined(parts: Sequence[Dataset]) -> Dataset:
@@ -189,4 +201,7 @@ def joined(parts: Sequence[Dataset]) -> Dataset:
         episodes=[episode for part in parts for episode in part.episodes],
         path=Path(", ".join(str(part.path) for part in parts)),
         returns=all(part.returns for part in parts),
+        content=digest({"parts": [part.content for part in parts]}),
+        demos=[demo for part in parts for demo in part.demos],
+        sealed=all(part.sealed for part in parts),
     )

@@ -17,11 +17,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from caliper.data.dataset import numbered
+from caliper.data.hdf5 import Child, ForeignFile, UnreadableError
 from caliper.errors import CaliperError
 from caliper.types import ObsSpec
 
@@ -30,15 +31,21 @@ def refuse_pictures(path: Path, cameras: tuple[str, ...]) -> None:
     """Refuses a file that already holds pictures from one of the cameras.
 
     Raises:
-        CaliperError: it does; names the camera.
+        CaliperError: it does; names the camera. Or the file is damaged.
     """
-    with h5py.File(path, "r") as file:
-        for name, demo in file["data"].items():
-            for camera in cameras:
-                if f"obs/{camera}_image" in demo:
-                    raise CaliperError(
-                        f"{path} already holds pictures from {camera} in {name}; replay the file without them"
-                    )
+    try:
+        with ForeignFile(path) as file:
+            for name in numbered(file.names("data"), "demo_"):
+                held = file.names(f"data/{name}")
+                taken = file.names(f"data/{name}/obs") if held.get("obs") == "group" else {}
+                for camera in cameras:
+                    if f"{camera}_image" in taken:
+                        raise CaliperError(
+                            f"{path} already holds pictures from {camera} in {name}; replay the file "
+                            "without them"
+                        )
+    except UnreadableError as error:
+        raise CaliperError(f"{path} {error}; make it again") from error
 
 
 def add_pictures(
@@ -56,32 +63,39 @@ def add_pictures(
     Raises:
         OSError: a write failed.
     """
+    with ForeignFile(source) as file:
+        names = numbered(file.names("data"), "demo_")
+        lengths = [len(file.array(f"data/{name}/actions")) for name in names]
     shutil.copyfile(source, path)
-    with h5py.File(path, "r+") as file:
-        group = file["data"]
-        group.attrs["cameras"] = list(spec.cameras)
-        group.attrs["image_size"] = spec.size
-        group.attrs["appearance"] = json.dumps(dict(appearance))
-        names = numbered(group, "demo_")
-        for name, pixels in zip(names, episodes, strict=True):
-            images = pixels.permute(1, 0, 3, 4, 2).cpu().numpy()  # (v, t + 1, h, w, c)
-            if images.shape[1] == len(group[name]["actions"]):  # see `read_dataset`
-                images = np.concatenate([images, images[:, -1:]], axis=1)
-            try:
-                for camera, view in zip(spec.cameras, images, strict=True):
-                    _add(group[name], f"{camera}_image", view)
-                file.flush()
-            except RuntimeError as error:  # h5py's other name for a failed write
-                raise OSError(str(error).splitlines()[0]) from error
+    attributes = {
+        "cameras": list(spec.cameras),
+        "image_size": spec.size,
+        "appearance": json.dumps(dict(appearance)),
+    }
+    process = Child("images_child.py", path)
+    try:
+        _tell(process, {"attributes": attributes})
+        for name, length, pixels in zip(names, lengths, episodes, strict=True):
+            images = np.ascontiguousarray(pixels.permute(1, 0, 3, 4, 2).cpu().numpy())  # (v, t + 1, h, w, c)
+            about = {"demo": name, "actions": length, "cameras": spec.cameras, "shape": images.shape}
+            _tell(process, about, images)
+        _tell(process, {"end": True})
+    finally:
+        process.end()
 
 
-def _add(demo: h5py.Group, name: str, images: np.ndarray) -> None:
-    t, shape = len(images) - 1, images.shape[1:]
-    obs = demo.create_dataset(  # a picture is what is read at a time
-        f"obs/{name}", data=images[:t], chunks=(1, *shape), compression="gzip", compression_opts=1
-    )
-    last = demo.create_dataset(f"final_obs/{name}", data=images[t], chunks=shape, compression="gzip")
-    following = h5py.VirtualLayout((t, *shape), np.uint8)
-    following[: t - 1] = h5py.VirtualSource(".", obs.name, obs.shape)[1:]  # "." is this file, under any name
-    following[t - 1] = h5py.VirtualSource(".", last.name, shape)
-    demo.create_virtual_dataset(f"next_obs/{name}", following)
+def _tell(process: Child, message: Mapping[str, Any], images: NDArray[np.uint8] | None = None) -> None:
+    """Sends a line and perhaps pictures, and waits until they are written."""
+    try:
+        process.asked.write(json.dumps(message).encode("ascii") + b"\n")
+        if images is not None:
+            process.asked.write(images.reshape(-1).data)
+        process.asked.flush()
+    except BrokenPipeError:
+        pass  # it says why before it ends
+    try:
+        answer = json.loads(process.told.readline())
+    except ValueError as error:
+        raise OSError("the HDF5 library crashed on the file, or ran out of memory") from error
+    if "error" in answer:
+        raise OSError(str(answer["error"]))

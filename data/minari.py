@@ -17,17 +17,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from caliper.data.buffer import ReplayBuffer
+from caliper.data.checksum import digest
 from caliper.data.dataset import numbered
+from caliper.data.hdf5 import ForeignFile, UnreadableError
 from caliper.errors import CaliperError
 from caliper.types import Obs
 
 Floats = NDArray[np.float32]
+LONGEST_METADATA = 16 << 20  # bytes
 MEND = "get it again from Minari, with: minari download <dataset>"
 
 
@@ -70,12 +72,14 @@ class Recordings:
         env_id: the environment it was recorded in, if the file says so.
         episodes: each ends at its first terminal state, or is cut off.
         dropped: recorded episodes that the rules leave out.
+        content: SHA-256 of the environment's name and the episodes as they are cut.
     """
 
     path: Path
     env_id: str | None
     episodes: list[Recording]
     dropped: int = 0
+    content: str = ""
 
     @property
     def num_transitions(self) -> int:
@@ -139,17 +143,17 @@ def read_minari(path: str | Path, dense: bool = False, successes_only: bool = Fa
     if not main.is_file():
         raise CaliperError(f"{path} has no data/main_data.hdf5; {MEND}")
     try:
-        with h5py.File(main, "r") as file:
-            names = numbered(file, "episode_")
+        with ForeignFile(main) as file:
+            inside = file.names()
+            names = numbered((name for name in inside if inside[name] == "group"), "episode_")
             if len(names) != meta.get("total_episodes", len(names)) or not names:
                 said = meta.get("total_episodes")
                 raise CaliperError(f"{main} holds {len(names)} episodes, metadata.json says {said}; {MEND}")
-            rewards = np.unique(np.concatenate([_array(file[n], "rewards", np.float32, main) for n in names]))
-            recorded = [_read(file[name], None if dense else rewards, main) for name in names]
-    except (OSError, RuntimeError) as error:  # h5py raises either
-        raise CaliperError(
-            f"{main} is damaged or not an HDF5 file ({str(error).splitlines()[0]}); {MEND}"
-        ) from error
+            episodes = [_Episode(file, name) for name in names]
+            rewards = np.unique(np.concatenate([e.array("rewards", np.float32).ravel() for e in episodes]))
+            recorded = [_read(episode, None if dense else rewards, main) for episode in episodes]
+    except UnreadableError as error:
+        raise CaliperError(f"{main} {error}; {MEND}") from error
     if len({(e.obs.shape[1], e.actions.shape[1]) for e in recorded}) > 1:
         raise CaliperError(f"{main} is damaged: its episodes differ in the length of observations or actions")
     kept = [k for e in recorded if (k := e.until_last_success() if successes_only else e) is not None]
@@ -159,19 +163,27 @@ def read_minari(path: str | Path, dense: bool = False, successes_only: bool = Fa
             f"{path} has no episode left: none of {len(recorded)} succeeds or is long enough; choose another "
             "dataset, or set task.successes_only=false"
         )
-    return Recordings(path, _env_id(meta), parts, dropped=len(recorded) - len(kept))
+    env_id = _env_id(meta)
+    fields = ("obs", "actions", "rewards", "terminals")
+    content = digest(
+        {"env_id": env_id, "parts": [digest({}, {n: getattr(p, n) for n in fields}) for p in parts]}
+    )
+    return Recordings(path, env_id, parts, dropped=len(recorded) - len(kept), content=content)
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    if not (path / "metadata.json").is_file():
+    file = path / "metadata.json"
+    if not file.is_file():
         raise CaliperError(
             f"there is no Minari dataset at {path}; name the folder that holds metadata.json and data/"
         )
     try:
-        meta = json.loads((path / "metadata.json").read_text(encoding="utf-8"))
+        if file.stat().st_size > LONGEST_METADATA:
+            raise ValueError(f"it is larger than {LONGEST_METADATA >> 20} MiB")
+        meta = json.loads(file.read_text(encoding="utf-8"))
         kind = meta.get("data_format", "hdf5")
-    except (OSError, ValueError, AttributeError) as error:
-        raise CaliperError(f"{path / 'metadata.json'} cannot be read ({error}); {MEND}") from error
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise CaliperError(f"{file} cannot be read ({error}); {MEND}") from error
     if kind != "hdf5":
         raise CaliperError(f"{path} is in Minari's {kind} format; only its hdf5 format can be read")
     return dict(meta)
@@ -181,30 +193,44 @@ def _env_id(meta: dict[str, Any]) -> str | None:
     """The recorded environment's name; of the rest of its specification nothing is used, and nothing run."""
     try:
         return str(json.loads(meta["env_spec"])["id"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
 
 
-def _array(episode: Any, name: str, kind: type, main: Path) -> NDArray[Any]:
-    entry = episode.get(name) if isinstance(episode, h5py.Group) else None
-    if not isinstance(entry, h5py.Dataset):
-        raise CaliperError(f"{main} lacks {name} in {episode.name}; {MEND}")
-    return np.asarray(entry[()], kind)
+class _Episode:
+    """A recorded episode's arrays, by their paths in its group, which must hold the usual ones."""
+
+    def __init__(self, file: ForeignFile, name: str) -> None:
+        self._file, self.name = file, f"/{name}"
+        self.held = self.names()
+        needed = ("observations", "actions", "rewards", "terminations")
+        if absent := [part for part in needed if part not in self.held]:
+            raise CaliperError(f"{file.path} lacks {', '.join(absent)} in {self.name}; {MEND}")
+
+    def names(self, at: str = "") -> dict[str, str]:
+        """What is in the episode, or in a group of it."""
+        return self._file.names(f"{self.name}/{at}")
+
+    def array(self, name: str, kind: type) -> NDArray[Any]:
+        """An array of the episode."""
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused with its place
+            return self._file.array(f"{self.name}/{name}").astype(kind)
 
 
-def _read(episode: h5py.Group, levels: Floats | None, main: Path) -> Recording:
+def _read(episode: _Episode, levels: Floats | None, main: Path) -> Recording:
     """One recorded episode, with success as terminal; `levels` are the file's rewards if it is binary."""
 
     def refuse(what: str) -> CaliperError:
         return CaliperError(f"{main} cannot be used: in {episode.name} {what}; {MEND}")
 
-    obs, names = episode.get("observations"), ["observations"]
-    if isinstance(obs, h5py.Group):
-        names = [f"observations/{k}" for k in sorted(obs) if isinstance(obs[k], h5py.Dataset)]
-    arrays = [_array(episode, name, np.float32, main) for name in names]
-    actions, rewards = (_array(episode, name, np.float32, main) for name in ("actions", "rewards"))
-    terminals = _array(episode, "terminations", bool, main)
-    t = len(rewards)
+    names = ["observations"]
+    if episode.held["observations"] == "group":
+        inside = episode.names("observations")
+        names = [f"observations/{k}" for k in sorted(inside) if inside[k] == "array"]
+    arrays = [episode.array(name, np.float32) for name in names]
+    actions, rewards = (episode.array(name, np.float32) for name in ("actions", "rewards"))
+    terminals = episode.array("terminations", bool)
+    t = rewards.size
     for name, array, lengths in (
         *((name, array, (t + 1, t)) for name, array in zip(names, arrays, strict=True)),
         ("actions", actions, (t,)),
@@ -216,7 +242,7 @@ def _read(episode: h5py.Group, levels: Floats | None, main: Path) -> Recording:
     if not arrays or t == 0 or rewards.shape != (t,) or terminals.shape != (t,):
         raise refuse(f"rewards have the shape {rewards.shape}, terminations {terminals.shape}")
     if levels is not None:
-        terminals = _success(episode, rewards, levels, main, refuse)
+        terminals = _success(episode, rewards, levels, refuse)
         rewards = terminals.astype(np.float32)
     if not np.isfinite(rewards).all():
         raise refuse("rewards holds a value that is not finite")
@@ -230,15 +256,14 @@ def _read(episode: h5py.Group, levels: Floats | None, main: Path) -> Recording:
 
 
 def _success(
-    episode: h5py.Group,
+    episode: _Episode,
     rewards: Floats,
     levels: Floats,
-    main: Path,
     refuse: Callable[[str], CaliperError],
 ) -> NDArray[np.bool_]:
     """Which steps succeeded, bool (t,)."""
-    if "infos/success" in episode:
-        said = _array(episode, "infos/success", bool, main)
+    if episode.held.get("infos") == "group" and "success" in episode.names("infos"):
+        said = episode.array("infos/success", bool)
         if said.ndim != 1 or len(said) not in (len(rewards), len(rewards) + 1):
             raise refuse(f"infos/success has the shape {said.shape}, expected ({len(rewards)},)")
         return said[-len(rewards) :]  # the first may be the reset's

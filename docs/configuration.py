@@ -12,7 +12,7 @@ import yaml
 from caliper import configs
 from caliper.agents import AGENTS
 from caliper.config.compose import usual_values
-from caliper.config.meanings import meaning
+from caliper.config.meanings import choices, meaning
 from caliper.config.schema import RunConfig
 from caliper.limits import Limits
 
@@ -32,8 +32,7 @@ A few words choose a whole group of values at once. `caliper tasks` lists the ch
 | word | what it chooses |
 |---|---|
 | `task=` | the task: scene, controller, frequency, horizon, cameras, default encoder |
-| `agent=` | the algorithm and its keys |
-| `method=` | the algorithm, and what the method asks of the training loop |
+| `agent=` | the algorithm, its keys, and what it asks of the training loop |
 | `encoder=` | the network that turns images into features |
 | `sim=` | the physics engine: `batch`, `warp` or `auto` |
 | `obs=` | pixels, or the state instead |
@@ -94,10 +93,7 @@ def _row(entry: Field[Any], name: str, default: Any) -> tuple[str, ...]:
 
 def _choices(group: str, title: str) -> Iterator[str]:
     """One table for all choices of a group: a key's default, and in which choices it is another or absent."""
-    content = {
-        path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
-        for path in sorted((FOLDER / group).glob("*.yaml"))
-    }
+    content = choices(group)
     keys: dict[str, dict[str, Any]] = {}
     for choice, values in content.items():
         for key, value in values.items():

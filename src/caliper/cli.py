@@ -36,7 +36,7 @@ HELP = {
     "tasks": ("list tasks, agents, encoders, engines and presets", ""),
     "doctor": ("tell what is missing here; compile a GPU's kernels ahead", "[--precompile sm_90 task=lift]"),
 }
-KEYS = """Every key of a run can follow: groups (task=, obs=, agent=, method=, encoder=, sim=, preset=) and
+KEYS = """Every key of a run can follow: groups (task=, obs=, agent=, encoder=, sim=, preset=) and
 values (seed=1, online.env_steps=50000, agent.conservative_weight=1). All of them: caliper train --cfg
 """
 
@@ -87,7 +87,8 @@ def _verb_usage(verb: str) -> str:
 
 def _choices(group: str) -> list[str]:
     folder = files("caliper.configs").joinpath(group)
-    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
+    names = [p.name for p in folder.iterdir() if p.name.endswith(".yaml") and not p.name.startswith("_")]
+    return sorted(name.removesuffix(".yaml") for name in names)
 
 
 def _train(words: list[str]) -> None:
@@ -107,7 +108,7 @@ def _train(words: list[str]) -> None:
 
 
 def _sweep(words: list[str]) -> None:
-    from caliper.analysis.sweep_summary import write_sweep
+    from caliper.analysis.comparison import write_sweep
 
     _runs("sweep", words, write_sweep)
 
@@ -200,11 +201,8 @@ def _report(words: list[str]) -> None:
 
 
 def _inspect(words: list[str]) -> None:
-    from caliper.config.build import installed_meta
+    from caliper.config.build import installed
     from caliper.data.recordings import is_foreign, open_recording
-    from caliper.data.robomimic import read_dataset
-    from caliper.envs.controller import ACTION_DIMS
-    from caliper.envs.tasks import TASKS
     from caliper.importing.describe import describe_recording
     from caliper.tools.inspect_dataset import describe, describe_minari
 
@@ -216,9 +214,7 @@ def _inspect(words: list[str]) -> None:
     if Path(words[0]).is_dir():
         print(describe_minari(words[0]))
         return
-    meta = read_dataset(words[0]).meta
-    known = meta.task in TASKS and meta.controller in ACTION_DIMS
-    print(describe(words[0], installed_meta(meta) if known else None))
+    print(describe(words[0], installed))
 
 
 def _tasks(words: list[str]) -> None:

@@ -4,15 +4,14 @@ import copy
 import dataclasses
 import math
 import re
-from importlib.resources import files
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from caliper.agents import AGENTS, LIMITS, build_agent
 from caliper.agents.probe import probe
+from caliper.config.meanings import choices
 from caliper.encoders.base import Encoder
 from caliper.errors import CaliperError
 from caliper.types import ObsSpec
@@ -288,11 +287,11 @@ def test_the_limits_are_of_keys_that_some_agent_has():
 
 def test_configs_are_complete():
     """Every YAML file builds its agent, holds every key, and gives the published defaults."""
-    names = {path.name.removesuffix(".yaml") for path in files("caliper.configs").joinpath("agent").iterdir()}
-    assert names == set(AGENTS) == set(CONFIGS)
-    for name in names:
-        text = files("caliper.configs").joinpath("agent", f"{name}.yaml").read_text()
-        loaded = OmegaConf.to_container(OmegaConf.create(text))
-        defaults = {f.name: f.default for f in dataclasses.fields(AGENTS[name][1])}
-        assert loaded.pop("name") == name
-        assert {key: tuple(v) if isinstance(v, list) else v for key, v in loaded.items()} == defaults
+    found = choices("agent")
+    assert set(AGENTS) <= found.keys() and set(AGENTS) == set(CONFIGS)
+    for name, values in found.items():
+        agent = AGENTS[values["name"]][1]
+        defaults = {f.name: f.default for f in dataclasses.fields(agent)}
+        assert name not in AGENTS or values["name"] == name
+        plain = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key != "name"}
+        assert plain == defaults

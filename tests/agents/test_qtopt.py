@@ -144,7 +144,7 @@ def test_bfloat16_gives_nearly_the_same_gradients():
 
 
 def test_there_is_no_actor_to_clone():
-    with pytest.raises(CaliperError, match=r"no actor to clone; set offline\.clone_updates=0"):
+    with pytest.raises(CaliperError, match=r"no actor to clone; set offline\.bc_updates=0"):
         make("qtopt").bc_update(random_batch())
 
 

@@ -12,7 +12,7 @@ from caliper.agents import AGENTS
 from caliper.config import schema
 from caliper.config.compose import compose, load, to_yaml, usual_values
 from caliper.config.deviations import deviations
-from caliper.config.meanings import meanings
+from caliper.config.meanings import choices, meanings
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check
 from caliper.encoders import ENCODERS
@@ -20,10 +20,11 @@ from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError
 
 FOLDER = Path(configs.__file__).parent
-GROUPS = {group: sorted(p.stem for p in (FOLDER / group).glob("*.yaml")) for group in ("agent", "encoder")}
-TASK_FILES, PRESETS, METHODS = (
-    sorted(p.stem for p in (FOLDER / group).glob("*.yaml")) for group in ("task", "preset", "method")
+GROUPS = {"agent": sorted(AGENTS), "encoder": sorted(choices("encoder"))}
+TASK_FILES, PRESETS = (
+    sorted(p.stem for p in (FOLDER / group).glob("*.yaml")) for group in ("task", "preset")
 )
+METHODS = sorted(choices("agent"))  # the algorithms, and what is one with other settings of the driver
 
 
 # The paper's state benchmarks, through Gymnasium; each family has a preset with the paper's settings.
@@ -32,7 +33,10 @@ PAPER = [name for name in PRESETS if name in ("antmaze", "kitchen", "adroit")]
 
 
 def content(group, name):
-    return yaml.safe_load((FOLDER / group / f"{name}.yaml").read_text()) or {}
+    if group in GROUPS:
+        return choices(group)[name]
+    path = FOLDER / group / f"{name}.yaml"
+    return yaml.safe_load(path.read_text()) or {} if path.exists() else {}
 
 
 def holds(part, values):
@@ -42,7 +46,8 @@ def holds(part, values):
 
 
 def test_every_part_has_its_file_and_every_file_its_part():
-    assert set(GROUPS["agent"]) == set(AGENTS)
+    assert set(AGENTS) <= set(METHODS)
+    assert {p.stem for p in (FOLDER / "driver").glob("*.yaml")} <= set(METHODS)
     assert set(GROUPS["encoder"]) == set(ENCODERS)
     assert set(TASK_FILES) - set(BENCHMARKS) == set(TASKS)
 
@@ -52,7 +57,8 @@ def test_every_part_has_its_file_and_every_file_its_part():
 )
 def test_one_word_chooses_a_part(group, name):
     config = compose([f"{group}={name}", "task.size=64"])
-    assert getattr(config, group) == content(group, name)
+    asked = content("driver", name).get("agent", {}) if group == "agent" else {}
+    assert getattr(config, group) == content(group, name) | asked
     assert getattr(config, group)["name"] == name
     check(config)
 
@@ -147,10 +153,10 @@ def test_without_a_preset_nothing_goes_beyond_the_published_algorithm():
 
 def test_deviations_are_read_off_the_values():
     config = compose(
-        ["preset=pick_place_tray_demo", "agent.conservative_weight=1.0", "offline.clone_updates=300"]
+        ["preset=pick_place_tray_demo", "agent.conservative_weight=1.0", "offline.bc_updates=300"]
     )
     said = {d.key: (d.value, d.published) for d in deviations(asdict(config))}
-    assert said["agent.conservative_weight"] == (1.0, 5.0) and said["offline.clone_updates"] == (300, 0)
+    assert said["agent.conservative_weight"] == (1.0, 5.0) and said["offline.bc_updates"] == (300, 0)
     assert said["batch_size"] == (64, 256) and "agent.critic_lr" not in said
     (weight,) = [str(d) for d in deviations(asdict(config)) if d.key == "agent.conservative_weight"]
     assert weight == "agent.conservative_weight = 1, published 5 (W)"
@@ -190,15 +196,15 @@ def test_composing_twice_gives_the_same():
 def test_a_method_goes_with_every_preset(method):
     for preset in [name for name in PRESETS if name not in PAPER]:
         prior = ["data.prior.episodes=1"] if method == "cog" else []
-        config = compose([f"preset={preset}", f"method={method}", "device=cpu", "learner=eager", *prior])
+        config = compose([f"preset={preset}", f"agent={method}", "device=cpu", "learner=eager", *prior])
         check(config)
-        own = content("method", method)
+        own = content("driver", method)
         assert config.method == own.get("method")
         for group in ("agent", "offline", "online"):  # what makes the method, a preset does not change
             part = getattr(config, group)
             for key, value in own.get(group, {}).items():
                 assert (part[key] if isinstance(part, dict) else getattr(part, key)) == value
-        published = compose([f"agent={config.agent['name']}"]).agent
+        published = {k: v for k, v in choices("agent")[config.agent["name"]].items() if k != "name"}
         said = {d.key.removeprefix("agent.") for d in deviations(asdict(config))}
         assert said & published.keys() == {k for k, v in published.items() if config.agent[k] != v}
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
 from caliper.analysis import comparison_plots as plots
 from caliper.analysis.comparison_summary import number, percent, plain, summary
-from caliper.analysis.page import Plot, bullets, clip, facts, image, page, section
+from caliper.analysis.page import Plot, bullets, clip, escape, facts, image, page, section
+from caliper.analysis.plots import draw
 from caliper.analysis.run_data import Run
 from caliper.analysis.run_table import text_table, write_runs, write_table
 from caliper.analysis.variant import Estimate, Variant, gather, without_intervals
@@ -64,6 +64,26 @@ TIMES = Plot(
     "The whole run: dataset, both phases and their evaluations, mean over seeds. Runs side by side slow "
     "each other down by the clock, less so in CPU minutes.",
 )
+
+
+def write_sweep(folder: Path, runs: Sequence[tuple[str, Path]]) -> str:
+    """Writes runs.json, runs.csv, variants.csv and curves.png into a folder, of runs finished or not.
+
+    Args:
+        folder: where the files go.
+        runs: (variant, run folder); what is not there yet is left out. Numbers are of finished runs; the
+            curves show the others as far as they have got.
+
+    Returns:
+        The table of variants as text.
+    """
+    variants = gather(runs, write_runs(folder, runs))
+    rows = [variant.row() for variant in variants]
+    write_table(folder / "variants.csv", rows)
+    if (fig := draw(plots.success, variants)) is not None:
+        with replacing(folder / "curves.png") as partial:
+            fig.savefig(partial, dpi=160, format="png")
+    return text_table(without_intervals(rows))
 
 
 def write_comparison(folder: Path, runs: Sequence[tuple[str, Path]]) -> str:
@@ -232,6 +252,5 @@ def _provenance(runs: Sequence[Run]) -> str:
 
 def _distinct(runs: Sequence[Run], group: str) -> list[str]:
     """The names of a configuration group among the runs."""
-    given = [run.config.get(group) for run in runs]
-    names = [g.get("name") if isinstance(g, dict) else g for g in given]
-    return list(dict.fromkeys(str(name) for name in names if name is not None))
+    names = [run.name_of(group) for run in runs]
+    return list(dict.fromkeys(name for name in names if name is not None))

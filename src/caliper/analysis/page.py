@@ -6,13 +6,14 @@ import base64
 import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from html import escape
+from html import escape as escape_html
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from matplotlib.figure import Figure
 
 from caliper.analysis.plots import draw
+from caliper.errors import printable
 from caliper.utils.files import replacing
 
 Data = TypeVar("Data")
@@ -63,6 +64,11 @@ pre { background: var(--tint); padding: 1rem; overflow-x: auto; font-size: .8rem
 }
 @media print { details > pre { display: block; } section { break-inside: avoid; } }
 """
+
+
+def escape(text: str) -> str:
+    """Text of a file as HTML: neither markup nor what hides or reorders words gets through; lines stay."""
+    return "\n".join(escape_html(printable(line)) for line in text.split("\n"))
 
 
 def page(title: str, header: str, body: str) -> str:

@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from caliper.analysis.run_data import Run
+from caliper.utils.metrics import lost_rows
 
 Data = TypeVar("Data")
 
@@ -44,6 +45,7 @@ STYLE: dict[Any, Any] = {
     "lines.markersize": 4.5,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
+    "text.parse_math": False,  # names come from files, and a dollar sign is no formula there
 }
 
 
@@ -159,6 +161,11 @@ def mark_switch(run: Run, ax: Axes) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(thousands))
     if run.switch is not None:
         ax.axvline(run.switch, color=GREY, lw=1, ls="--")
+    for until, _ in lost_rows(run.metrics):
+        before = run.metrics["updates"][run.metrics["updates"] < until]
+        ax.axvspan(
+            before.max() if len(before) else 0, until, color=ORANGE, alpha=0.25, lw=0, label="rows lost"
+        )
 
 
 def thousands(value: float, _: Any = None) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,13 +11,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 
 from caliper.analysis.stats import dip, regret
 from caliper.config.deviations import deviations
 from caliper.errors import CaliperError
+from caliper.utils.foreign import read_json, read_yaml
+from caliper.utils.manifest import saved_metrics
+from caliper.utils.metrics import columns, lost_rows, read_table, rows_digest
 
-INDEX = ("phase", "env_steps", "updates", "wall_s", "cpu_s")
+MOST_ARRAYS, MOST_VIDEO = 1 << 30, 256 << 20  # bytes of a calibration.npz unfolded, and of a film
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +71,18 @@ class Run:
         """The last evaluation of a phase, if it was reached."""
         return (self.phase(name) or (None,))[-1]
 
+    def name_of(self, group: str) -> str | None:
+        """What a part of the configuration is called, such as "calql": it is a word, or has a name."""
+        given: Any = self.config.get(group)
+        name = given.get("name") if isinstance(given, Mapping) else given
+        return None if name is None else str(name)
+
     @property
     def complete(self) -> bool:
         """Whether it was evaluated after its last environment step; one without a configuration is not."""
         last, online = self.last("online"), self.config.get("online")
-        return last is not None and online is not None and last.env_steps >= int(online["env_steps"])
+        steps = online.get("env_steps") if isinstance(online, Mapping) else None
+        return last is not None and isinstance(steps, int) and last.env_steps >= steps
 
     @property
     def deviations(self) -> tuple[str, ...]:
@@ -114,8 +122,12 @@ def read_run(folder: Path | str) -> Run:
     folder = Path(folder)
     problems: list[str] = []
 
+    inside = folder.resolve()
+
     def attempt(read: Any, path: Path, absent: Any) -> Any:
         try:
+            if not path.resolve().is_relative_to(inside):  # what it shows may not be meant to be passed on
+                raise ValueError("is a link that leads out of the run folder")
             return read(path) if path.exists() else absent
         # A report must come out of any half-written run, whatever the damage.
         except Exception as error:
@@ -131,14 +143,21 @@ def read_run(folder: Path | str) -> Run:
             features = arrays.pop("features", None)
             evaluations.append(replace(evaluation, calibration=arrays, features=features))
     evaluations.sort(key=lambda e: (e.phase != "offline", e.updates, e.env_steps))
+    table, wrong = attempt(_metrics, folder / "metrics.csv", ({}, []))
+    problems += [f"metrics.csv: {what}" for what in wrong]
+    problems += [
+        f"metrics.csv: {count:.0f} rows before update {at} were lost, and could not be restored"
+        for at, count in lost_rows(table)
+    ]
+    videos = [attempt(_video, path, None) for path in sorted(folder.glob("videos/*.mp4"))]
     run = Run(
         folder,
         config=attempt(_config, folder / "config.yaml", {}),
-        git=attempt(_json, folder / "git.json", {}),
+        git=attempt(read_json, folder / "git.json", {}),
         devices=attempt(_devices, folder / "devices.json", ()),
-        metrics=attempt(read_metrics, folder / "metrics.csv", {}),
+        metrics=table,
         evaluations=tuple(evaluations),
-        videos=tuple(sorted(folder.glob("videos/*.mp4"))),
+        videos=tuple(path for path in videos if path),
         problems=tuple(problems),
     )
     if not (run.config or run.metrics or run.evaluations or problems):
@@ -149,85 +168,101 @@ def read_run(folder: Path | str) -> Run:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    container = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    if not isinstance(container, dict):
-        raise ValueError("not a mapping")
-    return {str(key): value for key, value in container.items()}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError("not a mapping")
+    content = read_yaml(path)
+    for group in ("online", "offline", "reward", "evaluation", "data", "deviations"):
+        if not isinstance(content.get(group, {}), dict | None):
+            raise ValueError(f"{group} is not a mapping")
+    json.dumps(content)  # what is not plain has no place in a report
     return content
 
 
 def _devices(path: Path) -> tuple[Mapping[str, str], ...]:
     """What a run took at each of its starts, see `caliper.training.devices.Devices`."""
     keys = ("learner", "learner_why", "engine", "engine_device", "engine_why")
-    return tuple({key: str(start[key]) for key in keys} for start in _json(path)["starts"])
+    return tuple({key: str(start[key]) for key in keys} for start in read_json(path)["starts"])
+
+
+def _video(path: Path) -> Path:
+    if not path.is_file() or path.stat().st_size > MOST_VIDEO:
+        raise ValueError(f"is no regular file, or larger than {MOST_VIDEO >> 20} MiB")
+    return path
+
+
+def _metrics(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """The columns of metrics.csv, and what is known to be wrong with them."""
+    table = read_table(path)
+    wrong = [f"{table.damaged} rows cannot be read and are left out"] if table.damaged else []
+    if (saved := saved_metrics(path.parent)) and rows_digest(table.rows[: saved[0]]) != saved[1]:
+        missing = saved[0] - len(table.rows)
+        wrong.append(
+            f"{missing} rows that the newest checkpoint had are missing"
+            if missing > 0
+            else "has been changed since the newest checkpoint was saved"
+        )
+    return columns(table), wrong
 
 
 def _evaluation(path: Path) -> Evaluation:
-    record = _json(path)
+    record = read_json(path)
+    success, seeds = record.get("episode_success", []), record.get("seeds", [])
+    once = _share(record, "success_once")
+    episodes = _count(record, "episodes")
+    if record["phase"] not in ("offline", "online"):
+        raise ValueError(f"the phase {record['phase']!r} is unknown")
+    for name, values, kind in (("episode_success", success, bool), ("seeds", seeds, int)):
+        whole = isinstance(values, list) and len(values) in (0, episodes)
+        if not (whole and all(type(value) is kind for value in values)):
+            raise ValueError(f"{name} does not have its entry for each episode")
+    if success and abs(sum(success) / episodes - once) > 1e-6:
+        raise ValueError(f"success_once is {once:g}, but {sum(success)} of {episodes} episodes succeeded")
+    interval = record["interval"]
+    if not (isinstance(interval, list) and len(interval) == 2):
+        raise ValueError("interval is not a pair")
+    low, high = (_share({"interval": bound}, "interval") for bound in interval)
     return Evaluation(
-        phase=str(record["phase"]),
-        env_steps=int(record["env_steps"]),
-        updates=int(record["updates"]),
-        success_once=float(record["success_once"]),
-        episodes=int(record["episodes"]),
-        interval=(float(record["interval"][0]), float(record["interval"][1])),
-        episode_success=tuple(map(bool, record.get("episode_success", ()))),
-        seeds=tuple(map(int, record.get("seeds", ()))),
+        phase=record["phase"],
+        env_steps=_count(record, "env_steps"),
+        updates=_count(record, "updates"),
+        success_once=once,
+        episodes=episodes,
+        interval=(low, high),
+        episode_success=tuple(success),
+        seeds=tuple(seeds),
     )
 
 
+def _count(record: Mapping[str, Any], name: str) -> int:
+    value = record[name]
+    if type(value) is not int or not 0 <= value < 1 << 53:
+        raise ValueError(f"{name} is {value!r:.40}, not a count")
+    return value
+
+
+def _share(record: Mapping[str, Any], name: str) -> float:
+    value = record[name]
+    if type(value) not in (int, float) or not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value!r:.40}, not a share between 0 and 1")
+    return float(value)
+
+
 def _calibration(path: Path) -> dict[str, NDArray[Any]]:
+    if not path.is_file() or path.stat().st_size > MOST_ARRAYS:
+        raise ValueError("is no regular file, or too large")
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > MOST_ARRAYS:
+            raise ValueError(f"unfolds to more than {MOST_ARRAYS >> 20} MiB")
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
     if missing := [name for name in ("q", "mc_return", "time_to_go", "episode") if name not in arrays]:
         raise ValueError(f"no {', '.join(missing)}")
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiu" or array.ndim != 1 + (name == "features"):
+            raise ValueError(f"{name} is no array of numbers of the usual shape")
     features = {name: arrays.pop(name) for name in ("features",) if name in arrays}
+    if len({len(array) for array in arrays.values()}) > 1:
+        raise ValueError("its arrays differ in length")
+    if features and not np.isfinite(features["features"]).all():
+        raise ValueError("features is not finite")
     # A return can be unknown (NaN) where an episode was cut off.
     known = np.isfinite(arrays["q"]) & np.isfinite(arrays["mc_return"])
     return {name: array[known] for name, array in arrays.items()} | features if known.any() else {}
-
-
-def read_metrics(path: Path | str) -> dict[str, NDArray[Any]]:
-    """Reads a `metrics.csv` (or that of a run folder) into columns of one length.
-
-    Returns:
-        "phase" as strings, "env_steps" and "updates" as int64, others as float64, NaN where a row has none.
-
-    Raises:
-        CaliperError: there is no such file, or it is not a metrics file.
-    """
-    path = Path(path)
-    path = path / "metrics.csv" if path.is_dir() else path
-    columns, rows = read_table(path)
-    kinds = {"phase": str, "env_steps": np.int64, "updates": np.int64}
-    try:
-        return {
-            name: np.array([row.get(name) or "nan" for row in rows], dtype=str).astype(
-                kinds.get(name, np.float64)
-            )
-            for name in columns
-        }
-    except ValueError as error:
-        raise CaliperError(
-            f"{path} holds something other than numbers ({error}); restore it or remove it."
-        ) from error
-
-
-def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and rows, without empty cells and without a torn last line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CaliperError(
-            f"Cannot read {path}: {error}; name a run folder that has a metrics.csv."
-        ) from error
-    table = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
-    if not table or tuple(table[0][: len(INDEX)]) != INDEX:
-        raise CaliperError(f"{path} is not a metrics file: its first columns must be {', '.join(INDEX)}.")
-    return table[0], [{k: v for k, v in zip(table[0], row, strict=False) if v} for row in table[1:]]

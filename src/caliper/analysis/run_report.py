@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from omegaconf import OmegaConf
 
 from caliper.analysis.calibration import calibration, reliability, values
 from caliper.analysis.diagnostics import failure_diagnostics
-from caliper.analysis.page import Plot, bullets, clip, count, facts, image, interval, page, section
+from caliper.analysis.page import Plot, bullets, clip, count, escape, facts, image, interval, page, section
 from caliper.analysis.plots import learning_curve, losses
 from caliper.analysis.run_data import Evaluation, Run, read_run
 from caliper.analysis.stats import sign_test
@@ -101,7 +100,7 @@ def _header(run: Run) -> str:
         for name, value, note in _cards(run)
     )
     problems = "".join(f"<li>{escape(problem)}</li>" for problem in run.problems)
-    note = f'<div class="note">Some files could not be read and are left out:<ul>{problems}</ul></div>'
+    note = f'<div class="note">Some files could not be read, or not wholly:<ul>{problems}</ul></div>'
     return (
         f"<h1>{escape(task)}</h1><p class=sub>{escape(line)}</p>{note if problems else ''}"
         f"<p class=lead>{escape(_summary(run))}</p><dl class=cards>{cards}</dl>"
@@ -195,6 +194,7 @@ def _provenance(run: Run) -> str:
         "Devices": "; then ".join(map(_devices, run.devices)),
         "Versions": ", ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else "",
         "Started": str(git.get("started") or ""),
+        "Dataset": _dataset(run.config.get("data")),
         "Run folder": run.folder.resolve().name,
     }
     config = escape(OmegaConf.to_yaml(OmegaConf.create(dict(run.config)))) if run.config else ""
@@ -212,16 +212,17 @@ def _devices(start: Mapping[str, str]) -> str:
     )
 
 
+def _dataset(data: Any) -> str:
+    """Where the data was, and the checksum by which it is known."""
+    if not isinstance(data, dict) or not data.get("content"):
+        return ""
+    return f"{data.get('path') or 'collected'}, SHA-256 of its content {data['content']}"
+
+
 def _names(run: Run) -> list[str]:
-    """Task, agent, encoder and seed, as far as the config names them; a group is a word or has a name."""
-
-    def name(key: str) -> str:
-        group: Any = run.config.get(key)
-        group = group.get("name") if isinstance(group, dict) else group
-        return "" if group is None else str(group)
-
-    seed = f"seed {run.config['seed']}" if "seed" in run.config else ""
-    return [word for word in (name("task"), name("agent"), name("encoder"), seed) if word]
+    """Task, agent, encoder and seed, as far as the config names them."""
+    seed = f"seed {run.config['seed']}" if "seed" in run.config else None
+    return [word for word in (*map(run.name_of, ("task", "agent", "encoder")), seed) if word]
 
 
 def _minutes(run: Run) -> dict[str, float]:

@@ -16,6 +16,7 @@ from caliper.analysis.run_data import Run, read_run
 from caliper.analysis.stats import area_under_curve
 from caliper.errors import CaliperError
 from caliper.utils.files import replacing
+from caliper.utils.foreign import MOST_TABLE, ForeignFileError, read_text
 
 LATE = 5  # evaluations at the end of a run, of which the worst tells how stable it is
 
@@ -52,16 +53,23 @@ def runs_of(folder: Path) -> list[tuple[str, Path]]:
     """
     if not (folder / "runs.csv").exists():
         return []
-    rows = csv.DictReader((folder / "runs.csv").read_text(encoding="utf-8").splitlines())
     try:
-        variants = {row["run"]: row["variant"] for row in rows}
+        rows = list(csv.DictReader(read_text(folder / "runs.csv", MOST_TABLE).splitlines()))
+        named = [(str(row["run"]), str(row["variant"])) for row in rows]
+        for run, variant in named:
+            if variant != variant_of(run):
+                raise ForeignFileError(f"calls the variant of {run} {variant}, which is another")
+            if run in ("", ".", "..") or "/" in run or (folder / run).is_symlink():
+                raise ForeignFileError(f"names the run {run}, which is not in this folder")
+    except (ForeignFileError, csv.Error) as error:
+        raise CaliperError(f"{folder / 'runs.csv'} {error}; give the sweep's command again") from error
     except KeyError as error:
         raise CaliperError(
             f"{folder / 'runs.csv'} has no column {error}; give the sweep's command again"
         ) from error
-    for path in sorted(folder.glob("*/config.yaml")):
-        variants.setdefault(path.parent.name, variant_of(path.parent.name))
-    return [(variant, folder / run) for run, variant in variants.items()]
+    found = [path.parent.name for path in sorted(folder.glob("*/config.yaml"))]
+    runs = dict.fromkeys([run for run, _ in named if (folder / run).is_dir()] + found)
+    return [(variant_of(run), folder / run) for run in runs]
 
 
 def variant_of(name: str) -> str:
@@ -74,7 +82,7 @@ def record(run: Run) -> dict[str, Any]:
     """A run as one object: what it was, how it ended, and its whole curve."""
     config, online = run.config, run.last("online")
     return {
-        **{group: config.get(group, {}).get("name") for group in ("task", "agent", "encoder")},
+        **{group: run.name_of(group) for group in ("task", "agent", "encoder")},
         "seed": config.get("seed"),
         "offline": _success(run, "offline"),
         "online": _success(run, "online"),

@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,13 +18,13 @@ from caliper.data.returns import RewardConfig
 from caliper.envs.appearance import Strengths, VisualAugmentation
 from caliper.envs.base import VectorEnv
 from caliper.envs.bridge import bridged
-from caliper.envs.controller import action_dim
+from caliper.envs.controller import ACTION_DIMS, action_dim
 from caliper.envs.engines.memory import world_bytes
 from caliper.envs.engines.warp import CONSTRAINTS, CONTACTS, CONVEX
 from caliper.envs.gymnasium_env import GymnasiumEnv, dimensions
 from caliper.envs.proprio import proprio_dim
 from caliper.envs.sim import SimEnv, task_scene
-from caliper.envs.tasks import make_task
+from caliper.envs.tasks import TASKS, make_task
 from caliper.errors import CaliperError
 from caliper.types import ObsSpec
 
@@ -173,10 +174,15 @@ def dataset_meta(config: RunConfig) -> DatasetMeta:
     )
 
 
-def installed_meta(meta: DatasetMeta) -> DatasetMeta:
-    """What a dataset made now, of the same task and control, would say of itself."""
+def installed(meta: DatasetMeta) -> tuple[DatasetMeta, Any] | None:
+    """What a dataset made now, of the same task and control, would say of itself; and its scene's MjModel.
+
+    None where no such task or controller is installed.
+    """
+    if meta.task not in TASKS or meta.controller not in ACTION_DIMS:
+        return None
     scene = task_scene(meta.task)
-    return replace(
+    now = replace(
         meta,
         schema_version=SCHEMA_VERSION,
         scene_hash=scene.hash,
@@ -184,6 +190,7 @@ def installed_meta(meta: DatasetMeta) -> DatasetMeta:
         action_dim=action_dim(meta.controller),
         state_dim=1 + scene.model.nq + scene.model.nv,
     )
+    return now, scene.model
 
 
 def run_folder(config: RunConfig) -> Path:

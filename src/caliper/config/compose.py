@@ -18,6 +18,7 @@ from caliper.config.changes import changes, refuse_changes
 from caliper.config.messages import GROUPS, require_pair, sentence, several_values
 from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
+from caliper.utils.foreign import ForeignFileError, read_yaml
 
 PATHS = ("run_dir", "data.path", "data.prior.path")  # values that are taken letter by letter
 SEVERAL = "data.path"  # that of them which may be a list
@@ -86,10 +87,14 @@ def load(path: Path, overrides: Sequence[str] = (), purpose: str = "evaluate") -
     for word in overrides:
         require_pair(word)
     try:
-        read = OmegaConf.merge(OmegaConf.structured(RunConfig), usual_values(), OmegaConf.load(path))
+        content = read_yaml(path)
+    except ForeignFileError as error:
+        raise CaliperError(f"{path} is not the configuration of a run: it {error}") from error
+    try:
+        read = OmegaConf.merge(OmegaConf.structured(RunConfig), usual_values(), content)
         saved = _fitted(_typed(read), [])
-    except (OSError, YAMLError, OmegaConfBaseException, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # OmegaConf passes on whatever the values lead it to
+        reason = (str(error) or repr(error)).splitlines()[0]
         raise CaliperError(f"{path} is not the configuration of a run ({reason}); name another") from error
     try:
         schema, pairs = OmegaConf.structured(RunConfig), _pairs(overrides, purpose)
@@ -106,7 +111,7 @@ def _pairs(words: Sequence[str], purpose: str) -> Any:
     plain = []
     for word in words:
         key, _, value = word.partition("=")
-        if key in GROUPS and key != "method":
+        if key in GROUPS:
             what = "evaluated" if purpose == "evaluate" else "resumed"
             raise CaliperError(
                 f"{word} chooses what a run is made of, which is settled when it begins; a run is "
@@ -138,7 +143,7 @@ def collect_command(config: RunConfig) -> str:
         for group in ("task", "data")
         for key, value in asdict(config)[group].items()
         if value != usual[group][key]
-        and key not in ("obs", "copies", "appearance", "prior")  # made at replay
+        and key not in ("obs", "copies", "appearance", "prior", "rewards", "content")  # of its use
     ]
     return shlex.join(["caliper", "collect", task, *words])
 
@@ -160,7 +165,9 @@ def _fitted(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
         return config
     wanted = {word.partition("=")[0].lstrip("+").removeprefix("agent.") for word in overrides}
     foreign = set().union(*keys.values()) - keys[name]
-    config.agent = {k: v for k, v in config.agent.items() if k not in foreign or k in wanted}
+    own = {k: v for k, v in config.agent.items() if k not in foreign or k in wanted}
+    order = ["name", *(field.name for field in fields(AGENTS[name][1]))]
+    config.agent = {key: own[key] for key in order if key in own} | own
     return config
 
 

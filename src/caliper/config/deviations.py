@@ -10,7 +10,7 @@ from caliper.agents import AGENTS
 from caliper.config.compose import usual_values
 from caliper.config.meanings import meaning
 
-DRIVER = ("batch_size", "offline.clone_updates")  # keys of the driver that belong to an algorithm
+DRIVER = ("batch_size", "offline.bc_updates")  # keys of the driver that belong to an algorithm
 
 
 @dataclass(frozen=True, slots=True)

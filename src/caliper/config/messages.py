@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from caliper.errors import CaliperError
 
-GROUPS = ("task", "obs", "agent", "method", "encoder", "sim", "preset")
+GROUPS = ("task", "obs", "agent", "encoder", "sim", "preset")
 
 
 def require_pair(word: str) -> None:
@@ -44,7 +44,7 @@ def several_values(word: str) -> CaliperError:
 
 def unknown(what: str, word: str, known: Iterable[str], called: str = "choose one of") -> str:
     """What is said of a word that is not known: what it may have been meant for, and all there is."""
-    known = list(known)
+    known = [name for name in known if not name.startswith("_")]  # the others are parts of these
     close = get_close_matches(word, known, n=2, cutoff=0.7)
     if close:
         return (

@@ -57,6 +57,7 @@ class PriorConfig:
     """Further data whose rewards count as zero, as in COG."""
 
     path: str | None = key()
+    content: str | None = key()
     episodes: int = key(at_least=0)
     start: str | None = key()
     stage: str | None = key()
@@ -71,6 +72,8 @@ class DataConfig:
 
     path: Any = key(resume=True, evaluate=True)  # None, a name, or a list of names
     filter: str | None = key()
+    rewards: str = key(choices=("success", "step_cost", "flag"))
+    content: str | None = key()
     episodes: int = key(at_least=1)
     horizon: int | None = key(at_least=1)
     start: str | None = key()
@@ -96,7 +99,7 @@ class RewardScale:
 class OfflineConfig:
     """Pre-training on the dataset."""
 
-    clone_updates: int = key(at_least=0)
+    bc_updates: int = key(at_least=0)
     updates: int = key(at_least=0, resume=True)
     eval_every: int = key(at_least=1, resume=True)
 
@@ -192,9 +195,11 @@ class RunConfig:
         """The run whose dataset is this run's prior data, if there is any."""
         if not (self.data.prior.episodes or self.data.prior.path):
             return None
-        given = {k: v for k, v in asdict(self.data.prior).items() if v is not None or k == "path"}
+        kept = ("path", "content")
+        given = {k: v for k, v in asdict(self.data.prior).items() if v is not None or k in kept}
         none = replace(self.data.prior, episodes=0, path=None)
-        return replace(self, data=replace(self.data, **given, filter=None, prior=none))
+        # Its rewards are not looked at: they will count as zero.
+        return replace(self, data=replace(self.data, **given, rewards="flag", filter=None, prior=none))
 
     def dataset_paths(self) -> list[str]:
         """Where the dataset's files are: those named, or the one that would be collected."""

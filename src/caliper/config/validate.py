@@ -37,7 +37,7 @@ def check(config: RunConfig) -> None:
         )
     if config.method == "cog" and config.prior is None:
         raise CaliperError(
-            "method=cog stitches prior data to the task's, and there is none; take preset=cog, or name a "
+            "agent=cog stitches prior data to the task's, and there is none; take preset=cog, or name a "
             "file with data.prior.path"
         )
     if (config.data.copies > 1) != any(asdict(config.data.appearance).values()):
@@ -54,10 +54,10 @@ def check(config: RunConfig) -> None:
     check_learner_device(config)
     if (agent := config.agent.get("name")) in AGENTS:
         _check_types("agent", config.agent, get_type_hints(AGENTS[agent][1]))
-        if config.offline.clone_updates and not AGENTS[agent][0].has_actor:
+        if config.offline.bc_updates and not AGENTS[agent][0].has_actor:
             raise CaliperError(
-                f"offline.clone_updates={config.offline.clone_updates}, but the agent {agent} has no actor "
-                "to clone; set offline.clone_updates=0"
+                f"offline.bc_updates={config.offline.bc_updates}, but the agent {agent} has no actor "
+                "to clone; set offline.bc_updates=0"
             )
     if (encoder := config.encoder.get("name")) in ENCODERS:
         make = ENCODERS[encoder]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from caliper.envs.base import VectorEnv
 from caliper.rollout.episodes import ActionQueue, Trajectory, run_episodes
 from caliper.types import Obs
 from caliper.utils.files import replacing
+from caliper.utils.foreign import write_json
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,5 @@ def write_evaluation(run: Path, result: Result, calibration: dict[str, np.ndarra
     if calibration:
         with replacing(folder / "calibration.npz") as partial, open(partial, "wb") as file:
             np.savez_compressed(file, **calibration)  # type: ignore[arg-type]  # numpy's stub forgets keywords
-    with replacing(folder / "evaluation.json") as partial:
-        partial.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "evaluation.json", asdict(result))
     return folder

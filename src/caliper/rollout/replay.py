@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,18 @@ from caliper.data.buffer import ReplayBuffer
 from caliper.data.dataset import Dataset, Episode
 from caliper.envs.appearance import ONCE, VisualAugmentation
 from caliper.envs.base import VectorEnv
+from caliper.envs.reach import unreachable
 from caliper.errors import CaliperError
 from caliper.types import Obs
+
+
+def state_fault(dataset: Dataset, model: Any) -> str | None:
+    """Where recorded states can't be those of a scene, an MjModel, and why: the first of them, or None."""
+    for demo, episode in zip(dataset.demos, dataset.episodes, strict=True):
+        states = np.concatenate([episode.states, episode.final_state[None]])  # (t + 1, s)
+        if fault := unreachable(model, states):
+            return f"in {demo}, row {fault[0]}, {fault[1]}"
+    return None
 
 
 def replay(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,23 +12,32 @@ import torch
 from caliper.data.dataset import Dataset, DatasetMeta, Episode
 from caliper.data.minari import read_minari
 from caliper.data.returns import RewardConfig
+from caliper.data.rewards import CONVENTIONS, convention, converted
 from caliper.data.robomimic import read_dataset
+from caliper.errors import CaliperError, printable
+from caliper.rollout.replay import state_fault
 
 _NOISE_BINS = 4
 
 
-def describe(path: str | Path, expected: DatasetMeta | None) -> str:
+def describe(path: str | Path, installed: Callable[[DatasetMeta], tuple[DatasetMeta, Any] | None]) -> str:
     """Describes a dataset file in lines of text.
 
     Args:
         path: the file.
-        expected: what the installed scene of the file's task needs; None if there is no such scene.
+        installed: from what a file says of itself, what the installed scene of its task needs, and that
+            scene's MjModel (or None: states are not looked at); None if there is no such scene.
 
     Raises:
         CaliperError: the file is absent, damaged, or lacks what a dataset must have.
     """
-    dataset = read_dataset(path)
-    meta, episodes = dataset.meta, dataset.episodes
+    dataset = read_dataset(path, rewards=None)
+    meta, recorded = dataset.meta, dataset.episodes
+    found = convention([e.rewards for e in recorded])
+    try:
+        episodes, contrary = converted(recorded, dataset.demos, found or "success", "it"), None
+    except CaliperError as error:
+        episodes, contrary = list(recorded), str(error).removeprefix("it: ")
     successes = [e for e in episodes if e.success]
     reward = RewardConfig()
     rows = [
@@ -39,20 +49,23 @@ def describe(path: str | Path, expected: DatasetMeta | None) -> str:
         ("collected by", f"{meta.collector}, seed {meta.seed}"),
         ("schema", str(meta.schema_version)),
         ("size", f"{Path(path).stat().st_size / 1e6:.2f} MB"),
+        ("checksums", "right, of every episode" if dataset.sealed else "none: a changed byte would not show"),
+        ("content", f"SHA-256 {dataset.content}"),
         ("episodes", f"{len(episodes)}, of which {_share(episodes)} succeed"),
         ("transitions", f"{dataset.num_transitions} ({dataset.num_frames} frames)"),
         ("length", _spread([len(e) for e in episodes])),
         ("  of successes", _spread([len(e) for e in successes])),
-        ("return", _spread([float(e.rewards.sum()) for e in episodes]) + " (undiscounted, raw)"),
+        ("rewards", f"{found}: {CONVENTIONS[found]}" if found else "of no known convention"),
+        ("return", _spread([float(e.rewards.sum()) for e in recorded]) + " (undiscounted, raw)"),
         (
             "  discounted",
             _spread([_first_return(e, reward) for e in episodes])
             + f" (rewards {reward.scale:g} r {reward.bias:+g}, discount {reward.gamma:g})",
         ),
         *_by_noise(episodes),
-        ("fits", _verdict(dataset, expected)),
+        ("fits", _verdict(dataset, installed(meta), found, contrary)),
     ]
-    return "\n".join([str(path), *(f"  {name:<16}{value}" for name, value in rows)])
+    return _lines(path, rows)
 
 
 def describe_minari(path: str | Path) -> str:
@@ -76,7 +89,12 @@ def describe_minari(path: str | Path) -> str:
         ("reward", _spread(rewards.tolist()) + " (of a step, raw)"),
         ("return", _spread([float(e.rewards.sum()) for e in found.episodes]) + " (undiscounted, raw)"),
     ]
-    return "\n".join([str(path), *(f"  {name:<16}{value}" for name, value in rows)])
+    return _lines(path, rows)
+
+
+def _lines(path: str | Path, rows: Sequence[tuple[str, str]]) -> str:
+    """Names and values, one a line, whatever a file says its task is called."""
+    return "\n".join([printable(str(path)), *(f"  {name:<16}{printable(value)}" for name, value in rows)])
 
 
 def _first_return(episode: Episode, reward: RewardConfig) -> float:
@@ -119,8 +137,16 @@ def _by_noise(episodes: Sequence[Episode]) -> list[tuple[str, str]]:
     ]
 
 
-def _verdict(dataset: Dataset, expected: DatasetMeta | None) -> str:
-    if expected is None:
+def _verdict(
+    dataset: Dataset, installed: tuple[DatasetMeta, Any] | None, found: str | None, contrary: str | None
+) -> str:
+    if installed is None:
         return "unknown: there is no installed scene to compare with"
+    expected, model = installed
     wrong = dataset.mismatches(expected)
-    return f"no: {'; '.join(wrong)}" if wrong else "yes, the installed scene"
+    if not wrong and model is not None and (fault := state_fault(dataset, model)):
+        wrong = [fault]
+    wrong += [contrary] if contrary else []
+    if wrong:
+        return f"no: {'; '.join(wrong)}"
+    return "yes, the installed scene" + (f", with data.rewards={found}" if found != "success" else "")

@@ -19,9 +19,9 @@ from caliper.data.dataset import Dataset
 from caliper.data.images import add_pictures, refuse_pictures
 from caliper.data.robomimic import read_dataset
 from caliper.envs.appearance import VisualAugmentation
-from caliper.envs.sim import SimEnv
+from caliper.envs.sim import SimEnv, task_scene
 from caliper.errors import CaliperError
-from caliper.rollout.replay import rendered
+from caliper.rollout.replay import rendered, state_fault
 from caliper.training.devices import choose_devices
 from caliper.types import ObsSpec
 from caliper.utils.files import replacing
@@ -72,12 +72,14 @@ def replay_file(source: Path, out: Path | None, words: list[str]) -> Path:
         CaliperError: the source is of another scene or already holds such pictures, a setting will not do,
             or the disk has no room.
     """
-    dataset = read_dataset(source)
+    dataset = read_dataset(source, rewards=None)
     meta = dataset.meta
     own = [f"task.controller={meta.controller}", f"task.control_freq={meta.control_freq}"]
     config = compose([f"task={meta.task}", *own, *words])
     check_task(config)
     dataset.check(dataset_meta(config))
+    if fault := state_fault(dataset, task_scene(meta.task).model):
+        raise CaliperError(f"{source} can't be used: {fault}; collect it again")
     out = out or source.with_name(f"{source.stem}_{config.task.size}px.hdf5")
     if out.resolve() == source.resolve():
         raise CaliperError(f"{out} is the dataset itself; choose another name with --out")

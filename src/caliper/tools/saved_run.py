@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from caliper.rollout.evaluation import evaluate
 from caliper.rollout.film import film
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.devices import choose_devices
-from caliper.utils.files import replacing
+from caliper.utils.foreign import write_json
 
 
 def load_agent(folder: Path, config: RunConfig) -> tuple[Agent, dict[str, int]]:
@@ -54,8 +53,7 @@ def evaluate_run(folder: Path, config: RunConfig) -> Path:
         counters["updates"],
     )
     path = folder / "evaluation.json"
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
+    write_json(path, asdict(result))
     low, high = result.interval
     print(
         f"{sum(result.episode_success)} of {result.episodes} episodes succeed: {result.success_once:.0%} "

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from caliper.analysis.comparison import write_sweep
 from caliper.analysis.run_data import read_run
 from caliper.analysis.run_table import variant_of
-from caliper.analysis.sweep_summary import write_sweep
 from caliper.config.changes import Change, changes
 from caliper.config.compose import compose, load
 from caliper.config.schema import RunConfig
@@ -140,7 +140,11 @@ def _refuse_other_words(job: Job, config: RunConfig, verb: str) -> None:
     if not path.exists():
         return
     begun = load(path)
-    other = [c for c in changes(begun, config) if c.key not in ("run_dir", "threads") and "path" not in c.key]
+    other = [
+        c
+        for c in changes(begun, config)
+        if c.key not in ("run_dir", "threads") and not c.key.endswith(("path", "content"))
+    ]
     for part, mine in ((config, begun), (config.prior, begun.prior)):
         ours = None if part is None else str(Path(part.dataset_path()).resolve())
         theirs = None if mine is None else str(Path(mine.dataset_path()).resolve())

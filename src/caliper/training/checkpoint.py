@@ -1,6 +1,7 @@
 """Checkpoints that survive a kill at any moment and that never run code when they are loaded.
 
-run/checkpoints/000007/{weights.safetensors, state.pt}    written under a temporary name, synced, renamed
+run/checkpoints/000007/{weights.safetensors, state.pt, manifest.json}
+                                                          written under a temporary name, synced, renamed
 run/checkpoints/latest                                    the name of the newest complete one
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,17 +22,26 @@ from torch import Tensor
 
 from caliper.errors import CaliperError
 from caliper.utils.files import replacing, sync
+from caliper.utils.foreign import ForeignFileError
+from caliper.utils.manifest import check_manifest, complete, latest, write_manifest
 
 KEEP = 2
+WEIGHTS, STATE = "weights.safetensors", "state.pt"
 
 
-def save_checkpoint(folder: Path | str, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
+def save_checkpoint(
+    folder: Path | str,
+    weights: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    metrics: Mapping[str, Any] | None = None,
+) -> Path:
     """Saves a checkpoint of a run, and forgets all but the last two.
 
     Args:
         folder: the run folder.
         weights: a `state_dict`.
         state: the rest (optimisers, generators, counters, buffer): tensors, numbers, strings, lists, dicts.
+        metrics: how far metrics.csv is, for the list of files (see `caliper.utils.manifest`).
 
     Returns:
         The new checkpoint's folder.
@@ -44,16 +55,17 @@ def save_checkpoint(folder: Path | str, weights: Mapping[str, Tensor], state: Ma
     partial: Path | None = None
     try:
         root.mkdir(parents=True, exist_ok=True)
-        complete = _complete(root)
-        name = f"{int(complete[-1].name) + 1 if complete else 1:06d}"
+        found = complete(root)
+        name = f"{int(found[-1].name) + 1 if found else 1:06d}"
         partial = root / f".{name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         # Cloned on the CPU: safetensors refuses tensors that share memory, as a shared encoder's do.
         plain = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in weights.items()}
-        save_file(plain, partial / "weights.safetensors")
-        with open(partial / "state.pt", "wb") as file:
+        save_file(plain, partial / WEIGHTS)
+        with open(partial / STATE, "wb") as file:
             torch.save(state, file)
+        write_manifest(partial, metrics)
         for path in (*partial.iterdir(), partial):
             sync(path)
         os.rename(partial, root / name)
@@ -82,35 +94,38 @@ def load_checkpoint(folder: Path | str) -> tuple[dict[str, Tensor], dict[str, An
         CaliperError: there is no checkpoint, or it is damaged, or it contains code.
     """
     root = Path(folder) / "checkpoints"
-    try:
-        name = (root / "latest").read_text().strip()
-    except OSError as error:
+    if not (root / "latest").exists():
         raise CaliperError(
             f"{folder} holds no checkpoint; name a run folder with checkpoints/latest, or train one first."
-        ) from error
-    path = root / name
+        )
+    found = complete(root)
     try:
-        weights = load_file(path / "weights.safetensors")
-        state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
-    # torch.load raises whatever the damaged bytes lead it to (KeyError, EOFError, UnpicklingError, ...).
+        path = latest(root)
+    except ForeignFileError as error:
+        mend = f"write {found[-1].name} into it" if found else "train again"
+        raise CaliperError(f"{root / 'latest'} {error}; {mend}.") from error
+    if path != found[-1]:
+        print(
+            f"caliper: {root / 'latest'} names {path.name}, though {found[-1].name} is newer", file=sys.stderr
+        )
+    try:
+        check_manifest(path, (WEIGHTS, STATE))
+        weights = load_file(path / WEIGHTS)
+        state = torch.load(path / STATE, map_location="cpu", weights_only=True)
+        _check_plain(state, "state")
+    # torch.load raises whatever the bytes lead it to (KeyError, EOFError, UnpicklingError, ...).
     except Exception as error:
-        others = [p.name for p in _complete(root) if p.name != name] if root.is_dir() else []
+        reason = str(error) if isinstance(error, ForeignFileError) else "holds something else than plain data"
+        others = [p.name for p in found if p != path]
         mend = f"write {others[-1]} into {root / 'latest'} to go one back" if others else "train again"
-        raise CaliperError(
-            f"The checkpoint {path} is damaged or holds something other than plain data; {mend}."
-        ) from error
+        raise CaliperError(f"The checkpoint {path} is damaged: it {reason}; {mend}.") from error
     return weights, state
-
-
-def _complete(root: Path) -> list[Path]:
-    """The complete checkpoints, oldest first."""
-    return sorted((p for p in root.iterdir() if p.name.isdigit() and p.is_dir()), key=lambda p: int(p.name))
 
 
 def _prune(root: Path) -> None:
     # Failing to tidy must not fail a save that has succeeded.
     with suppress(OSError):
-        for old in _complete(root)[:-KEEP]:
+        for old in complete(root)[:-KEEP]:
             doomed = root / f".{old.name}.old"
             os.rename(old, doomed)  # a half-deleted folder must not look whole
         for left in root.glob(".*"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 import time
@@ -14,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caliper.analysis.run_data import INDEX, read_table
 from caliper.errors import CaliperError
 from caliper.utils.files import replacing
+from caliper.utils.metrics import INDEX, LOST, Table, read_table, row_bytes, rows_digest
 
 
 class Logger:
@@ -45,8 +46,9 @@ class Logger:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(folder) / "metrics.csv"
-        self._columns, rows = read_table(self.path) if self.path.exists() else (list(INDEX), [])
-        self._rewrite(rows)  # also drops a last line that a kill has torn
+        table = read_table(self.path) if self.path.exists() else Table(list(INDEX), [])
+        self._columns, rows = table.columns, table.rows
+        self._rewrite(rows)  # also drops a last line that a kill has torn, and what is no row
         self._start_clock(rows)
         self._wandb = _start_wandb(Path(folder), wandb, config)
 
@@ -67,7 +69,7 @@ class Logger:
         row |= {name: f"{value:.9g}" for name, value in floats.items()}
         new = [name for name in row if name not in self._columns]
         if new:
-            _, rows = read_table(self.path)
+            rows = read_table(self.path).rows
             self._columns += new
             self._rewrite([*rows, row])
         else:
@@ -90,11 +92,30 @@ class Logger:
                 f"Cannot write {self.path}: {error.strerror}; free some space and resume."
             ) from error
 
-    def truncate(self, rows: int) -> None:
-        """Keeps the first `rows` rows, those before a checkpoint: a resumed run repeats none of its curve."""
-        kept = read_table(self.path)[1][:rows]
-        self._rewrite(kept)
+    def mark(self) -> dict[str, Any]:
+        """How far the table is, for a checkpoint: its `rows`, and their `sha256`."""
+        return {"rows": self.rows, "sha256": self._seal.hexdigest()}
+
+    def truncate(self, rows: int, sha256: str | None = None) -> int | None:
+        """Keeps the first `rows` rows, those before a checkpoint: a resumed run repeats none of its curve.
+
+        Args:
+            rows: how many there were.
+            sha256: of them, as `mark` gave it; None does not compare.
+
+        Returns:
+            None if they are all there; else how many are missing, 0 if some have been changed. The rest is
+            kept as it is.
+        """
+        kept = read_table(self.path).rows[:rows]
+        if whole := len(kept) == rows and sha256 in (None, rows_digest(kept)):
+            self._rewrite(kept)
+        else:
+            while kept and LOST in kept[-1]:  # of an attempt to resume that was killed before it was saved
+                kept.pop()
+            self._rewrite(kept)
         self._start_clock(kept)
+        return None if whole else rows - len(kept)
 
     def close(self) -> None:
         """Ends the wandb run, if there is one."""
@@ -123,12 +144,20 @@ class Logger:
                 f"Cannot write {self.path}: {error.strerror}; free some space and resume."
             ) from error
         self.rows += 1
+        self._note([row])
 
     def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:
+        self._seal = hashlib.sha256()
+        self._note(rows)
         cells = [[row.get(name, "") for name in self._columns] for row in rows]
         with replacing(self.path) as partial:
             partial.write_text(_lines([self._columns, *cells]), encoding="utf-8", newline="")
         self.rows = len(cells)
+
+    def _note(self, rows: Sequence[Mapping[str, str]]) -> None:
+        """Goes on with the checksum of all rows, as `rows_digest` makes it."""
+        for row in rows:
+            self._seal.update(row_bytes(row))
 
 
 def to_floats(metrics: Mapping[str, float | Tensor]) -> dict[str, float]:

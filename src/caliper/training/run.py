@@ -37,18 +37,20 @@ from caliper.data.recordings import read_filters
 from caliper.data.relabel import relabelled
 from caliper.data.robomimic import read_dataset
 from caliper.envs.base import VectorEnv
+from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError
 from caliper.importing.importer import ready
 from caliper.rollout.collect import collect
 from caliper.rollout.episodes import ActionQueue
 from caliper.rollout.film import film
-from caliper.rollout.replay import replay
+from caliper.rollout.replay import replay, state_fault
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.devices import Devices, choose_devices, keep
 from caliper.training.interrupt import Interrupt
 from caliper.training.logger import Logger
 from caliper.training.trainer import Trainer
 from caliper.utils.files import locked, replacing
+from caliper.utils.foreign import sealed_yaml, write_json
 from caliper.utils.progress import watched
 from caliper.utils.provenance import provenance
 
@@ -71,10 +73,9 @@ def train(config: RunConfig) -> Path:
     data = _find_all(devices.applied(config))
     with locked(folder):
         _refuse_used(folder)  # another process may have begun one meanwhile
-        config = _with_paths(config)
+        config = _with_data(config, *data)
         _write_config(config, folder)
-        with replacing(folder / "git.json") as partial:
-            partial.write_text(json.dumps(provenance(), indent=1) + "\n", encoding="utf-8")
+        write_json(folder / "git.json", provenance())
         return _run(config, folder, data, None, devices)
 
 
@@ -146,12 +147,14 @@ def _find_all(config: RunConfig) -> Data:
     return find_data(config), None if config.prior is None else find_dataset(config.prior)
 
 
-def _with_paths(config: RunConfig) -> RunConfig:
-    """The same run from any working directory: its datasets by their whole paths."""
-    data = replace(config.data, path=str(Path(config.dataset_path()).resolve()))
-    if config.prior is not None:
-        prior = str(Path(config.prior.dataset_path()).resolve())
-        data = replace(data, prior=replace(data.prior, path=prior))
+def _with_data(config: RunConfig, dataset: Dataset | Recordings, prior: Dataset | None) -> RunConfig:
+    """The same run from any folder, and with no other data: whole paths, and what the files hold."""
+    paths = [str(Path(path).resolve()) for path in config.dataset_paths()]
+    path = paths if isinstance(config.data.path, list) else paths[0]
+    data = replace(config.data, path=path, content=dataset.content)
+    if config.prior is not None and prior is not None:
+        place = str(Path(config.prior.dataset_path()).resolve())
+        data = replace(data, prior=replace(data.prior, path=place, content=prior.content))
     return replace(config, data=data)
 
 
@@ -182,18 +185,29 @@ def find_data(config: RunConfig) -> Dataset | Recordings:
 def find_dataset(config: RunConfig) -> Dataset:
     """See `find_data`; of Caliper's own tasks."""
     paths = [Path(path) for path in config.dataset_paths()]
-    if config.data.path is None and not paths[0].exists():
+    begun = config.data.content is not None
+    if config.data.path is None and not begun and not paths[0].exists():
         print(f"no dataset at {paths[0]}; collecting it, as does: {collect_command(config)}", flush=True)
         collect(config, paths[0])
     for path in paths:
         if not path.exists():
-            raise CaliperError(f"the dataset {path} does not exist; leave its path out to collect one")
-    return joined([_read(ready(path), config) for path in paths])
+            mend = "leave its path out to collect one"
+            if begun:
+                mend = (
+                    "it is what this run began with; if it was moved, say where with data.path=..., or "
+                    f"collect it again with: {collect_command(config)}"
+                )
+            raise CaliperError(f"the dataset {path} does not exist; {mend}")
+    dataset = joined([_read(ready(path), config) for path in paths])
+    _require_content(config, dataset)
+    return dataset
 
 
 def _read(path: Path, config: RunConfig) -> Dataset:
-    dataset = read_dataset(path)
+    dataset = read_dataset(path, config.data.rewards)
     dataset.check(dataset_meta(config))
+    if fault := state_fault(dataset, task_scene(config.task.name).model):
+        raise CaliperError(f"{path} can't be used: {fault}; collect it again")
     if (key := config.data.filter) is None:
         return dataset
     filters = read_filters(path)
@@ -203,6 +217,19 @@ def _read(path: Path, config: RunConfig) -> Dataset:
     if not filters[key]:
         raise CaliperError(f"data.filter={key}: {path} lists no episode under that key")
     return dataset.select(filters[key])
+
+
+def _require_content(config: RunConfig, dataset: Dataset | Recordings) -> None:
+    """A run goes on with the data it began with, wherever the file is now.
+
+    Raises:
+        CaliperError: the dataset is another; names both.
+    """
+    if config.data.content not in (None, dataset.content):
+        raise CaliperError(
+            f"{dataset.path} holds another dataset (SHA-256 {dataset.content[:16]}...) than this run began "
+            f"with ({config.data.content}); say where that one is with data.path=..., or start a new run"
+        )
 
 
 def _find_recordings(config: RunConfig) -> Recordings:
@@ -218,6 +245,7 @@ def _find_recordings(config: RunConfig) -> Recordings:
         )
     recordings = read_minari(path, task.dense, task.successes_only)
     recordings.check(task.env_id or "", obs_spec(config).proprio, action_length(config))
+    _require_content(config, recordings)
     return recordings
 
 
@@ -260,4 +288,4 @@ def _refuse_used(folder: Path) -> None:
 
 def _write_config(config: RunConfig, folder: Path) -> None:
     with replacing(folder / "config.yaml") as partial:
-        partial.write_text(to_yaml(config), encoding="utf-8")
+        partial.write_text(sealed_yaml(to_yaml(config)), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -28,6 +29,8 @@ from caliper.training.interrupt import InterruptedRunError
 from caliper.training.logger import Logger
 from caliper.training.update import LEARNERS, EagerLearner
 from caliper.types import Obs
+from caliper.utils.manifest import saved_metrics
+from caliper.utils.metrics import LOST
 from caliper.utils.progress import bar
 
 FEATURE_PROBES = 128  # observations on which the drift of the critic's encoder is measured
@@ -105,7 +108,7 @@ class Trainer:
         self.save()
 
     def _clone(self) -> None:
-        total, count = self.config.offline.clone_updates, self.counters
+        total, count = self.config.offline.bc_updates, self.counters
         if not total:
             return
         with bar(total, "clone", "update", count.cloned) as shown:
@@ -115,7 +118,7 @@ class Trainer:
                 count.cloned += 1
                 shown.update()
                 if count.cloned % self.config.log.every == 0:
-                    self.log.log("offline", 0, 0, {"clone_updates": count.cloned, **info})
+                    self.log.log("offline", 0, 0, {"bc_updates": count.cloned, **info})
 
     def _offline(self) -> None:
         cfg, count = self.config.offline, self.counters
@@ -219,7 +222,7 @@ class Trainer:
             "env": self.env.state_dict(),
         }
         self.log.sync()  # the rows that the checkpoint counts
-        path = save_checkpoint(self.folder, self.agent.state_dict(), state)
+        path = save_checkpoint(self.folder, self.agent.state_dict(), state, self.log.mark())
         self._saved = time.monotonic()
         return path
 
@@ -238,9 +241,24 @@ class Trainer:
             self.open_episodes.load_state_dict(state["open_episodes"])
             self.queue.load_state_dict(state["queue"])
             self.env.load_state_dict(state["env"])
-        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        except (RuntimeError, LookupError, ValueError, TypeError, AttributeError, AssertionError) as error:
             raise CaliperError(
                 f"the checkpoint of {self.folder} is of another configuration or version; resume "
                 "without changing agent, encoder, task, sim or online.num_envs"
             ) from error
-        self.log.truncate(state["rows"])
+        _, sha256 = saved_metrics(self.folder) or (0, None)  # the clocks in it are not the run's state
+        lost = self.log.truncate(state["rows"], sha256)
+        if lost is not None:
+            self._tell_lost(lost)
+
+    def _tell_lost(self, rows: int) -> None:
+        """Says, prints and marks in the table that its rows up to the checkpoint are not what they were."""
+        what = f"{rows} rows of it are lost" if rows else "some of it has been changed"
+        print(
+            f"caliper: {self.log.path} is not what it was at the checkpoint: {what}. The run goes on "
+            "exactly, but its curves have a gap, which the report marks",
+            file=sys.stderr,
+        )
+        count = self.counters
+        self.log.log("online" if count.online else "offline", count.env_steps, count.updates, {LOST: rows})
+        self.save()  # so that the table and its checkpoint agree again

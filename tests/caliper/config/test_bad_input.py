@@ -10,12 +10,14 @@ import pytest
 from caliper.agents import AGENTS
 from caliper.cli import main
 from caliper.config.compose import load
+from caliper.config.meanings import choices
 from caliper.data.robomimic import read_dataset
 from caliper.errors import CaliperError
 from caliper.rollout import collect as collect_module
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.run import resume, train
 from caliper.utils import files
+from tests.data.test_robomimic import unseal
 
 
 def refused(capsys, *words):
@@ -36,13 +38,13 @@ def refused(capsys, *words):
             ["train", "task=foo"],
             "no task 'foo'; choose one of: adroit_door, adroit_pen, adroit_relocate, antmaze",
         ),
-        (["train", "agent=foo"], f"no agent 'foo'; choose one of: {', '.join(sorted(AGENTS))}"),
+        (["train", "agent=foo"], f"no agent 'foo'; choose one of: {', '.join(sorted(choices('agent')))}"),
         (["train", "encoder=foo"], "no encoder 'foo'; choose one of: conv, conv_tiny, d4pg"),
         (["train", "preset=foo"], "no preset 'foo'; choose one of: adroit, antmaze, cog, default"),
         (["train", "sim=foo"], "no sim 'foo'; choose one of: auto, batch, warp"),
         (["train", "onlin.utd=1"], "no key 'onlin'; did you mean online? There are: run_dir, seed"),
         (["train", "online.upd=1"], "no key 'online.upd'; the keys there are: env_steps"),
-        (["train", "agent.lr=1"], "no key 'agent.lr'; the keys there are: name, chunk, shift_pad"),
+        (["train", "agent.lr=1"], "no key 'agent.lr'; the keys there are: "),
         (["train", "encoder.depth=1"], "no key 'encoder.depth'; the keys there are: name, channels"),
         (["train", "online.env_steps=many"], "online.env_steps=many does not fit: Value 'many'"),
         (["train", "task.cameras=agentview"], "task.cameras=agentview does not fit"),
@@ -70,7 +72,7 @@ def refused(capsys, *words):
         (["train", "task.name=foo"], "choose one of: lift"),
         (["train", "task.controller=foo"], "choose one of: osc_pose, osc_position"),
         (["train", "task.control_freq=7"], "task.control_freq=7 does not divide the physics' 500 Hz"),
-        (["train", "agent=qtopt", "offline.clone_updates=3"], "the agent qtopt has no actor to clone; set"),
+        (["train", "agent=qtopt", "offline.bc_updates=3"], "the agent qtopt has no actor to clone; set"),
         (["train", "learner=fast"], "learner=fast is unknown; choose one of: eager, graph"),
         (
             ["train", "learner=graph", "device=cpu"],
@@ -149,6 +151,7 @@ def test_a_dataset_of_something_else(name, value, sentence, words, dataset, tmp_
     shutil.copy(dataset, path)
     with h5py.File(path, "r+") as file:
         file["data"].attrs[name] = value
+        unseal(file)
     said = refused(capsys, "train", *words(f"run_dir={tmp_path / 'run'}", f"data.path={path}"))
     assert sentence in said and str(path) in said
     assert "ollect it again" in said

@@ -40,7 +40,7 @@ def write(path, noises):
 
 
 def test_tells_what_is_inside(tmp_path):
-    text = describe(write(tmp_path / "lift.hdf5", [0, 0, 0.5]), META)
+    text = describe(write(tmp_path / "lift.hdf5", [0, 0, 0.5]), lambda _: (META, None))
     lines = {line[2:18].strip(): line[18:] for line in text.splitlines()[1:]}
     assert lines["task"] == "lift"
     assert lines["scene"] == "abc123"
@@ -60,7 +60,7 @@ def test_tells_what_is_inside(tmp_path):
 
 
 def test_many_noise_levels_are_grouped(tmp_path):
-    text = describe(write(tmp_path / "lift.hdf5", [0, 0.1, 0.5, 0.6, 1.0]), None)
+    text = describe(write(tmp_path / "lift.hdf5", [0, 0.1, 0.5, 0.6, 1.0]), lambda _: None)
     assert "0.00 .. 0.25: 2 episodes, 2 (100.0%)" in text
     assert "0.50 .. 0.75: 2 episodes, 1 (50.0%)" in text
     assert "0.75 .. 1.00: 1 episodes" in text
@@ -70,14 +70,14 @@ def test_many_noise_levels_are_grouped(tmp_path):
 
 def test_tells_why_it_does_not_fit(tmp_path):
     expected = dataclasses.replace(META, scene_hash="fff", action_dim=4)
-    text = describe(write(tmp_path / "lift.hdf5", [0.0]), expected)
+    text = describe(write(tmp_path / "lift.hdf5", [0.0]), lambda _: (expected, None))
     assert "no: scene_hash is 'abc123' but 'fff' is needed; action_dim is 7 but 4 is needed" in text
 
 
 def test_a_damaged_file_is_an_error(tmp_path):
     (tmp_path / "x.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n")
     with pytest.raises(CaliperError, match="damaged"):
-        describe(tmp_path / "x.hdf5", None)
+        describe(tmp_path / "x.hdf5", lambda _: None)
 
 
 def test_a_minari_folder_is_described(tmp_path, capsys):

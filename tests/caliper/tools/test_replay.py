@@ -17,6 +17,7 @@ from caliper.data.robomimic import read_dataset
 from caliper.errors import CaliperError
 from caliper.tools import replay as replay_module
 from caliper.training.run import find_data, load_data
+from tests.data.test_robomimic import unseal
 
 LOOKS = ["data.appearance.light=0.3", "data.appearance.colour=0.2", "data.appearance.shift=0.02"]
 
@@ -133,6 +134,7 @@ def test_an_episode_without_its_final_state_repeats_the_last_picture(dataset, tm
     shutil.copy(dataset, source)
     with h5py.File(source, "r+") as file:
         del file["data/demo_0/final_state"]
+        unseal(file)
     with h5py.File(replayed(source, tmp_path / "new.hdf5", "--cameras", "agentview")) as file:
         demo = file["data/demo_0"]
         assert len(demo["obs/agentview_image"]) == len(demo["actions"]) == 6
@@ -155,6 +157,7 @@ def test_what_will_not_do(dataset, pictures, tmp_path, capsys, monkeypatch):
     shutil.copy(dataset, other)
     with h5py.File(other, "r+") as file:
         file["data"].attrs["scene_hash"] = "0123456789abcdef"
+        unseal(file)
     assert "does not fit: scene_hash is '0123456789abcdef'" in refusal(capsys, other, "--out", out)
     other.unlink()
     usage = namedtuple("usage", "total used free")

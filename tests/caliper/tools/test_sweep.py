@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from caliper.analysis.comparison import write_sweep
 from caliper.analysis.run_data import read_run
 from caliper.analysis.run_table import numbers, runs_of, variant_of
-from caliper.analysis.sweep_summary import write_sweep
 from caliper.cli import main
 from caliper.config.compose import compose, to_yaml
 from caliper.errors import CaliperError

@@ -10,6 +10,7 @@ from caliper.errors import CaliperError
 from caliper.training import checkpoint
 from caliper.training.checkpoint import load_checkpoint, save_checkpoint
 from caliper.utils import files
+from caliper.utils.manifest import write_manifest
 
 
 def save(folder, n):
@@ -157,8 +158,13 @@ class Evil:
 @pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
 def test_code_in_a_checkpoint_never_runs(tmp_path, monkeypatch, write):
     monkeypatch.chdir(tmp_path)
-    write({"updates": Evil()}, save(tmp_path, 1) / "state.pt")
-    with pytest.raises(CaliperError, match="damaged or holds something other than plain data"):
+    folder = save(tmp_path, 1)
+    write({"updates": Evil()}, folder / "state.pt")
+    with pytest.raises(CaliperError, match=r"another state\.pt than was saved"):
+        load_checkpoint(tmp_path)
+    (folder / "manifest.json").unlink()
+    write_manifest(folder, None)  # as somebody would who wants it to be loaded
+    with pytest.raises(CaliperError, match="holds something else than plain data"):
         load_checkpoint(tmp_path)
     assert not (tmp_path / "ran").exists()
 

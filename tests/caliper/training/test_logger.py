@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from caliper.analysis.run_data import read_metrics
 from caliper.errors import CaliperError
 from caliper.training import logger as log
 from caliper.training.logger import Logger, to_floats
 from caliper.utils import files
+from caliper.utils.metrics import read_metrics
 
 
 def test_rows_come_back_as_columns(tmp_path):

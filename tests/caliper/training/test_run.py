@@ -70,7 +70,7 @@ def test_each_evaluation_is_one_file(finished):
 
 def test_metrics_have_a_row_for_every_step(finished):
     table = rows(finished.folder)
-    assert [r["clone_updates"] for r in table if r["clone_updates"]] == ["1", "2", "3", "4"]
+    assert [r["bc_updates"] for r in table if r["bc_updates"]] == ["1", "2", "3", "4"]
     updates = [int(r["updates"]) for r in table if r["critic/td_loss"]]
     assert updates == list(range(1, len(updates) + 1))
     assert len([r for r in table if r["evaluation/success"]]) == len(evaluations(finished.folder))
@@ -102,7 +102,7 @@ def test_updates_per_environment_step(utd, configure, tmp_path, monkeypatch):
         return sample(self, b, generator)
 
     monkeypatch.setattr(MixedSampler, "sample", spy)
-    quick = ["offline.clone_updates=0", "offline.updates=0", "evaluation.final_episodes=1"]
+    quick = ["offline.bc_updates=0", "offline.updates=0", "evaluation.final_episodes=1"]
     train(configure(f"run_dir={tmp_path / 'run'}", f"online.utd={utd}", *quick))
     online = [r for r in rows(tmp_path / "run") if r["phase"] == "online" and r["critic/td_loss"]]
     assert len(online) == len(splits) == int(utd * (28 - 6))
@@ -143,6 +143,6 @@ def test_a_checkpoint_is_saved_every_few_minutes(configure, tmp_path, monkeypatc
         "evaluation.final_episodes=1",
         "evaluation.episodes=1",
     ]
-    train(configure(f"run_dir={folder}", "log.checkpoint_minutes=1", "offline.clone_updates=0", *quick))
+    train(configure(f"run_dir={folder}", "log.checkpoint_minutes=1", "offline.bc_updates=0", *quick))
     # At the start, before each of the two updates and the one step, at the switch and at the end.
     assert (folder / "checkpoints" / "latest").read_text().strip() == "000006"

@@ -1,0 +1,82 @@
+"""The process that adds pictures to an HDF5 file of strangers: a script that `caliper.data.images` runs.
+
+It reads a line of JSON about the file, then one for each episode with the bytes of its pictures after it, and
+answers each with a line: {} or {"error": "..."}. Why in a process of its own: see `caliper.data.hdf5_child`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+
+MEMORY = 4 << 30  # bytes beyond what the process holds when it starts
+
+
+def main() -> None:
+    """Serves one file, whose name comes as the only argument, until the asker hangs up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: the asker decides
+    with suppress(OSError, ValueError), open("/proc/self/statm") as statm:
+        most = int(statm.read().split()[0]) * resource.getpagesize() + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    serve(sys.argv[1], sys.stdin.buffer, sys.stdout.buffer)
+
+
+def serve(path: str, asked: BinaryIO, told: BinaryIO) -> None:
+    """Answers until the end; the file is closed, and so complete, when the line {"end": true} is answered."""
+    file = None
+    for line in asked:
+        try:
+            request = json.loads(line)
+            if "attributes" in request:
+                file = h5py.File(path, "r+")
+                file["data"].attrs.update(request["attributes"])
+            elif "demo" in request:
+                assert file is not None
+                _episode(file, request, asked)
+            elif file is not None:
+                file.close()
+        except Exception as error:  # h5py passes on whatever it is led to
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+            told.write(json.dumps({"error": (reason.splitlines() or [""])[0]}).encode("ascii") + b"\n")
+            told.flush()
+            os._exit(1)  # not by way of HDF5's own clearing up, which may fail again
+        told.write(b"{}\n")
+        told.flush()
+
+
+def _episode(file: h5py.File, request: dict[str, Any], asked: BinaryIO) -> None:
+    """Writes the pictures of one episode, (v, t, h, w, 3) of the t + 1 or t that there are."""
+    shape, demo = request["shape"], file[f"data/{request['demo']}"]
+    content = asked.read(int(np.prod(shape)))
+    images = np.frombuffer(content, np.uint8).reshape(shape)
+    if shape[1] == request["actions"]:  # no state after the last action
+        images = np.concatenate([images, images[:, -1:]], axis=1)
+    for camera, view in zip(request["cameras"], images, strict=True):
+        _add(demo, f"{camera}_image", view)
+    file.flush()
+
+
+def _add(demo: h5py.Group, name: str, images: np.ndarray[Any, Any]) -> None:
+    t, shape = len(images) - 1, images.shape[1:]
+    obs = demo.create_dataset(  # a picture is what is read at a time
+        f"obs/{name}", data=images[:t], chunks=(1, *shape), compression="gzip", compression_opts=1
+    )
+    last = demo.create_dataset(f"final_obs/{name}", data=images[t], chunks=shape, compression="gzip")
+    following = h5py.VirtualLayout((t, *shape), np.uint8)
+    following[: t - 1] = h5py.VirtualSource(".", obs.name, obs.shape)[1:]  # "." is this file, under any name
+    following[t - 1] = h5py.VirtualSource(".", last.name, shape)
+    demo.create_virtual_dataset(f"next_obs/{name}", following)
+
+
+if __name__ == "__main__":
+    main()
