@@ -33,13 +33,18 @@ BATCH, SIZE, ACTIONS, SAMPLES, WEIGHTS = 256, 64, 8, 10, 1_819_634
 D3RLPY = "2.8.1"
 
 
-def rate(step, n):
-    """Steps per second of CPU time, by the median step: other load on the machine slows single ones."""
-    seconds = []
+def rate(step, n, weights):
+    """Steps per second of CPU time, by the median step: other load on the machine slows single ones.
+
+    Every one of the weights must be a number and must have moved by then, or less is done than is claimed.
+    """
+    before, seconds = [w.detach().clone() for w in weights], []
     for _ in range(n):
         start = time.process_time()
         step()
         seconds.append(time.process_time() - start)
+    for old, new in zip(before, weights, strict=True):
+        assert new.isfinite().all() and not (old == new).all(), "an update left weights as they were"
     return 1 / statistics.median(seconds)
 
 
@@ -64,8 +69,8 @@ def ours(n):
     }
     encoder_cfg = {"name": "nature", "latent": None, "proprio": None}
     agent = build_agent(agent_cfg, encoder_cfg, ObsSpec(("front",), SIZE, 0), ACTIONS, "cpu", 0)
-    weights = sum(p.numel() for net in (agent.actor, agent.critic) for p in net.parameters())
-    assert weights - 2 == WEIGHTS, weights
+    weights = [p for net in (agent.actor, agent.critic) for p in net.parameters()]
+    assert sum(p.numel() for p in weights) - 2 == WEIGHTS
 
     def obs():
         pixels = torch.randint(0, 256, (BATCH, 1, 3, SIZE, SIZE), dtype=torch.uint8)
@@ -75,7 +80,8 @@ def ours(n):
     batch = Batch(obs(), action, torch.randn(BATCH), obs(), torch.zeros(BATCH), torch.randn(BATCH))
     for _ in range(2):
         agent.update(batch)
-    return rate(lambda: agent.update(batch), n), torch.__version__
+    trained = [*weights, agent.log_alpha, agent.log_lagrange, *agent.target_critic.parameters()]
+    return rate(lambda: agent.update(batch), n, trained), torch.__version__
 
 
 def peer(n):
@@ -89,8 +95,8 @@ def peer(n):
     algo = algo.create(device="cpu:0")
     algo.create_impl((3, SIZE, SIZE), ACTIONS)
     modules = algo.impl._modules
-    weights = sum(p.numel() for net in (modules.policy, modules.q_funcs) for p in net.parameters())
-    assert weights == WEIGHTS, weights
+    weights = [p for net in (modules.policy, modules.q_funcs) for p in net.parameters()]
+    assert sum(p.numel() for p in weights) == WEIGHTS
 
     def batch(b):
         def obs():
@@ -112,7 +118,9 @@ def peer(n):
         batch(16), 0
     )  # warm: makes the optimisers' state; a step on the whole batch takes seconds
     whole = batch(BATCH)
-    return rate(lambda: algo.impl.update(whole, 0), n), torch.__version__
+    others = (modules.log_temp, modules.log_alpha, modules.targ_q_funcs)
+    trained = [*weights, *(p for module in others for p in module.parameters())]
+    return rate(lambda: algo.impl.update(whole, 0), n, trained), torch.__version__
 
 
 def make_peer(torch_version):

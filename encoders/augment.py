@@ -1,4 +1,4 @@
-"""Image augmentation on uint8, on whatever device the pixels are."""
+"""Images on their way to the networks: shifted as uint8, then scaled, once for all that look at them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from caliper.types import Obs
 
 
 def augment(obs: Obs, pad: int, generator: torch.Generator, offsets: Tensor | None = None) -> Obs:
-    """The observations with each sample's images shifted at random, see `random_shift`.
+    """The observations with each sample's images shifted at random and ready for every encoder.
+
+    See `random_shift` and `scaled`.
 
     Args:
         obs: b observations.
@@ -21,11 +23,14 @@ def augment(obs: Obs, pad: int, generator: torch.Generator, offsets: Tensor | No
         offsets: int64 (b, 2) in [-pad, pad]; given, nothing is drawn.
     """
     b, cameras = obs.pixels.shape[:2]
-    if not pad or not cameras:
+    if not cameras:
         return obs
-    if offsets is None:
-        offsets = torch.randint(-pad, pad + 1, (b, 2), generator=generator, device=obs.pixels.device)
-    return replace(obs, pixels=random_shift(obs.pixels, offsets))
+    pixels = obs.pixels
+    if pad:
+        if offsets is None:
+            offsets = torch.randint(-pad, pad + 1, (b, 2), generator=generator, device=pixels.device)
+        pixels = random_shift(pixels, offsets)
+    return replace(obs, pixels=scaled(pixels))
 
 
 def random_shift(pixels: Tensor, offsets: Tensor) -> Tensor:
@@ -47,3 +52,22 @@ def random_shift(pixels: Tensor, offsets: Tensor) -> Tensor:
     source = rearrange(rows[:, :, None] * w + cols[:, None, :], "b h w -> b 1 (h w)")
     flat = rearrange(pixels, "b v c h w -> b (v c) (h w)")
     return rearrange(flat.gather(2, source.expand(-1, v * c, -1)), "b (v c) (h w) -> b v c h w", v=v, h=h)
+
+
+def scaled(pixels: Tensor) -> Tensor:
+    """Images as convolutions like them best, on CPU and GPU: channels last, and in autocast's precision.
+
+    Args:
+        pixels: uint8 (b, v, c, h, w), or what this function gave before, which stays as it is.
+
+    Returns:
+        (b, v, c, h, w) in [-0.5, 0.5].
+    """
+    if pixels.is_floating_point():
+        return pixels
+    images = rearrange(pixels, "b v c h w -> b (v c) h w").to(torch.float32).mul_(1 / 255).sub_(0.5)
+    kind = pixels.device.type
+    if torch.is_autocast_enabled(kind):
+        images = images.to(torch.get_autocast_dtype(kind))
+    # Last, for it is much faster than together with a cast.
+    return images.contiguous(memory_format=torch.channels_last).unflatten(1, pixels.shape[1:3])

@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from caliper.encoders.augment import scaled
 from caliper.encoders.fuse import Projection
 from caliper.errors import CaliperError
 from caliper.types import Obs, ObsSpec
@@ -80,11 +81,9 @@ class PixelEncoder(Encoder):
         self.dim = (latent or flat) + (proprio or 0)
 
     def forward(self, obs: Obs) -> Tensor:
-        """See `Encoder.forward`; pixels are scaled to [-0.5, 0.5]."""
-        images = rearrange(obs.pixels, "b v c h w -> b (v c) h w")
-        # channels_last: convolutions are faster on it, on CPU and GPU.
-        images = images.to(torch.float32, memory_format=torch.channels_last)
-        features: Tensor = self.project(self.pool(self.body(images.mul_(1 / 255).sub_(0.5))))
+        """See `Encoder.forward`; pixels that are not `scaled` yet will be."""
+        images = rearrange(scaled(obs.pixels), "b v c h w -> b (v c) h w")
+        features: Tensor = self.project(self.pool(self.body(images)))
         if self.project_proprio is None:
             return features
         return torch.cat([features, self.project_proprio(obs.proprio)], -1)

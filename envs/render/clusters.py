@@ -23,16 +23,15 @@ from caliper.envs.render.samples import (
     F,
     bounds,
     fill,
-    up,
+    within,
 )
 
 
 @njit(**OPTIONS)
 def _hidden(depth, bounds, base, width):
     """Whether the samples in a cluster's bounds are none, or all nearer than it."""
-    x0, x1 = bounds[base], bounds[base + CLUSTERS]
-    y0, y1 = bounds[base + 2 * CLUSTERS], bounds[base + 3 * CLUSTERS]
-    left, right, top, bottom = up(x0), np.int32(x1) + 1, up(y0), np.int32(y1) + 1
+    left, right = within(bounds[base], bounds[base + CLUSTERS], width)
+    top, bottom = within(bounds[base + 2 * CLUSTERS], bounds[base + 3 * CLUSTERS], depth.shape[0] // width)
     w = bounds[base + 4 * CLUSTERS]
     for row in range(top, bottom):
         near, lowest = depth[row * width + left : row * width + right], FAR
@@ -147,8 +146,10 @@ def _triangle(depth, names, p, i, name, right, bottom, width):
     xa, ya, wa = p[i], p[i + FACES], p[i + 2 * FACES]
     xb, yb, wb = p[i + 3 * FACES], p[i + 4 * FACES], p[i + 5 * FACES]
     xc, yc, wc = p[i + 6 * FACES], p[i + 7 * FACES], p[i + 8 * FACES]
-    left, top = up(max(min(xa, min(xb, xc)), ZERO)), up(max(min(ya, min(yb, yc)), ZERO))
-    last, low = np.int32(min(max(xa, max(xb, xc)), right)), np.int32(min(max(ya, max(yb, yc)), bottom))
+    left, end = within(max(min(xa, min(xb, xc)), ZERO), min(max(xa, max(xb, xc)), right), width)
+    top, low = within(
+        max(min(ya, min(yb, yc)), ZERO), min(max(ya, max(yb, yc)), bottom), depth.shape[0] // width
+    )
     bx, by, cx, cy = xb - xa, yb - ya, xc - xa, yc - ya
     area = bx * cy - cx * by
     if area == ZERO:
@@ -156,9 +157,9 @@ def _triangle(depth, names, p, i, name, right, bottom, width):
     h = ONE / area
     ux, uy, vx, vy = cy * h, -cx * h, -by * h, bx * h
     wb, wc = wb - wa, wc - wa
-    for row in range(top, low + 1):
+    for row in range(top, low):
         dy, start = F(row) - ya, row * width
-        for column in range(left, last + 1):
+        for column in range(left, end):
             dx = F(column) - xa
             u, v = dx * ux + dy * uy, dx * vx + dy * vy
             if u >= -EDGE and v >= -EDGE and u + v <= ONE + EDGE:

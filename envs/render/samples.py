@@ -75,8 +75,7 @@ def bounds(x, y, z, r, lens, right, bottom):
     """
     inside = z - r < NEAR
     out = z + r < NEAR or min(x, y) < -r * lens[4] or max(x - right * z, y - bottom * z) > r * lens[4]
-    away = z * z - r * r
-    away = ONE if inside else away
+    away = ONE if inside else (z - r) * (z + r)  # as a difference of squares it could round to 0
     kx, ky = x - lens[2] * z, y - lens[3] * z
     sx, sy = r * np.sqrt(kx * kx + lens[0] * lens[0] * away), r * np.sqrt(ky * ky + lens[1] * lens[1] * away)
     x0, x1 = lens[2] + (kx * z - sx) / away, lens[2] + (kx * z + sx) / away
@@ -87,17 +86,21 @@ def bounds(x, y, z, r, lens, right, bottom):
     return x0, -ONE if out else x1, y0, y1, w
 
 
-@njit(**OPTIONS)
-def up(x):
-    """The first whole number from a non-negative x on."""
-    i = np.int32(x)
-    return i + 1 if F(i) < x else i
+@njit(inline="always", **OPTIONS)
+def within(low, high, count):
+    """The whole numbers in [low, high], as a range's start and end: from 0 to `count` whatever these are.
+
+    Rows, columns and texels come from here alone: what overflowed on its way cannot leave an array.
+    """
+    first, last = np.int32(low), np.int32(high)
+    return max(first + 1 if F(first) < low else first, 0), min(last + 1, count)
 
 
 @njit(**OPTIONS)
 def fill(depth, names, lines, count, wx, wy, wz, name, x0, x1, y0, y1, width):
     """Draws where the first `count` rows of `lines` are not negative, at w = wx column + wy row + wz."""
-    for row in range(up(y0), np.int32(y1) + 1):
+    top, low = within(y0, y1, depth.shape[0] // width)
+    for row in range(top, low):
         y, left, right = F(row), x0, x1
         for i in range(count):
             slope, base = lines[i, 0], lines[i, 1] * y + lines[i, 2]
@@ -109,7 +112,7 @@ def fill(depth, names, lines, count, wx, wy, wz, name, x0, x1, y0, y1, width):
                 right = -ONE
         if left > right:
             continue
-        first, last = up(left), np.int32(right) + 1
+        first, last = within(left, right, width)
         base = wy * y + wz + wx * F(first)
         near, seen = (
             depth[row * width + first : row * width + last],

@@ -48,7 +48,7 @@ def _texel(texels, first, w, h, u, v):
     """A texture at (u, v), which repeats every 1, in [0, 255]; flat beyond the outer texels' centres."""
     x = min(max((u - np.floor(u)) * F(w) - HALF, ZERO), F(w - 1))
     y = min(max((v - np.floor(v)) * F(h) - HALF, ZERO), F(h - 1))
-    x0, y0 = np.int32(x), np.int32(y)
+    x0, y0 = min(max(np.int32(x), 0), w - 1), min(max(np.int32(y), 0), h - 1)  # u and v may be no numbers
     fx, fy = x - F(x0), y - F(y0)
     right, down = np.int32(x0 + 1 < w), (w if y0 + 1 < h else np.int32(0))
     at = first + y0 * w + x0

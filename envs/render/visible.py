@@ -28,7 +28,7 @@ from caliper.envs.render.samples import (
     F,
     bounds,
     fill,
-    up,
+    within,
 )
 
 
@@ -153,7 +153,7 @@ def _columns(o, q, r, y, left, right):
     if inside < ZERO:
         return ONE, ZERO
     root = np.sqrt(inside)
-    return max(left, (-c1 + root) / c2 - ONE), min(right, (-c1 - root) / c2 + ONE)
+    return max(left, (-c1 + root) / c2 - ONE), min(right, (-c1 - root) / c2 + ONE)  # may be far outside
 
 
 @njit(**OPTIONS)
@@ -161,11 +161,13 @@ def _round(t, k, g, width):
     """Draws a sphere, capsule, ellipsoid or cylinder."""
     o, q, b = k.origin[g], k.ray[g], k.bounds[g]
     long = t.kind[g] == CYLINDER or t.kind[g] == CAPSULE
-    for row in range(up(b[2]), np.int32(b[3]) + 1):
+    top, low = within(b[2], b[3], k.depth.shape[0] // width)
+    for row in range(top, low):
         left, right = b[0], b[1]
         if long:
             left, right = _columns(o, q, t.size[g, 0], F(row), left, right)
-        for column in range(up(left), np.int32(right) + 1):
+        first, last = within(left, right, width)
+        for column in range(first, last):
             x, y, at = F(column), F(row), row * width + column
             u, v = q[0, 0] * x + q[1, 0] * y + q[2, 0], q[0, 1] * x + q[1, 1] * y + q[2, 1]
             z = q[0, 2] * x + q[1, 2] * y + q[2, 2]

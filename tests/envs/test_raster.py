@@ -17,6 +17,7 @@ from caliper.envs.appearance import Appearances, Strengths
 from caliper.envs.render import compiled, make_renderer
 from caliper.envs.render.compiled import COMPILED, draw, fingerprint
 from caliper.envs.render.raster import Rasteriser
+from caliper.envs.render.samples import within
 from caliper.envs.render.trace import RayTracer
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks import TASKS
@@ -420,12 +421,40 @@ def test_a_world_that_blew_up_has_no_picture_and_spoils_no_other(broken):
             assert torch.equal(images[world], expected[world])
 
 
+def _checked(scenes, *tasks, cache):
+    """Draws what might lead compiled code out of its arrays, compiled so that it says so."""
+    script = Path(__file__).with_name("raster_fuzz.py")
+    env = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(cache)}
+    subprocess.run([sys.executable, script, str(scenes), *tasks], check=True, env=env)
+
+
 def test_every_index_is_within_its_array(tmp_path):
-    """Compiled code asks nothing; here it does, on scenes whose last clusters are not full."""
-    script = (
-        "from caliper.envs.sim import SimEnv\n"
-        "for task, size in (('pick_covered', 16), ('lift', 9), ('pick_place_can', 16)):\n"
-        "    SimEnv(task, 1, size=size, threads=1).observe()\n"
-    )
-    env = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", script], check=True, env=env)
+    """Compiled code asks nothing; here it does. One scene's last clusters are not full."""
+    _checked(40, "pick_covered", cache=tmp_path)
+
+
+@pytest.mark.slow
+def test_every_index_is_within_its_array_in_every_task(tmp_path):
+    _checked(1000, *TASKS, cache=tmp_path)
+
+
+@pytest.mark.parametrize("value", [1e12, -1e12, float("inf"), float("-inf"), float("nan")])
+def test_rows_and_columns_are_of_the_picture_whatever_overflowed(value):
+    assert within(np.float32(2.5), np.float32(4), 9) == (3, 5)
+    assert within(np.float32(0), np.float32(99), 9) == (0, 9)
+    for low, high in ((value, 4), (2.5, value), (value, value)):
+        first, end = within(np.float32(low), np.float32(high), 9)
+        assert first >= 0 and end <= 9
+
+
+def test_a_cylinder_that_lies_along_the_rows():
+    """All columns of a row meet it or none does; rounding puts the border some billions of columns away."""
+    engine = Still(f'{ABOVE}<geom type="cylinder" size=".4 1" euler="0 90 0"/>')
+    want = make_renderer(engine, ("above",), 20, depth=True).frames().geoms
+    middle = engine.data.geom_xmat.copy()
+    rng = np.random.default_rng(0)
+    for noise in np.repeat(10.0 ** np.arange(-12, -6), 5):
+        engine.data.geom_xmat[:] = middle + noise * rng.normal(size=middle.shape)
+        got = make_renderer(engine, ("above",), 20, depth=True).frames().geoms
+        assert torch.equal(got, want)
+    assert (want[0, 0, 8:12, 5:15] == 0).all() and (want[0, 0, :8] == -1).all()

@@ -56,6 +56,7 @@ def _lines() -> Iterator[tuple[str, Callable[[], str]]]:
     yield "engine batch", _batch
     yield "engine warp", _warp
     yield "picture on cpu", partial(_picture, "batch", "cpu")
+    yield "rasteriser", _rasteriser
     if all(_seeing_cuda().values()):
         yield from ((f"GPU {name}", look) for name, look in _self_test())
     yield "device=auto", partial(_chosen, "learner")
@@ -198,6 +199,13 @@ def _picture(sim: str, device: str) -> str:
     if pixels.min() == pixels.max():
         raise CaliperError("the picture is of one colour")
     return f"lift at 64x64 in {1e3 * (drawn - ready):.1f} ms, after {ready - start:.1f} s to get ready"
+
+
+def _rasteriser() -> str:
+    """Where its compiled code is kept; the picture above compiled it ahead of the first run."""
+    from caliper.envs.render.compiled import draw, kept
+
+    return kept() if draw.signatures else "not compiled, for there was no picture"
 
 
 # ---- files

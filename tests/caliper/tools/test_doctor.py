@@ -53,6 +53,8 @@ def test_everything_is_here(capsys):
     assert rows["robosuite"] == "1.5.2"
     assert {"warp-lang", "mujoco-warp", "hydra-core", "h5py", "CPU cores"} <= rows.keys()
     assert re.fullmatch(r"lift at 64x64 in [\d.]+ ms, after [\d.]+ s to get ready", rows["picture on cpu"])
+    folder = re.fullmatch(r"(?:read from|compiled now, kept in) (/.+)", rows["rasteriser"])[1]
+    assert list(Path(folder).glob("compiled.*draw*.nbi"))
     assert rows["kernel cache"].startswith(f"{wp.config.kernel_cache_dir}: ")
     assert rows["wandb mode"].startswith("offline")
     assert "ffmpeg" in rows["video encoder"]
