@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +44,13 @@ from caliper.rollout.episodes import ActionQueue
 from caliper.rollout.film import film
 from caliper.rollout.replay import replay, state_fault
 from caliper.training.checkpoint import load_checkpoint
+from caliper.training.finite import NotFiniteError
 from caliper.training.interrupt import Interrupt
 from caliper.training.logger import Logger
 from caliper.training.trainer import Trainer
 from caliper.utils.files import locked, replacing
 from caliper.utils.foreign import sealed_yaml, write_json
+from caliper.utils.history import remember
 from caliper.utils.progress import watched
 from caliper.utils.provenance import provenance
 
@@ -65,6 +65,7 @@ def train(config: RunConfig) -> Path:
     Raises:
         CaliperError: the configuration, the dataset or the folder will not do, or the disk fails.
         InterruptedRunError: the user pressed Ctrl-C; everything is saved.
+        NotFiniteError: something became infinite, or no number; the last checkpoint and a report are kept.
     """
     folder = run_folder(config)
     _refuse_used(folder)
@@ -129,7 +130,11 @@ def _run(config: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | N
         else:
             trainer.restore(*checkpoint)
             _keep_changes(config, folder)
-        trainer.run()
+        try:
+            trainer.run()
+        except NotFiniteError:
+            print(f"report: {write_report(folder)}", flush=True)
+            raise
     if config.video.episodes and config.task.env_id:
         print(f"video: none, {config.task.env_id} cannot be filmed: Gymnasium's renderers need OpenGL")
     elif config.video.episodes:
@@ -160,12 +165,9 @@ def _keep_changes(config: RunConfig, folder: Path) -> None:
     found = changes(load(folder / "config.yaml"), config)
     if not found:
         return
-    print("changed: " + "; ".join(map(str, found)), flush=True)
-    record = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "changes": [asdict(c) for c in found]}
-    path = folder / "changes.jsonl"
-    earlier = path.read_text(encoding="utf-8") if path.exists() else ""
-    with replacing(path) as partial:
-        partial.write_text(earlier + json.dumps(record) + "\n", encoding="utf-8")
+    text = "; ".join(map(str, found))
+    print(f"changed: {text}", flush=True)
+    remember(folder, "changed", text, changes=[asdict(c) for c in found])
     _write_config(config, folder)
 
 

@@ -174,10 +174,10 @@ def test_what_changes_is_said_and_kept(configure, tmp_path, capsys):
     train(configure(f"run_dir={folder}", "online.env_steps=2", "offline.updates=1"))
     resume(folder, load(folder / "config.yaml", ["online.env_steps=4", "log.every=2"], "resume"))
     assert "changed: online.env_steps=4, was 2; log.every=2, was 1" in capsys.readouterr().out
-    (line,) = (folder / "changes.jsonl").read_text().splitlines()
+    (line,) = (folder / "history.jsonl").read_text().splitlines()
     assert json.loads(line)["changes"][0] == {"key": "online.env_steps", "before": 2, "after": 4}
     resume(folder, load(folder / "config.yaml", [], "resume"))
-    assert len((folder / "changes.jsonl").read_text().splitlines()) == 1
+    assert len((folder / "history.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_run_is_found_from_another_folder(configure, dataset, tmp_path, monkeypatch):
