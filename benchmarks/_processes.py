@@ -25,6 +25,7 @@ from pathlib import Path
 
 import _digests as digests  # type: ignore[import-not-found]  # beside this file
 import numpy as np
+import torch
 
 from caliper.cli import main
 from caliper.config.compose import compose
@@ -104,7 +105,9 @@ class Bench:
         self.folder = Path(folder).resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.dataset = self.folder / "lift.hdf5"
-        task_scene("lift")  # compiled once, for all forks
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+        task_scene("lift")  # compiled once, for all forks, as are the kernels
+        torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # the first one imports for seconds
         run_module.write_report = lambda run: run / "report.html"  # figures take longer than the run
         with _quiet():
             collect(compose([*SMALL, *STATE]), self.dataset)
@@ -278,7 +281,7 @@ class Count:
 IN_A_RUN = 14  # kills, at most
 
 
-def kills(bench, count, seed, methods=tuple(METHODS), limit=float("inf")):
+def kills(bench, count, seed, limit=float("inf"), methods=tuple(METHODS)):
     """SIGKILL at random moments of runs of all methods, in rounds; each is resumed, and killed again.
 
     Half of the runs save at every update and control step, the others every 0.12 s. One moment in five lies
@@ -312,13 +315,15 @@ IMPORTS = 6  # seconds that a process's imports take on two busy cores
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def signals(bench, count, seed, methods=tuple(METHODS), as_user=4):
+def signals(bench, count, seed, limit=float("inf"), methods=tuple(METHODS), as_user=4):
     """SIGTERM, SIGINT and SIGHUP at random moments: saved and said, then resumed.
 
     Every `as_user`-th run is started as a user does, so that the moment may lie in the imports.
     """
     rnd, found = random.Random(seed), Count("signals")
     for i in range(count):
+        if time.monotonic() - found.start > limit:
+            break
         method, number = methods[i % len(methods)], SIGNALS[i % 3]
         bench.whole(method)
         _, end = bench.seconds[method]
@@ -346,15 +351,17 @@ def signals(bench, count, seed, methods=tuple(METHODS), as_user=4):
         if wrong := bench.finish(method, run, words):
             found.fault(method=method, signal=number.name, wrong=wrong)
         shutil.rmtree(run, ignore_errors=True)
-    return found.result(started_as_a_user=len(range(0, count, as_user)))
+    return found.result(started_as_a_user=len(range(0, found.events, as_user)))
 
 
-def disk(bench, count, seed, methods=("calql, state", "calql, pixels", "iql, state", "rlpd, pixels")):
+def disk(bench, count, seed, limit=float("inf"), methods=("calql, state", "iql, state", "rlpd, pixels")):
     """A disk with room for a random part of what a run writes; then more room."""
     rnd, found = random.Random(seed), Count("full disks")
     place = bench.folder / "small"
     place.mkdir(exist_ok=True)
     for i in range(count):
+        if time.monotonic() - found.start > limit:
+            break
         method = methods[i % len(methods)]
         bench.whole(method)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", place], check=True)
@@ -403,12 +410,14 @@ def _fill(ballast, place, room):
         os.posix_fallocate(file.fileno(), 0, max(left, 1))
 
 
-def two(bench, count, seed, method="calql, state"):
+def two(bench, count, seed, limit=float("inf"), method="calql, state"):
     """Two processes on one folder within a moment: one is refused in a sentence, the other is whole."""
     rnd, found = random.Random(seed), Count("pairs")
     verbs = (("train", "train"), ("resume", "resume"), ("train", "resume"))
     bench.whole(method)
     for i in range(count):
+        if time.monotonic() - found.start > limit:
+            break
         kind, run = verbs[i % 3], bench.new("run")
         words = bench.words(method)
         if "resume" in kind:

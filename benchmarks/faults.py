@@ -501,8 +501,7 @@ def of_processes(given):
         if given.campaign == "chaos":
             return processes.chaos(bench, given.tool, 6 if given.quick else given.points)
         count = given.count or SIZES[given.campaign][given.quick]
-        more = {"limit": 60 * given.minutes} if given.campaign == "kills" else {}
-        return getattr(processes, given.campaign)(bench, count, given.seed, **more)
+        return getattr(processes, given.campaign)(bench, count, given.seed, 60 * given.minutes)
     finally:
         if not given.keep:
             shutil.rmtree(place, ignore_errors=True)
@@ -516,7 +515,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a small part of it; writes no result")
     parser.add_argument("--mutations", type=int, default=MUTATIONS)
     parser.add_argument("--count", type=int, help="of kills, signals, full disks or pairs")
-    parser.add_argument("--minutes", type=float, default=60, help="of the soak; at most, of kills")
+    parser.add_argument("--minutes", type=float, default=60, help="of the soak; of the others at most")
     parser.add_argument("--tool", default="ckpt-chaos", help="where that program is")
     parser.add_argument("--points", type=int, default=66, help="file boundaries, of a method")
     parser.add_argument("--keep", help="work in this folder and leave it")
