@@ -69,6 +69,7 @@ def train(config: RunConfig) -> Path:
     """
     folder = run_folder(config)
     _refuse_used(folder)
+    _refuse_crowded(folder)
     check(config)
     data = _find_all(config)
     with locked(folder):
@@ -92,6 +93,7 @@ def resume(folder: Path, config: RunConfig) -> Path:
     """
     with locked(folder):
         checkpoint = load_checkpoint(folder)
+        _refuse_too_late(config, folder, checkpoint[1]["counters"])
         check(config)
         return _run(config, folder, _find_all(config), checkpoint)
 
@@ -282,6 +284,47 @@ def _refuse_used(folder: Path) -> None:
     if (folder / "checkpoints" / "latest").exists():
         raise CaliperError(
             f"{folder} already holds a run; go on with: caliper resume {folder}, or choose another run_dir"
+        )
+
+
+# What a run puts into its folder.
+OWN = {
+    *("config.yaml", "git.json", "metrics.csv", "history.jsonl", "evaluation.json", "report.html"),
+    *("checkpoints", "evaluations", "plots", "videos", "wandb"),
+}
+
+
+def _refuse_crowded(folder: Path) -> None:
+    """Keeps a run out of a home, a project, or wherever else other things are."""
+    if not folder.is_dir():
+        return
+    others = sorted(
+        p.name for p in folder.iterdir() if p.name.removesuffix(".partial") not in OWN | {".lock"}
+    )
+    if others:
+        raise CaliperError(
+            f"run_dir={folder} holds other things ({', '.join(others[:3])}{', ...' * (len(others) > 3)}), "
+            "among which a run would be lost; choose a folder of its own"
+        )
+
+
+def _refuse_too_late(config: RunConfig, folder: Path, made: dict[str, Any]) -> None:
+    """Refuses to make a phase shorter than it has been, and to change the length of one that is over."""
+    saved = load(folder / "config.yaml")
+    if made["online"] and config.offline.updates != saved.offline.updates:
+        raise CaliperError(
+            f"offline.updates={config.offline.updates} comes too late: the offline phase of {folder} ended "
+            f"after {saved.offline.updates} updates; leave it out, or start a new run"
+        )
+    steps, least = config.online.env_steps, made["env_steps"]
+    if steps < least and steps != saved.online.env_steps:
+        raise CaliperError(
+            f"online.env_steps={steps} comes too late: {folder} has made {least} steps; give at least so many"
+        )
+    updates, least = config.offline.updates, made["updates"]
+    if not made["online"] and updates < least:
+        raise CaliperError(
+            f"offline.updates={updates} comes too late: {folder} has made {least}; give at least so many"
         )
 
 
