@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -21,6 +21,7 @@ from caliper.agents.td3bc import TD3BC, TD3BCConfig
 from caliper.agents.wsrl import WSRL, WSRLConfig
 from caliper.encoders import build_encoder
 from caliper.errors import CaliperError
+from caliper.limits import check_limits
 from caliper.types import ObsSpec
 
 AGENTS: dict[str, tuple[type[Agent], type[AgentConfig]]] = {
@@ -34,23 +35,6 @@ AGENTS: dict[str, tuple[type[Agent], type[AgentConfig]]] = {
     "rlpd": (RLPD, RLPDConfig),
     "wsrl": (WSRL, WSRLConfig),
     "qtopt": (QTOpt, QTOptConfig),
-}
-
-# What values of any agent's keys must be; of a list, each entry. Written so that NaN fails.
-LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
-    "at least 1": (
-        lambda value: value >= 1,
-        "chunk actor_hidden critic_hidden n_critics actor_every best_of n_actions n_target_actions "
-        "n_target_actions_online",
-    ),
-    "at least 0": (
-        lambda value: value >= 0,
-        "actor_lr bc_lr critic_lr temperature_lr value_lr shift_pad tau actor_tau "
-        "mc_weight init_temperature actor_start bc_weight bc_weight_online bc_fade_steps conservative_weight "
-        "conservative_weight_online beta max_weight target_noise target_noise_clip first_std min_std",
-    ),
-    "above 0": (lambda value: value > 0, "cql_temperature temperature exploration_noise"),
-    "at most 1": (lambda value: value <= 1, "tau actor_tau mc_weight"),
 }
 
 
@@ -86,19 +70,10 @@ def build_agent(
         if key not in known:
             raise CaliperError(f"The agent {name} has no key {key!r}; it knows {', '.join(known)}.")
     config = make_config(**options)
-    _check_values(config)
+    check_limits(make_config, vars(config), "agent")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make(config, lambda: build_encoder(encoder_cfg, spec), action_dim, device, seed)
-
-
-def _check_values(config: AgentConfig) -> None:
-    for limit, (holds, keys) in LIMITS.items():
-        for key in keys.split():
-            value = getattr(config, key, None)
-            entries = value if isinstance(value, Sequence) else [] if value is None else [value]
-            if not all(map(holds, entries)):
-                raise CaliperError(f"agent.{key}={value} makes no sense; it must be {limit}")
 
 
 __all__ = ["AGENTS", "Agent", "Noise", "build_agent"]

@@ -12,6 +12,7 @@ from torch import nn
 from caliper.agents import deviations
 from caliper.agents.base import DRAWN, Agent, AgentConfig, Decision, Noise
 from caliper.agents.nets import Actor, Critic, GaussianActor, Info, MakeEncoder, polyak, trained
+from caliper.limits import key
 from caliper.types import Batch, Obs
 
 
@@ -92,26 +93,26 @@ def make_critic(config: CriticConfig, make_encoder: MakeEncoder, action_dim: int
 class ActorConfig(AgentConfig):
     """Keys of every agent with an actor."""
 
-    actor_hidden: Sequence[int] = (256, 256)  # widths of the policy's hidden layers
-    bc_lr: float = 3e-4  # Adam of the cloning step
+    actor_hidden: Sequence[int] = key((256, 256), at_least=1)  # widths of the policy's hidden layers
+    bc_lr: float = key(3e-4, at_least=0, resume=True)  # Adam of the cloning step
 
 
 @dataclass(kw_only=True)
 class CriticConfig(AgentConfig, deviations.ReturnConfig):
     """Keys of every agent with critics; the defaults are the official Cal-QL code's."""
 
-    critic_hidden: Sequence[int] = (256, 256)  # widths of the critics' hidden layers
-    critic_lr: float = 3e-4  # Adam
-    n_critics: int = 2  # members of the Q ensemble
+    critic_hidden: Sequence[int] = key((256, 256), at_least=1)  # widths of the critics' hidden layers
+    critic_lr: float = key(3e-4, at_least=0, resume=True)  # Adam
+    n_critics: int = key(2, at_least=1)  # members of the Q ensemble
     layer_norm: bool = False  # LayerNorm before each ReLU of the critics
     encoder_per_critic: bool = False  # each Q has its own encoder instead of one for the ensemble
     discount: float = 0.99  # gamma
-    tau: float = 0.005  # speed of the target's moving average
+    tau: float = key(0.005, at_least=0, at_most=1, resume=True)  # speed of the target's moving average
 
 
 @dataclass(kw_only=True)
 class ActorCriticConfig(ActorConfig, CriticConfig, deviations.DeviationConfig):
     """Keys of every agent with an actor and critics."""
 
-    actor_lr: float = 1e-4  # Adam
-    actor_every: int = 1  # updates of the critics per update of the actor
+    actor_lr: float = key(1e-4, at_least=0, resume=True)  # Adam
+    actor_every: int = key(1, at_least=1)  # updates of the critics per update of the actor

@@ -22,6 +22,7 @@ from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig
 from caliper.agents.base import DRAWN, Noise
 from caliper.agents.nets import Gaussian, GaussianActor, Info, MakeEncoder, bc_loss, descend, polyak, td_loss
 from caliper.encoders import augment
+from caliper.limits import key
 from caliper.types import Batch, Obs
 
 
@@ -94,6 +95,6 @@ class AWAC(ActorCritic):
 class AWACConfig(ActorCriticConfig):
     """Keys of AWAC."""
 
-    actor_lr: float = 3e-4  # Adam
-    temperature: float = 1.0  # lambda; the smaller, the more sharply the advantage weighs
-    max_weight: float = 100.0  # w_max, the largest weight of a recorded action
+    actor_lr: float = key(3e-4, at_least=0, resume=True)  # Adam
+    temperature: float = key(1.0, above=0, resume=True)  # lambda; small weighs sharply
+    max_weight: float = key(100.0, at_least=0, resume=True)  # w_max, the largest weight of a recorded action

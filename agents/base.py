@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from caliper.agents.nets import Critic, Info, MakeEncoder, Policy
 from caliper.errors import CaliperError
+from caliper.limits import key
 from caliper.types import Batch, Obs
 
 
@@ -181,9 +182,14 @@ class Agent(nn.Module):
         }
 
     def load_train_state(self, state: dict[str, Any]) -> None:
-        """Restores `train_state`, so that the next update gives the numbers an unbroken run would give."""
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+        """Restores `train_state`, so that the next update gives the numbers an unbroken run would give.
+
+        But for learning rates, which are those of the configuration: a run may go on with others.
+        """
+        for name, (_, lr) in self.groups().items():
+            self.optimizers[name].load_state_dict(state["optimizers"][name])
+            for group in self.optimizers[name].param_groups:
+                group["lr"] = lr
         restore(self.generator, state["generator"])
         self.updates = state["updates"]
         if state["online"]:
@@ -211,6 +217,6 @@ def refuse_unknown(key: str, value: Any, known: Sequence[Any]) -> None:
 class AgentConfig:
     """Keys that every agent has."""
 
-    chunk: int = 1  # control steps that an action covers; executed open loop (Q-chunking)
-    shift_pad: int = 4  # random shift of the images by up to so many pixels (DrQ); 0 = off
+    chunk: int = key(1, at_least=1)  # control steps that an action covers; executed open loop (Q-chunking)
+    shift_pad: int = key(4, at_least=0, resume=True)  # random shift of the images, pixels (DrQ); 0 = off
     precision: str = "float32"  # float32 | bfloat16 (networks by autocast; losses and weights stay float32)

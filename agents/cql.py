@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from caliper.agents.base import Noise
 from caliper.agents.nets import Info, MakeEncoder, td_loss
 from caliper.agents.sac import SAC, Encoded, SACConfig
+from caliper.errors import CaliperError
+from caliper.limits import key
 
 
 class CQL(SAC):
@@ -108,6 +110,12 @@ class CQL(SAC):
 
     def build(self, make_encoder: MakeEncoder) -> None:
         """See `Agent.build`."""
+        low, high = self.config.clip_diff_min, self.config.clip_diff_max
+        if low is not None and high is not None and low > high:
+            raise CaliperError(
+                f"agent.clip_diff_min={low} exceeds agent.clip_diff_max={high}; lower the one or raise the "
+                "other"
+            )
         super().build(make_encoder)
         self.log_lagrange = nn.Parameter(torch.tensor(1.0), requires_grad=self.config.lagrange)
         self.conservative_weight = self.config.conservative_weight
@@ -130,13 +138,13 @@ class CQL(SAC):
 class CQLConfig(SACConfig):
     """Keys of CQL and Cal-QL; the defaults are the official Cal-QL code's."""
 
-    n_target_actions: int = 10  # the target takes the best of so many actions at s'
-    n_actions: int = 10  # k, sampled actions of each of the three groups
-    conservative_weight: float = 5.0  # W
-    conservative_weight_online: float | None = None  # W after the switch; null = the same
+    n_target_actions: int = key(10, at_least=1, resume=True)  # the target takes the best of so many
+    n_actions: int = key(10, at_least=1, resume=True)  # k, sampled actions of each of the three groups
+    conservative_weight: float = key(5.0, at_least=0, resume=True)  # W
+    conservative_weight_online: float | None = key(None, at_least=0, resume=True)  # W online; null = W
     importance_sampling: bool = True  # subtract log-densities from the columns
-    cql_temperature: float = 1.0  # T of the log-sum-exp
-    clip_diff_min: float | None = None  # lo, on each sample's difference; null = none
-    clip_diff_max: float | None = None  # hi; null = none
+    cql_temperature: float = key(1.0, above=0, resume=True)  # T of the log-sum-exp
+    clip_diff_min: float | None = key(None, resume=True)  # lo, on each sample's difference; null = none
+    clip_diff_max: float | None = key(None, resume=True)  # hi; null = none
     lagrange: bool = False  # learn a multiplier on W so that the difference meets `gap`
-    gap: float = 1.0  # wanted difference of the Lagrange form
+    gap: float = key(1.0, resume=True)  # wanted difference of the Lagrange form

@@ -40,6 +40,7 @@ from caliper.agents.nets import (
     descend,
 )
 from caliper.encoders import augment
+from caliper.limits import key
 from caliper.types import Batch
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def best_of(
 class ReturnConfig:
     """Of every agent with critics."""
 
-    mc_weight: float = 0.0  # m, share of the recorded return in the target
+    mc_weight: float = key(0.0, at_least=0, at_most=1, resume=True)  # m, share of the recorded return
 
 
 @dataclass(kw_only=True)
@@ -155,16 +156,16 @@ class DeviationConfig(ReturnConfig):
     """Of every agent with an actor and critics."""
 
     critic_encoder_from_bc: bool = False  # the critics' encoder starts from the actor's at the first update
-    actor_tau: float = 1.0  # speed of the averaged actor, which acts; 1 = the actor itself acts
-    best_of: int = 1  # K, actions sampled when acting, of which the critic takes the best
+    actor_tau: float = key(1.0, at_least=0, at_most=1)  # speed of the averaged actor that acts; 1 = none
+    best_of: int = key(1, at_least=1, resume=True)  # K, actions of which the critic takes the best
 
 
 @dataclass(kw_only=True)
 class BCTermConfig:
     """Of SAC and what is built on it."""
 
-    actor_start: int = 0  # updates before Q enters the actor's loss; until then the actor is cloned
-    bc_weight: float = 0.0  # c, weight of the cloning term in the actor's loss
-    bc_weight_online: float | None = None  # c after the switch; null = the same
-    bc_fade_steps: int = 0  # updates over which c fades to its online value
-    bc_better_only: bool = False  # once Q moves the actor, clone where the return exceeds Q(s, pi)
+    actor_start: int = key(0, at_least=0)  # updates in which the actor is only cloned
+    bc_weight: float = key(0.0, at_least=0, resume=True)  # c, weight of the cloning term in the actor's loss
+    bc_weight_online: float | None = key(None, at_least=0, resume=True)  # c after the switch; null = the same
+    bc_fade_steps: int = key(0, at_least=0, resume=True)  # updates over which c fades to its online value
+    bc_better_only: bool = key(False, resume=True)  # clone where the return exceeds Q(s, pi)

@@ -37,7 +37,7 @@ from caliper.agents.nets import (
     td_loss,
 )
 from caliper.encoders import augment
-from caliper.errors import CaliperError
+from caliper.limits import key
 from caliper.types import Batch, Obs
 
 
@@ -104,10 +104,6 @@ class IQL(ActorCritic):
 
     def build(self, make_encoder: MakeEncoder) -> None:
         """See `Agent.build`."""
-        if not 0 < self.config.expectile < 1:
-            raise CaliperError(
-                f"agent.expectile={self.config.expectile} makes no sense; it must lie between 0 and 1"
-            )
         super().build(make_encoder)
         self.value = Value(make_encoder, self.config.critic_hidden)
 
@@ -124,8 +120,8 @@ class IQL(ActorCritic):
 class IQLConfig(ActorCriticConfig):
     """Keys of IQL; the defaults are the paper's for locomotion (AntMaze: expectile 0.9, beta 10)."""
 
-    actor_lr: float = 3e-4  # Adam
-    value_lr: float = 3e-4  # Adam of V
-    expectile: float = 0.7  # x; 0.5 = the mean, near 1 = the best action in the data
-    beta: float = 3.0  # how sharply the advantage weighs; 0 = plain cloning
-    max_weight: float = 100.0  # w_max, the largest weight of a recorded action
+    actor_lr: float = key(3e-4, at_least=0, resume=True)  # Adam
+    value_lr: float = key(3e-4, at_least=0, resume=True)  # Adam of V
+    expectile: float = key(0.7, above=0, below=1, resume=True)  # x; near 1 = the best action in the data
+    beta: float = key(3.0, at_least=0, resume=True)  # how sharply the advantage weighs; 0 = plain cloning
+    max_weight: float = key(100.0, at_least=0, resume=True)  # w_max, the largest weight of a recorded action

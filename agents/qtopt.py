@@ -28,6 +28,7 @@ from caliper.agents.base import DRAWN, Agent, Decision, Noise
 from caliper.agents.nets import Gaussian, Info, MakeEncoder, descend, polyak, td_loss
 from caliper.encoders import augment
 from caliper.errors import CaliperError
+from caliper.limits import key
 from caliper.types import Batch, Obs
 
 
@@ -132,8 +133,8 @@ class QTOpt(Agent):
 class QTOptConfig(CriticConfig):
     """Keys of QT-Opt; iterations, samples and elites are the paper's."""
 
-    cem_iterations: int = 2  # fits of the Gaussian per search
-    cem_samples: int = 64  # actions drawn per iteration
-    cem_elites: int = 6  # of these, how many the Gaussian is fitted to
-    first_std: float = 1.0  # of the first iteration, around 0; at 1 a third of all entries lie on a face
-    min_std: float = 0.05  # least standard deviation that a fit may give, also that of exploring actions
+    cem_iterations: int = key(2, resume=True)  # fits of the Gaussian per search
+    cem_samples: int = key(64, resume=True)  # actions drawn per iteration
+    cem_elites: int = key(6, resume=True)  # of these, how many the Gaussian is fitted to
+    first_std: float = key(1.0, at_least=0, resume=True)  # of the first iteration, around 0
+    min_std: float = key(0.05, at_least=0, resume=True)  # least of a fit, and of exploring

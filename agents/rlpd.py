@@ -23,6 +23,7 @@ from caliper.agents.base import Noise
 from caliper.agents.nets import MakeEncoder
 from caliper.agents.sac import SAC, Encoded, SACConfig
 from caliper.errors import CaliperError
+from caliper.limits import key
 
 
 class SubsetTarget(SAC):
@@ -78,16 +79,16 @@ class RLPD(SubsetTarget):
 class SubsetConfig(SACConfig):
     """Keys of SAC with many critics."""
 
-    n_critics: int = 10  # E, members of the Q ensemble
+    n_critics: int = key(10, at_least=1)  # E, members of the Q ensemble
     layer_norm: bool = True  # LayerNorm before each ReLU of the critics
-    n_subset: int = 2  # m, critics drawn at each update, of whose target values the minimum counts
+    n_subset: int = key(2, resume=True)  # m, critics drawn for each target
 
 
 @dataclass(kw_only=True)
 class RLPDConfig(SubsetConfig):
     """Keys of RLPD; the defaults are the paper's."""
 
-    actor_lr: float = 3e-4  # Adam
-    temperature_lr: float = 3e-4  # Adam
-    init_temperature: float = 0.1  # first alpha; 0 without autotune = no entropy term
-    target_entropy: float | None = None  # H; null = minus half the number of action entries
+    actor_lr: float = key(3e-4, at_least=0, resume=True)  # Adam
+    temperature_lr: float = key(3e-4, at_least=0, resume=True)  # Adam
+    init_temperature: float = key(0.1, at_least=0)  # first alpha; 0 without autotune = no entropy term
+    target_entropy: float | None = key(None, resume=True)  # H; null = minus half the number of action entries

@@ -27,6 +27,7 @@ from caliper.agents.base import DRAWN, Noise
 from caliper.agents.nets import Info, MakeEncoder, TanhGaussian, descend, polyak, td_loss
 from caliper.encoders import augment
 from caliper.errors import CaliperError
+from caliper.limits import key
 from caliper.types import Batch, Obs
 
 
@@ -172,7 +173,7 @@ class SAC(ActorCritic):
     def load_train_state(self, state: dict[str, Any]) -> None:
         """See `Agent.load_train_state`."""
         super().load_train_state(state)
-        if self.bc_term is not None:  # deviation
+        if self.bc_term is not None and "online_updates" in state:  # deviation; it may be on only from now
             self.bc_term.online_updates.copy_(state["online_updates"])
 
 
@@ -180,9 +181,9 @@ class SAC(ActorCritic):
 class SACConfig(ActorCriticConfig, deviations.BCTermConfig):
     """Keys of SAC; the defaults are the official Cal-QL code's with a single-action backup."""
 
-    n_target_actions: int = 1  # actions sampled at s'; the target takes the best (1 = single-action backup)
+    n_target_actions: int = key(1, at_least=1, resume=True)  # the target takes the best of so many
     backup_entropy: bool = False  # subtract alpha log pi in the target
     autotune_entropy: bool = True  # learn alpha
-    init_temperature: float = 1.0  # first alpha; 0 without autotune = no entropy term
-    temperature_lr: float = 1e-4  # Adam
-    target_entropy: float | None = None  # H; null = minus the number of action entries
+    init_temperature: float = key(1.0, at_least=0)  # first alpha; 0 without autotune = no entropy term
+    temperature_lr: float = key(1e-4, at_least=0, resume=True)  # Adam
+    target_entropy: float | None = key(None, resume=True)  # H; null = minus the number of action entries

@@ -29,6 +29,7 @@ from caliper.agents.actor_critic import ActorCritic, ActorCriticConfig
 from caliper.agents.base import DRAWN, Noise
 from caliper.agents.nets import Gaussian, GaussianActor, Info, MakeEncoder, bc_loss, descend, polyak, td_loss
 from caliper.encoders import augment
+from caliper.limits import key
 from caliper.types import Batch, Obs
 
 
@@ -108,9 +109,9 @@ class TD3BC(ActorCritic):
 class TD3BCConfig(ActorCriticConfig):
     """Keys of TD3+BC; the defaults are the paper's."""
 
-    actor_lr: float = 3e-4  # Adam
-    actor_every: int = 2  # updates of the critics per update of the actor and of all slow copies
-    alpha: float = 2.5  # size of Q beside the cloning term in the actor's loss
-    target_noise: float = 0.2  # sigma, added to the action that the target values
-    target_noise_clip: float = 0.5  # c, the most of it
-    exploration_noise: float = 0.1  # deviation of the actions tried online
+    actor_lr: float = key(3e-4, at_least=0, resume=True)  # Adam
+    actor_every: int = key(2, at_least=1)  # critics' updates per update of the actor and slow copies
+    alpha: float = key(2.5, resume=True)  # size of Q beside the cloning term in the actor's loss
+    target_noise: float = key(0.2, at_least=0, resume=True)  # sigma, added to the target's action
+    target_noise_clip: float = key(0.5, at_least=0, resume=True)  # c, the most of it
+    exploration_noise: float = key(0.1, above=0)  # deviation of the actions tried online

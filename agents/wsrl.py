@@ -19,6 +19,7 @@ from caliper.agents.calql import CalQL
 from caliper.agents.cql import CQLConfig
 from caliper.agents.nets import MakeEncoder
 from caliper.agents.rlpd import SubsetConfig, SubsetTarget
+from caliper.limits import key
 
 
 class WSRL(CalQL, SubsetTarget):
@@ -42,8 +43,8 @@ class WSRL(CalQL, SubsetTarget):
 class WSRLConfig(CQLConfig, SubsetConfig):
     """Keys of WSRL; the defaults are the official code's."""
 
-    n_critics: int = 10  # E, members of the Q ensemble
+    n_critics: int = key(10, at_least=1)  # E, members of the Q ensemble
     layer_norm: bool = True  # LayerNorm before each ReLU of the critics
-    actor_every: int = 4  # after the switch: updates of the critics per update of the actor
-    n_target_actions_online: int = 1  # after the switch (the official code: 1, on AntMaze 10)
-    conservative_weight_online: float | None = 0.0  # W after the switch; null = the same
+    actor_every: int = key(4, at_least=1)  # after the switch: updates of the critics per update of the actor
+    n_target_actions_online: int = key(1, at_least=1, resume=True)  # after the switch (AntMaze: 10)
+    conservative_weight_online: float | None = key(0.0, at_least=0, resume=True)  # W online; null = W

@@ -92,6 +92,8 @@ def structure(path, rnd):
         nodes = ["/", *_all(file)]
         arrays = [name for name in nodes if isinstance(file[name], h5py.Dataset)]
         groups = [name for name in nodes if isinstance(file[name], h5py.Group)]
+        if not arrays:  # an earlier change of this file has taken the last away
+            return
         act = rnd.choice(
             (_attribute, _attribute, _attribute, _attribute_gone, _values, _values, _dtype, _shape, _link,
              _link, _stored_elsewhere, _sparse, _gone, _moved, _packed, _group_instead)

@@ -12,6 +12,15 @@ process of its own with 8 GiB and 60 s. What comes of it is counted:
     python benchmarks/faults.py files                     # 10,000 mutations, writes results/faults.json
     python benchmarks/faults.py files --quick             # 400, writes nothing
     python benchmarks/faults.py files --only 1234         # one of them again, with its traceback
+
+And what a run comes to that is killed, stopped, starved of disk, started twice (see `_processes.py`):
+
+    python benchmarks/faults.py kills                     # 1,000 times -9, over 24 kinds of runs
+    python benchmarks/faults.py signals                   # 100 of SIGTERM, SIGINT and SIGHUP
+    python benchmarks/faults.py disk                      # full at 50 moments; needs root to mount it
+    python benchmarks/faults.py two                       # 30 pairs of processes on one folder
+    python benchmarks/faults.py chaos --tool PATH         # ckpt-chaos, of PyPI, at every file boundary
+    python benchmarks/faults.py soak --minutes 60         # memory, open files and threads over time
 """
 
 import argparse
@@ -37,9 +46,10 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import _mutations as mutations  # type: ignore[import-not-found]  # beside this file
+import _digests as digests  # type: ignore[import-not-found]  # beside this file
+import _mutations as mutations  # type: ignore[import-not-found]
+import _processes as processes  # type: ignore[import-not-found]
 import numpy as np
-import torch
 
 from caliper.analysis.comparison import write_comparison
 from caliper.analysis.run_data import read_run
@@ -74,7 +84,7 @@ WORDS = [
     "data.num_envs=2",
     "batch_size=8",
     "log.every=1",
-    "offline.clone_updates=2",
+    "offline.bc_updates=2",
     "offline.updates=4",
     "offline.eval_every=2",
     "online.env_steps=12",
@@ -223,7 +233,7 @@ class Files:
         return {
             "content": read_dataset(self.dataset).content,
             "config": load(self.run / "config.yaml", []),
-            "checkpoint": _tensors(weights, state),
+            "checkpoint": digests.tensors(weights, state),
             "older": older.name,
             "run": _run_digest(read_run(self.run)),
             "sweep": [name for name, _ in runs_of(self.whole / "sweep")],
@@ -268,7 +278,7 @@ class Files:
         """The newest checkpoint of a run."""
         run = self.folder / "spoiled" / "run"
         with contextlib.redirect_stderr(io.StringIO()) as said:
-            found = _tensors(*load_checkpoint(run))
+            found = digests.tensors(*load_checkpoint(run))
         if found == self.known["checkpoint"]:
             return "unchanged"
         return "told" if f"names {self.known['older']}" in said.getvalue() else "changed"
@@ -353,28 +363,6 @@ def _write_minari(folder):
     spec = json.dumps({"id": "FrankaKitchen-v1"})
     meta = {"total_episodes": 3, "data_format": "hdf5", "env_spec": spec}
     (folder / "metadata.json").write_text(json.dumps(meta))
-
-
-def _tensors(weights, state):
-    """A checkpoint as one checksum."""
-    facts = []
-
-    def walk(value, where):
-        if isinstance(value, torch.Tensor):
-            raw = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-            facts.append([where, str(value.dtype), list(value.shape), digest({}, {"x": raw})])
-        elif isinstance(value, dict):
-            for key in value:
-                walk(value[key], f"{where}.{key}")
-        elif isinstance(value, list | tuple):
-            for i, entry in enumerate(value):
-                walk(entry, f"{where}[{i}]")
-        else:
-            facts.append([where, repr(value)])
-
-    walk(weights, "weights")
-    walk(state, "state")
-    return digest({"facts": facts})
 
 
 def _run_digest(run):
@@ -493,23 +481,52 @@ def write(part, result):
     packages = ("h5py", "numpy", "torch", "safetensors", "omegaconf")
     machine = {"versions": {"python": platform.python_version()} | {p: version(p) for p in packages}}
     held[part] = result | machine | {"date": datetime.date.today().isoformat()}
-    held |= {key: sum(held[p].get(key, 0) for p in ("files", "kills") if p in held) for key in ("bad",)}
-    held["mutations"] = held.get("files", {}).get("mutations", 0)
+    parts = [value for value in held.values() if isinstance(value, dict)]
+    held["bad"] = sum(value["bad"] for value in parts)
+    held |= {key: held[key_of][key] for key, key_of in TOTALS.items() if key_of in held}
     path.write_text(json.dumps(held, indent=1) + "\n")
+
+
+TOTALS = {"mutations": "files"}  # what stands beside the sum of all that went bad
+SIZES = {"kills": (1000, 24), "signals": (100, 8), "disk": (50, 4), "two": (30, 3)}  # all of it, and --quick
+
+
+def of_processes(given):
+    """One of the campaigns of `_processes.py`."""
+    place = given.keep or tempfile.mkdtemp(prefix="faults-")
+    try:
+        bench = processes.Bench(place)
+        if given.campaign == "soak":
+            return processes.soak(bench, 0.5 if given.quick else given.minutes)
+        if given.campaign == "chaos":
+            return processes.chaos(bench, given.tool, 6 if given.quick else given.points)
+        count = given.count or SIZES[given.campaign][given.quick]
+        return getattr(processes, given.campaign)(bench, count, given.seed, 60 * given.minutes)
+    finally:
+        if not given.keep:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("campaign", nargs="?", choices=("files",), default="files")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK} mutations; writes no result")
+    choices = ("files", *SIZES, "chaos", "soak")
+    parser.add_argument("campaign", nargs="?", choices=choices, default="files")
+    parser.add_argument("--quick", action="store_true", help="a small part of it; writes no result")
     parser.add_argument("--mutations", type=int, default=MUTATIONS)
+    parser.add_argument("--count", type=int, help="of kills, signals, full disks or pairs")
+    parser.add_argument("--minutes", type=float, default=60, help="of the soak; of the others at most")
+    parser.add_argument("--tool", default="ckpt-chaos", help="where that program is")
+    parser.add_argument("--points", type=int, default=66, help="file boundaries, of a method")
+    parser.add_argument("--keep", help="work in this folder and leave it")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only", type=int, help="number of one mutation, made and read again")
     parser.add_argument("--real", action="store_true", help="open HDF5 files as the program does: slower")
     given = parser.parse_args()
-    count = QUICK if given.quick else given.mutations
-    result = campaign(count, given.seed, given.only, given.real)
+    if given.campaign == "files":
+        result = campaign(QUICK if given.quick else given.mutations, given.seed, given.only, given.real)
+    else:
+        result = of_processes(given)
     print(json.dumps(result))
     if not given.quick and given.only is None and not given.real:
         write(given.campaign, result)

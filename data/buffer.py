@@ -99,6 +99,17 @@ class ReplayBuffer:
         """Whole episodes stored."""
         return len(self._episodes)
 
+    def return_bounds(self) -> tuple[float, float]:
+        """Smallest and largest return that is possible: from rewards on success alone, or such as are stored.
+
+        Waits for the device.
+        """
+        if self.reward.sparse or not len(self):
+            return self.reward.bounds()
+        low, high = (float(x) for x in self._transitions.used()["reward"].aminmax())
+        for_ever = 1 / (1 - self.reward.gamma**self.chunk)
+        return min(low, low * for_ever), max(high, high * for_ever)
+
     def add_episode(
         self, obs: Obs, actions: Tensor, rewards: Tensor, terminated: bool, returns: bool = True
     ) -> None:

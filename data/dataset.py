@@ -55,6 +55,7 @@ class DatasetMeta:
         collector: who acted, such as "expert".
         seed: seed of the collection.
         schema_version: version of the file layout.
+        action: what an action means, as JSON (see `caliper.envs.action_meaning`); "" where nobody says.
     """
 
     task: str
@@ -68,6 +69,7 @@ class DatasetMeta:
     collector: str
     seed: int
     schema_version: int = SCHEMA_VERSION
+    action: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,11 @@ class RewardConfig:
         """Training rewards, float32, of raw ones."""
         return raw.float() * self.scale + self.bias
 
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest return of an episode whose raw rewards are 0 until a 1 ends it, if ever."""
+        solved, never = self.scale + self.bias, self.bias / (1 - self.gamma)
+        return min(solved, never), max(solved, never)
+
     def returns(self, rewards: Tensor, terminals: Tensor) -> Tensor:
         """`mc_returns` of training rewards (t,) under this configuration."""
         return mc_returns(rewards, terminals, self.gamma, self.sparse, self.bias)

@@ -131,6 +131,8 @@ class DatasetWriter:
             )
         group = self._file["data"]
         facts = dataclasses.asdict(self.meta)
+        if not self.meta.action:
+            del facts["action"]
         facts |= {"total": self._total, "env_args": json.dumps(self._env_args())}
         for name, value in (facts | {SEAL: digest({**facts, "demos": self._seals})}).items():
             group.attrs[name] = value
@@ -193,7 +195,7 @@ def _read(file: ForeignFile, path: Path, rewards: str | None) -> Dataset:
     if file.names().get("data") != "group":
         raise CaliperError(f"{path} has no group 'data'; it is not a dataset in robomimic's layout")
     attributes = file.attributes("data")
-    fields = dataclasses.fields(DatasetMeta)
+    fields = [f for f in dataclasses.fields(DatasetMeta) if f.name != "action" or f.name in attributes]
     absent = [f.name for f in fields if f.name not in attributes]
     if absent:
         raise CaliperError(

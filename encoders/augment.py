@@ -70,4 +70,5 @@ def scaled(pixels: Tensor) -> Tensor:
     if torch.is_autocast_enabled(kind):
         images = images.to(torch.get_autocast_dtype(kind))
     # Last, for it is much faster than together with a cast.
-    return images.contiguous(memory_format=torch.channels_last).unflatten(1, pixels.shape[1:3])
+    images = images.contiguous(memory_format=torch.channels_last)
+    return rearrange(images, "b (v c) h w -> b v c h w", v=pixels.shape[1])

@@ -32,8 +32,8 @@ HELP = {
     "collect": ("record the scripted expert", "task=pick_place_can data.episodes=1000"),
     "import": ("make a dataset of a recording of robosuite, robomimic, ...", "FILE [OUT] --skip-bad"),
     "replay": ("render a dataset's states into a copy with pictures", "FILE --cameras agentview --size 84"),
-    "inspect": ("tell what a dataset or a recording holds and whether it fits", "FILE [--images]"),
-    "tasks": ("list tasks, agents, encoders, engines and presets", ""),
+    "inspect": ("tell what a dataset or a recording holds and whether it fits", "FILE [--images | --replay]"),
+    "tasks": ("list tasks, agents, encoders, engines and presets; tell all of one task", "[lift]"),
     "doctor": ("tell what is missing here; compile a GPU's kernels ahead", "[--precompile sm_90 task=lift]"),
 }
 KEYS = """Every key of a run can follow: groups (task=, obs=, agent=, encoder=, sim=, preset=) and
@@ -204,10 +204,16 @@ def _inspect(words: list[str]) -> None:
     from caliper.config.build import installed
     from caliper.data.recordings import is_foreign, open_recording
     from caliper.importing.describe import describe_recording
-    from caliper.tools.inspect_dataset import describe, describe_minari
+    from caliper.tools.inspect_dataset import describe, describe_minari, replayed_lines
 
-    if not words or words[1:] not in ([], ["--images"]):
-        raise CaliperError("name one dataset file: caliper inspect FILE [--images]")
+    if not words or words[1:] not in ([], ["--images"], ["--replay"]):
+        raise CaliperError("name one dataset file: caliper inspect FILE [--images | --replay]")
+    replayed = "--replay" in words
+    if replayed and (Path(words[0]).is_dir() or is_foreign(words[0])):
+        raise CaliperError(
+            f"{words[0]} is no dataset of Caliper's, whose actions could be replayed; caliper import FILE "
+            "makes one"
+        )
     if is_foreign(words[0]):
         print(describe_recording(open_recording(words[0]), images="--images" in words))
         return
@@ -215,9 +221,17 @@ def _inspect(words: list[str]) -> None:
         print(describe_minari(words[0]))
         return
     print(describe(words[0], installed))
+    if replayed:
+        for line in replayed_lines(words[0]):
+            print(line, flush=True)
 
 
 def _tasks(words: list[str]) -> None:
+    if words:
+        from caliper.tools.describe_task import describe_task
+
+        print(describe_task(words))
+        return
     for group in GROUPS:
         print(f"{group:8} {' '.join(_choices(group))}")
 

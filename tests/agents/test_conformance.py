@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from caliper.agents import AGENTS, LIMITS, build_agent
+from caliper.agents import AGENTS, build_agent
 from caliper.agents.probe import probe
 from caliper.config.meanings import choices
 from caliper.encoders.base import Encoder
@@ -280,9 +280,28 @@ def test_values_that_make_no_sense_are_refused(name, key, value):
         make(name, **{key: value})
 
 
-def test_the_limits_are_of_keys_that_some_agent_has():
-    known = set().union(*(keys_of(name) for name in AGENTS))
-    assert set(" ".join(keys for _, keys in LIMITS.values()).split()) <= known
+def test_clips_the_wrong_way_round_are_refused():
+    with pytest.raises(CaliperError, match=r"clip_diff_min=2.0 exceeds agent.clip_diff_max=1.0"):
+        make("cql", clip_diff_min=2.0, clip_diff_max=1.0)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_every_learning_rate_may_change_at_a_resume_and_then_counts(name):
+    rates = {f.name: f for f in dataclasses.fields(AGENTS[name][1]) if f.name.endswith("_lr")}
+    assert rates and all(f.metadata["resume"] for f in rates.values())
+    first = make(name)
+    first.update(random_batch(seed=0))
+    other, same = make(name, **dict.fromkeys(rates, 0.0)), make(name)
+    for agent in (other, same):
+        agent.load_state_dict(first.state_dict())
+        agent.load_train_state(copy.deepcopy(first.train_state()))
+    before = snapshot(other)
+    for agent in (first, other, same):
+        agent.update(random_batch(seed=1))
+    assert equal(first.state_dict(), same.state_dict())
+    learnt = {name for name, p in other.named_parameters() if p.requires_grad}
+    assert all(torch.equal(before[name], other.state_dict()[name]) for name in learnt)
+    assert not equal(first.state_dict(), other.state_dict())
 
 
 def test_configs_are_complete():

@@ -16,6 +16,7 @@ from caliper.analysis.stats import dip, regret
 from caliper.config.deviations import deviations
 from caliper.errors import CaliperError
 from caliper.utils.foreign import read_json, read_yaml
+from caliper.utils.history import FILE, Event, read_history
 from caliper.utils.manifest import saved_metrics
 from caliper.utils.metrics import columns, lost_rows, read_table, rows_digest
 
@@ -62,6 +63,7 @@ class Run:
     evaluations: tuple[Evaluation, ...]
     videos: tuple[Path, ...]
     problems: tuple[str, ...]
+    history: tuple[Event, ...] = ()
 
     def phase(self, name: str) -> tuple[Evaluation, ...]:
         """The evaluations of one phase, in order."""
@@ -83,6 +85,12 @@ class Run:
         last, online = self.last("online"), self.config.get("online")
         steps = online.get("env_steps") if isinstance(online, Mapping) else None
         return last is not None and isinstance(steps, int) and last.env_steps >= steps
+
+    @property
+    def stopped(self) -> str | None:
+        """What it said when something was not finite, if that was its last word."""
+        last = self.history[-1] if self.history and not self.complete else None
+        return last.text if last is not None and last.kind == "stopped" else None
 
     @property
     def deviations(self) -> tuple[str, ...]:
@@ -158,6 +166,7 @@ def read_run(folder: Path | str) -> Run:
         metrics=table,
         evaluations=tuple(evaluations),
         videos=tuple(path for path in videos if path),
+        history=attempt(read_history, folder / FILE, ()),
         problems=tuple(problems),
     )
     if not (run.config or run.metrics or run.evaluations or problems):

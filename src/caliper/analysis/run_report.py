@@ -75,6 +75,7 @@ def write_report(run_folder: Path | str) -> Path:
     """
     run = read_run(run_folder)
     sections = [
+        section("What happened", _history(run)),
         section("Learning curve", image(CURVE, run, run.folder, _summary(run))),
         section("Before and after fine-tuning", _comparison(run)),
         section("Videos", _videos(run)),
@@ -109,6 +110,10 @@ def _header(run: Run) -> str:
 
 def _summary(run: Run) -> str:
     """The run in one or two sentences, no rosier than its numbers."""
+    return f"Training stopped: {run.stopped}. Until then: {_success(run)}" if run.stopped else _success(run)
+
+
+def _success(run: Run) -> str:
     offline, online = run.last("offline"), run.last("online")
     if offline is None and online is None:
         return "This run has not been evaluated yet."
@@ -176,6 +181,12 @@ def _videos(run: Run) -> str:
     items = [clip(path, path.stem.replace("_", " ").capitalize()) for path in failed_first]
     note = "<p>Episodes framed in green succeeded, those in orange failed. Failures come first.</p>"
     return f"{note}<div class=videos>{''.join(items)}</div>" if items else ""
+
+
+def _history(run: Run) -> str:
+    """Other values at a resume, warnings and stops."""
+    said = {"changed": "went on with", "warned": "warning:", "stopped": "stopped:"}
+    return bullets(f"{e.at[:16].replace('T', ' ')} UTC, {said[e.kind]} {e.text}" for e in run.history)
 
 
 def _deviations(run: Run) -> str:

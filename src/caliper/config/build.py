@@ -15,6 +15,7 @@ from caliper.config.devices import engine_device, learner_device
 from caliper.config.schema import RunConfig
 from caliper.data.dataset import SCHEMA_VERSION, DatasetMeta
 from caliper.data.returns import RewardConfig
+from caliper.envs.action_meaning import action_json
 from caliper.envs.appearance import Strengths, VisualAugmentation
 from caliper.envs.base import VectorEnv
 from caliper.envs.bridge import bridged
@@ -171,6 +172,7 @@ def dataset_meta(config: RunConfig) -> DatasetMeta:
         horizon=config.recorded_horizon,
         collector="scripted expert" + (f" until {config.data.stage}" if config.data.stage else ""),
         seed=config.data.seed,
+        action=action_json(task.controller, task.control_freq),
     )
 
 
@@ -189,6 +191,7 @@ def installed(meta: DatasetMeta) -> tuple[DatasetMeta, Any] | None:
         mujoco_version=version("mujoco"),
         action_dim=action_dim(meta.controller),
         state_dim=1 + scene.model.nq + scene.model.nv,
+        action=action_json(meta.controller, meta.control_freq),
     )
     return now, scene.model
 

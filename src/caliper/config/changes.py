@@ -34,18 +34,19 @@ def changes(before: RunConfig, after: RunConfig) -> list[Change]:
     ]
 
 
-def refuse_changes(found: Sequence[Change], purpose: str, folder: Path) -> None:
+def refuse_changes(found: Sequence[Change], purpose: str, folder: Path, agent: str) -> None:
     """Refuses changes that the keys' fields do not allow.
 
     Args:
         found: the changes.
         purpose: "resume" or "evaluate", as in the fields' metadata.
         folder: the run folder, for the message.
+        agent: the run's, whose keys count.
 
     Raises:
         CaliperError: naming the key, both values, and what may change.
     """
-    allowed = {key for key, metadata in _metadata() if metadata.get(purpose)}
+    allowed = {key for key, metadata in _metadata(agent) if metadata.get(purpose)}
     for change in found:
         if change.key not in allowed:
             doing = {"resume": "goes on", "evaluate": "is evaluated"}[purpose]
@@ -55,11 +56,11 @@ def refuse_changes(found: Sequence[Change], purpose: str, folder: Path) -> None:
             )
 
 
-def _metadata() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each key of a run, and of any agent, with what its field says of it."""
+def _metadata(agent: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each key of a run, and of its agent, with what its field says of it."""
     yield from _fields(RunConfig, "")
-    for _, config in AGENTS.values():
-        yield from ((f"agent.{field.name}", field.metadata) for field in fields(config))
+    if agent in AGENTS:
+        yield from ((f"agent.{field.name}", field.metadata) for field in fields(AGENTS[agent][1]))
 
 
 def _fields(kind: Any, prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -102,7 +102,7 @@ def load(path: Path, overrides: Sequence[str] = (), purpose: str = "evaluate") -
         config = _fitted(_typed(asked), overrides)
     except (OmegaConfBaseException, YAMLError) as error:
         raise CaliperError(sentence(error)) from error
-    refuse_changes(changes(saved, config), purpose, path.parent)
+    refuse_changes(changes(saved, config), purpose, path.parent, str(saved.agent.get("name")))
     return config
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from caliper.data.dataset import DatasetMeta, Episode
 from caliper.data.recordings import RecordedDemo, Recording, is_foreign, open_recording
 from caliper.data.robomimic import DatasetWriter
+from caliper.envs.action_meaning import action_json
 from caliper.envs.sim import task_scene
 from caliper.envs.starts import POSTURE
 from caliper.envs.tasks import TASKS
@@ -397,6 +398,7 @@ def import_recording(path: Path, out: Path, options: Options, say: Callable[[str
         horizon=max(len(imported.episode) for imported in done),
         collector=f"{recording.family}, imported",
         seed=0,
+        action=action_json(trial.env.controller, trial.env.control_freq),
     )
     with DatasetWriter(out, meta) as writer:
         for i, imported in enumerate(done):

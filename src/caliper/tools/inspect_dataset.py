@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from caliper.config.build import installed
 from caliper.data.dataset import Dataset, DatasetMeta, Episode
 from caliper.data.minari import read_minari
 from caliper.data.returns import RewardConfig
 from caliper.data.rewards import CONVENTIONS, convention, converted
 from caliper.data.robomimic import read_dataset
 from caliper.errors import CaliperError, printable
+from caliper.rollout.open_loop import replay_actions
 from caliper.rollout.replay import state_fault
 
 _NOISE_BINS = 4
@@ -44,6 +46,7 @@ def describe(path: str | Path, installed: Callable[[DatasetMeta], tuple[DatasetM
         ("task", meta.task),
         ("scene", meta.scene_hash),
         ("controller", f"{meta.controller}, {meta.action_dim}-D actions at {meta.control_freq} Hz"),
+        ("actions", _meaning(meta, installed(meta))),
         ("states", f"{meta.state_dim} numbers, MuJoCo {meta.mujoco_version}"),
         ("horizon", f"{meta.horizon} steps"),
         ("collected by", f"{meta.collector}, seed {meta.seed}"),
@@ -68,6 +71,28 @@ def describe(path: str | Path, installed: Callable[[DatasetMeta], tuple[DatasetM
     return _lines(path, rows)
 
 
+def replayed_lines(path: str | Path) -> Iterator[str]:
+    """What the recorded actions lead to in the installed scene: a line for each demo, then their number.
+
+    Raises:
+        CaliperError: the file does not fit it.
+    """
+    dataset = read_dataset(path, rewards=None)
+    found = installed(dataset.meta)
+    if found is None:
+        raise CaliperError(f"{path} is of {dataset.meta.task}, of which there is no installed scene")
+    dataset.check(found[0])
+    if fault := state_fault(dataset, found[1]):
+        raise CaliperError(f"{path} can't be used: {fault}; collect it again")
+    width = max(map(len, dataset.demos))
+    left = []
+    for replayed in replay_actions(dataset):
+        left += [replayed.demo] * (replayed.left is not None)
+        yield f"  {printable(replayed.demo):<{width}}  {replayed}"
+    count = len(dataset.demos)
+    yield f"  {count - len(left)} of {count} demos follow their recorded states under their actions alone"
+
+
 def describe_minari(path: str | Path) -> str:
     """Describes the folder of a Minari dataset in lines of text, with rewards as they were recorded.
 
@@ -90,6 +115,15 @@ def describe_minari(path: str | Path) -> str:
         ("return", _spread([float(e.rewards.sum()) for e in found.episodes]) + " (undiscounted, raw)"),
     ]
     return _lines(path, rows)
+
+
+def _meaning(meta: DatasetMeta, installed: tuple[DatasetMeta, Any] | None) -> str:
+    """Whether the file says what its actions mean, and the same as the installed controller does."""
+    if not meta.action:
+        return "the file does not say what they mean"
+    if installed is not None and meta.action == installed[0].action:
+        return f"mean what caliper tasks {meta.task} says of {meta.controller}"
+    return f"mean, the file says, {meta.action}"
 
 
 def _lines(path: str | Path, rows: Sequence[tuple[str, str]]) -> str:

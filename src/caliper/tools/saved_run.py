@@ -53,7 +53,7 @@ def evaluate_run(folder: Path, config: RunConfig) -> Path:
         counters["updates"],
     )
     path = folder / "evaluation.json"
-    write_json(path, asdict(result))
+    write_json(path, {"task": asdict(config.task), "sim": config.sim.name, **asdict(result)})
     low, high = result.interval
     print(
         f"{sum(result.episode_success)} of {result.episodes} episodes succeed: {result.success_once:.0%} "

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +44,13 @@ from caliper.rollout.film import film
 from caliper.rollout.replay import replay, state_fault
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.devices import Devices, choose_devices, keep
+from caliper.training.finite import NotFiniteError
 from caliper.training.interrupt import Interrupt
 from caliper.training.logger import Logger
 from caliper.training.trainer import Trainer
 from caliper.utils.files import locked, replacing
 from caliper.utils.foreign import sealed_yaml, write_json
+from caliper.utils.history import remember
 from caliper.utils.progress import watched
 from caliper.utils.provenance import provenance
 
@@ -65,9 +65,11 @@ def train(config: RunConfig) -> Path:
     Raises:
         CaliperError: the configuration, the dataset or the folder will not do, or the disk fails.
         InterruptedRunError: the user pressed Ctrl-C; everything is saved.
+        NotFiniteError: something became infinite, or no number; the last checkpoint and a report are kept.
     """
     folder = run_folder(config)
     _refuse_used(folder)
+    _refuse_crowded(folder)
     check(config)
     devices = choose_devices(config)
     data = _find_all(devices.applied(config))
@@ -92,6 +94,7 @@ def resume(folder: Path, config: RunConfig) -> Path:
     """
     with locked(folder):
         checkpoint = load_checkpoint(folder)
+        _refuse_too_late(config, folder, checkpoint[1]["counters"])
         check(config)
         devices = choose_devices(config)
         return _run(config, folder, _find_all(devices.applied(config)), checkpoint, devices)
@@ -132,7 +135,11 @@ def _run(asked: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | No
             trainer.restore(*checkpoint)
             _keep_changes(asked, folder)
         keep(devices, folder)
-        trainer.run()
+        try:
+            trainer.run()
+        except NotFiniteError:
+            print(f"report: {write_report(folder)}", flush=True)
+            raise
     if config.video.episodes and config.task.env_id:
         print(f"video: none, {config.task.env_id} cannot be filmed: Gymnasium's renderers need OpenGL")
     elif config.video.episodes:
@@ -163,12 +170,9 @@ def _keep_changes(config: RunConfig, folder: Path) -> None:
     found = changes(load(folder / "config.yaml"), config)
     if not found:
         return
-    print("changed: " + "; ".join(map(str, found)), flush=True)
-    record = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "changes": [asdict(c) for c in found]}
-    path = folder / "changes.jsonl"
-    earlier = path.read_text(encoding="utf-8") if path.exists() else ""
-    with replacing(path) as partial:
-        partial.write_text(earlier + json.dumps(record) + "\n", encoding="utf-8")
+    text = "; ".join(map(str, found))
+    print(f"changed: {text}", flush=True)
+    remember(folder, "changed", text, changes=[asdict(c) for c in found])
     _write_config(config, folder)
 
 
@@ -283,6 +287,50 @@ def _refuse_used(folder: Path) -> None:
     if (folder / "checkpoints" / "latest").exists():
         raise CaliperError(
             f"{folder} already holds a run; go on with: caliper resume {folder}, or choose another run_dir"
+        )
+
+
+# What a run puts into its folder.
+OWN = {
+    *("config.yaml", "git.json", "devices.json", "metrics.csv", "history.jsonl", "evaluation.json"),
+    *("report.html", "checkpoints", "evaluations", "plots", "videos", "wandb"),
+}
+LOGS = {".log", ".out", ".err", ".txt"}  # what a shell or a cluster may keep there of what the run prints
+
+
+def _refuse_crowded(folder: Path) -> None:
+    """Keeps a run out of a home, a project, or wherever else other things are."""
+    if not folder.is_dir():
+        return
+    others = sorted(
+        p.name
+        for p in folder.iterdir()
+        if p.name.removesuffix(".partial") not in OWN | {".lock"} and p.suffix not in LOGS
+    )
+    if others:
+        raise CaliperError(
+            f"run_dir={folder} holds other things ({', '.join(others[:3])}{', ...' * (len(others) > 3)}), "
+            "among which a run would be lost; choose a folder of its own"
+        )
+
+
+def _refuse_too_late(config: RunConfig, folder: Path, made: dict[str, Any]) -> None:
+    """Refuses to make a phase shorter than it has been, and to change the length of one that is over."""
+    saved = load(folder / "config.yaml")
+    if made["online"] and config.offline.updates != saved.offline.updates:
+        raise CaliperError(
+            f"offline.updates={config.offline.updates} comes too late: the offline phase of {folder} ended "
+            f"after {saved.offline.updates} updates; leave it out, or start a new run"
+        )
+    steps, least = config.online.env_steps, made["env_steps"]
+    if steps < least and steps != saved.online.env_steps:
+        raise CaliperError(
+            f"online.env_steps={steps} comes too late: {folder} has made {least} steps; give at least so many"
+        )
+    updates, least = config.offline.updates, made["updates"]
+    if not made["online"] and updates < least:
+        raise CaliperError(
+            f"offline.updates={updates} comes too late: {folder} has made {least}; give at least so many"
         )
 
 

@@ -25,10 +25,12 @@ from caliper.errors import CaliperError
 from caliper.rollout.episodes import ActionQueue
 from caliper.rollout.evaluation import evaluate, write_evaluation
 from caliper.training.checkpoint import save_checkpoint
+from caliper.training.finite import Trouble, far_outside, stopped, unsound_weights
 from caliper.training.interrupt import InterruptedRunError
 from caliper.training.logger import Logger
 from caliper.training.update import LEARNERS, EagerLearner
 from caliper.types import Obs
+from caliper.utils.history import remember
 from caliper.utils.manifest import saved_metrics
 from caliper.utils.metrics import LOST
 from caliper.utils.progress import bar
@@ -46,6 +48,12 @@ class Counters:
     due: float = 0.0  # online updates owed to the steps taken; a fraction of one waits for the next step
     evaluated: int = -1  # env_steps, or updates while offline, of the last evaluation
     online: bool = False
+    warned: bool = False  # that the critic's values lie far outside of what is possible
+
+    def __str__(self) -> str:
+        if self.cloned and not self.updates:
+            return f"cloning step {self.cloned}"
+        return f"update {self.updates}"
 
 
 @dataclass
@@ -81,6 +89,7 @@ class Trainer:
     counters: Counters = field(default_factory=Counters)
     learner: EagerLearner = field(init=False)
     _saved: float = field(default_factory=time.monotonic)
+    _whole: str = "update 0"  # what the latest checkpoint is of
 
     def __post_init__(self) -> None:
         make = LEARNERS[self.config.learner]
@@ -93,7 +102,9 @@ class Trainer:
 
         Raises:
             InterruptedRunError: `check_stop` raised it; everything is saved.
+            NotFiniteError: something became infinite, or no number; the last checkpoint is kept.
         """
+        self.learner.watch.start(self.counters.updates, self.counters.cloned)
         try:
             if not self.counters.online:
                 self._clone()
@@ -118,6 +129,7 @@ class Trainer:
                 count.cloned += 1
                 shown.update()
                 if count.cloned % self.config.log.every == 0:
+                    self._require_finite()
                     self.log.log("offline", 0, 0, {"bc_updates": count.cloned, **info})
 
     def _offline(self) -> None:
@@ -160,7 +172,8 @@ class Trainer:
         step = self.env.step(action)
         self.queue.drop(step.terminated | step.truncated)
         outcomes = self.open_episodes.push(obs, action, step, self.sampler.online)
-        self.env.check()  # here, where `push` has just waited for the device
+        self._require_finite()  # here, where `push` has just waited for the device
+        self.env.check()
         if outcomes:
             solved = {"collect/success": sum(outcomes) / len(outcomes)}
             self.log.log("online", self.counters.env_steps + len(action), self.counters.updates, solved)
@@ -170,6 +183,7 @@ class Trainer:
         info = self.learner.update()
         self.counters.updates += 1
         if self.counters.updates % self.config.log.every == 0:
+            self._require_finite()
             metrics: dict[str, float | Tensor] = {**info, **self.env.rates()}
             self.log.log(phase, self.counters.env_steps, self.counters.updates, metrics)
 
@@ -177,6 +191,7 @@ class Trainer:
         count, cfg = self.counters, self.config.evaluation
         if count.evaluated == at:  # a resumed run has done it
             return
+        self._require_finite()
         result, calibration = evaluate(
             self.agent,
             self.eval_env,
@@ -188,6 +203,7 @@ class Trainer:
             self.check_stop,  # nothing that is saved changes meanwhile, so any step of it will do to stop
         )
         if calibration:
+            self._look_at_values(calibration["q"])
             calibration["features"] = self._features()
         write_evaluation(self.folder, result, calibration)
         metrics: dict[str, float | Tensor] = {"evaluation/success": result.success_once}
@@ -197,6 +213,32 @@ class Trainer:
         self.log.log(phase, count.env_steps, count.updates, metrics)
         shown.set_postfix(success=f"{result.success_once:.2f}", refresh=False)
         count.evaluated = at
+
+    def _look_at_values(self, q: np.ndarray) -> None:
+        """Stops the run where the critic's values (m,) are none; warns, once, where they can't be right."""
+        count = self.counters
+        if not np.isfinite(q).all():
+            self._stop(Trouble(("evaluation/q",), count.updates, cloning=False))
+        low, high = bounds = self.sampler.offline.return_bounds()
+        if far_outside(q, bounds) and not count.warned:
+            count.warned = True
+            text = (
+                f"at update {count.updates} the critic's values average {q.mean():.4g} in the evaluation, "
+                f"far outside the possible returns ({low:.4g} to {high:.4g}): the training diverges; stop it "
+                "and resume with a smaller agent.critic_lr"
+            )
+            print(f"caliper: {text}", file=sys.stderr)
+            remember(self.folder, "warned", text)
+
+    def _require_finite(self) -> None:
+        """Stops the run if an update gave something infinite, or no number. Waits for the device."""
+        if trouble := self.learner.watch.trouble():
+            self._stop(trouble)
+
+    def _stop(self, trouble: Trouble) -> None:
+        error = stopped(trouble, self.config, self.folder, self._whole)
+        remember(self.folder, "stopped", str(error))
+        raise error
 
     def _features(self) -> np.ndarray:
         """The critic's features of the same recorded observations at every evaluation."""
@@ -210,7 +252,16 @@ class Trainer:
         self.check_stop()
 
     def save(self) -> Path:
-        """Writes a checkpoint: weights, and everything else that the run needs to go on exactly."""
+        """Writes a checkpoint: weights, and everything else that the run needs to go on exactly.
+
+        Raises:
+            NotFiniteError: the weights are not finite, or something was not; nothing is written.
+        """
+        self._require_finite()
+        if names := unsound_weights(self.agent):
+            cloning = not self.counters.updates
+            at = self.counters.cloned if cloning else self.counters.updates
+            self._stop(Trouble(tuple(names), at, cloning))
         state = {
             "counters": asdict(self.counters),
             "rows": self.log.rows,
@@ -223,7 +274,7 @@ class Trainer:
         }
         self.log.sync()  # the rows that the checkpoint counts
         path = save_checkpoint(self.folder, self.agent.state_dict(), state, self.log.mark())
-        self._saved = time.monotonic()
+        self._saved, self._whole = time.monotonic(), str(self.counters)
         return path
 
     def restore(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -236,6 +287,7 @@ class Trainer:
             self.agent.load_state_dict(weights)
             self.agent.load_train_state(state["agent"])
             self.counters = Counters(**state["counters"])
+            self._whole = str(self.counters)
             restore(self.generator, state["generator"])
             self.sampler.online.load_state_dict(state["online"])
             self.open_episodes.load_state_dict(state["open_episodes"])

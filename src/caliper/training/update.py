@@ -12,6 +12,7 @@ from caliper.agents import Agent
 from caliper.agents.nets import Info
 from caliper.data.mixing import MixedSampler
 from caliper.envs.graphs import uncollected
+from caliper.training.finite import FiniteWatch
 from caliper.types import Batch
 
 WARM_UPS = 3  # updates before a capture: they make what is made once (moments, library handles, workspaces)
@@ -19,6 +20,9 @@ WARM_UPS = 3  # updates before a capture: they make what is made once (moments, 
 
 class EagerLearner:
     """Draws a batch and makes an update of it; the reference for the other.
+
+    Attributes:
+        watch: notes which metrics are not finite.
 
     Args:
         agent: what learns.
@@ -34,14 +38,16 @@ class EagerLearner:
         self.sampler = sampler
         self.batch_size = batch_size
         self.generator = generator
+        self.watch = FiniteWatch(agent.device)
 
     def update(self) -> Info:
         """One `Agent.update`; its metrics may change with the next one: read them before."""
-        return self.agent.update(self.sampler.sample(self.batch_size, self.generator))
+        return self.watch.note(self.agent.update(self.sampler.sample(self.batch_size, self.generator)))
 
     def bc_update(self) -> Info:
         """One `Agent.bc_update`; the same holds for its metrics."""
-        return self.agent.bc_update(self.sampler.sample(self.batch_size, self.generator))
+        info = self.agent.bc_update(self.sampler.sample(self.batch_size, self.generator))
+        return self.watch.note(info, cloning=True)
 
 
 @dataclass
@@ -97,7 +103,8 @@ class GraphLearner(EagerLearner):
         graph = self._graphs.setdefault(self.agent.next_update(), _Graph())
 
         def work() -> Info:
-            return learn(self.sampler.sample(self.batch_size, self.generator, captured=True))
+            batch = self.sampler.sample(self.batch_size, self.generator, captured=True)
+            return self.watch.note(learn(batch), name == "bc")
 
         if graph.replay is None:
             if graph.warm < self.warm_ups:

@@ -174,10 +174,30 @@ def test_what_changes_is_said_and_kept(configure, tmp_path, capsys):
     train(configure(f"run_dir={folder}", "online.env_steps=2", "offline.updates=1"))
     resume(folder, load(folder / "config.yaml", ["online.env_steps=4", "log.every=2"], "resume"))
     assert "changed: online.env_steps=4, was 2; log.every=2, was 1" in capsys.readouterr().out
-    (line,) = (folder / "changes.jsonl").read_text().splitlines()
+    (line,) = (folder / "history.jsonl").read_text().splitlines()
     assert json.loads(line)["changes"][0] == {"key": "online.env_steps", "before": 2, "after": 4}
     resume(folder, load(folder / "config.yaml", [], "resume"))
-    assert len((folder / "changes.jsonl").read_text().splitlines()) == 1
+    assert len((folder / "history.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_phase_that_is_over_keeps_its_length(configure, tmp_path):
+    folder = tmp_path / "run"
+    train(configure(f"run_dir={folder}", "online.env_steps=4", "offline.updates=1"))
+    before = (folder / "config.yaml").read_bytes()
+    for word, said in (
+        ("online.env_steps=2", "online.env_steps=2 comes too late: .* has made 4 steps"),
+        ("offline.updates=9", "offline.updates=9 comes too late: .* ended after 1 updates"),
+    ):
+        with pytest.raises(CaliperError, match=said):
+            resume(folder, load(folder / "config.yaml", [word], "resume"))
+    assert (folder / "config.yaml").read_bytes() == before
+
+
+def test_a_run_keeps_out_of_a_folder_with_other_things(configure, tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(CaliperError, match=r"holds other things \(thesis.tex\)"):
+        train(configure(f"run_dir={tmp_path}"))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_run_is_found_from_another_folder(configure, dataset, tmp_path, monkeypatch):

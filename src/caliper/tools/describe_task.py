@@ -1,0 +1,60 @@
+"""`caliper tasks NAME`: what a task is, what its policy sees, and what its actions mean."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from caliper.config.build import action_length, obs_spec
+from caliper.config.compose import compose
+from caliper.config.schema import RunConfig
+from caliper.envs.action_meaning import action_table
+from caliper.envs.sim import task_scene
+from caliper.envs.tasks import TASKS
+
+
+def describe_task(words: list[str]) -> str:
+    """Describes a task in lines of text.
+
+    Args:
+        words: of the command line: the task's name, and other settings of it, such as task.control_freq=20.
+
+    Raises:
+        CaliperError: no such task, or a setting that will not do.
+    """
+    config = compose([f"task={words[0]}", *words[1:]])
+    rows = _gymnasium(config) if config.task.env_id is not None else _own(config)
+    lines = [words[0]]
+    for name, value in rows:
+        first, *more = value.splitlines()
+        lines += [f"  {name:<14}{first}", *(f"  {'':<14}{line}" for line in more)]
+    return "\n".join(lines)
+
+
+def _own(config: RunConfig) -> list[tuple[str, str]]:
+    cfg, task, scene = config.task, TASKS[config.task.name], task_scene(config.task.name)
+    model, spec = scene.model, obs_spec(config)
+    cameras = [model.camera(i).name for i in range(model.ncam)]
+    return [
+        ("task", (task.__doc__ or "").splitlines()[0]),
+        ("scene", f"{scene.hash}, MuJoCo {version('mujoco')}"),
+        ("object", task.object_body),
+        *([("starts", ", ".join(task.starts))] if task.starts else []),
+        *([("stages", ", ".join(task.stages))] if task.stages else []),
+        ("reward", "1 on the step that solves it, 0 before; the episode ends there"),
+        ("horizon", f"{cfg.horizon} control steps"),
+        ("state", f"{1 + model.nq + model.nv} numbers: time, {model.nq} positions, {model.nv} velocities"),
+        ("policy sees", f"{', '.join(spec.cameras) or 'no camera'} at {spec.size}x{spec.size} pixels, "
+         f"and {spec.proprio} numbers"),
+        ("cameras", ", ".join(cameras)),
+        ("controller", f"{cfg.controller}, {cfg.control_freq} Hz; physics {1 / model.opt.timestep:g} Hz"),
+        ("action", action_table(cfg.controller, cfg.control_freq)),
+    ]  # fmt: skip
+
+
+def _gymnasium(config: RunConfig) -> list[tuple[str, str]]:
+    return [
+        ("environment", f"{config.task.env_id} of Gymnasium"),
+        ("horizon", f"{config.task.horizon} control steps"),
+        ("policy sees", f"{obs_spec(config).proprio} numbers"),
+        ("action", f"{action_length(config)} numbers in [-1, 1], whose meaning is the environment's"),
+    ]
