@@ -4,8 +4,8 @@ Two 64x64 cameras, batch 256 (half of it online), 10 sampled actions, encoders `
 and bfloat16. Ours is learner=graph, the peer learner=eager: the same agent, draw of the batch included. They
 take turns, round by round. Besides, what the fastest possible update would take: the larger of its
 matrix operations at the card's peak and of the bytes that must move (weights, moments, images, and what the
-backward pass keeps, each written and read once) at its bandwidth. The default peaks are those of NVIDIA's
-data sheet of the H200, dense.
+backward pass keeps, each written and read once) at its bandwidth. The peaks are those of NVIDIA's data
+sheets of the H100 (SXM) and H200, dense; another card's can be given.
 
 Where JAX is installed, the same is measured on states against the official update written in JAX
 (`_jax_update.py`), which is spared the draw of the batch.
@@ -37,6 +37,7 @@ from caliper.types import Obs, ObsSpec
 EPISODE, EPISODES, ACTIONS, SAMPLES = 40, 50, 4, 10
 STATE = 23  # entries of a state: the robot's 11 and an object's pose
 SIZES = {True: (256, 64), False: (16, 32)}  # of a batch and of a picture, on a GPU and without
+BANDWIDTH = {"H100": 3.35, "H200": 4.8}  # TB/s
 CASES = [(encoder, precision) for encoder in ("conv", "impala") for precision in ("float32", "bfloat16")]
 
 
@@ -46,7 +47,9 @@ def arguments():
     parser.add_argument("--peak-float32", type=float, default=67.0, help="TFLOP/s")
     parser.add_argument("--peak-tf32", type=float, default=495.0, help="TFLOP/s; of float32 convolutions")
     parser.add_argument("--peak-bfloat16", type=float, default=990.0, help="TFLOP/s")
-    parser.add_argument("--peak-tbs", type=float, default=4.8, help="TB/s of the memory")
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    bandwidth = next((speed for name, speed in BANDWIDTH.items() if name in card), BANDWIDTH["H200"])
+    parser.add_argument("--peak-tbs", type=float, default=bandwidth, help="TB/s of the memory")
     return parser.parse_args()
 
 
