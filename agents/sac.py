@@ -173,8 +173,10 @@ class SAC(ActorCritic):
     def load_train_state(self, state: dict[str, Any]) -> None:
         """See `Agent.load_train_state`."""
         super().load_train_state(state)
-        if self.bc_term is not None and "online_updates" in state:  # deviation; it may be on only from now
-            self.bc_term.online_updates.copy_(state["online_updates"])
+        if self.bc_term is not None:  # deviation
+            made = state.get("online_updates")  # absent where it is on only from now
+            if made is not None:
+                self.bc_term.online_updates.copy_(made)
 
 
 @dataclass(kw_only=True)

@@ -126,7 +126,7 @@ def test_bad_demos_are_described_one_by_one(edited):  # noqa: F811
 def test_inspect_refuses_other_words(files, capsys):  # noqa: F811
     with pytest.raises(SystemExit):
         main(["inspect", str(files["robosuite141_lift"]), "--picture"])
-    assert "caliper inspect FILE [--images]" in capsys.readouterr().err
+    assert "caliper inspect FILE [--images | --replay]" in capsys.readouterr().err
 
 
 def _frame(video, number):

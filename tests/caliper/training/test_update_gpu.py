@@ -59,8 +59,8 @@ def test_a_graph_agrees_with_the_updates_one_by_one(keys):
 
 @pytest.mark.parametrize("name", ["calql", "rlpd", "qtopt"])
 def test_a_graph_draws_new_numbers_and_follows_the_buffers(name):
-    rates = ("actor_lr", "critic_lr", "temperature_lr", "tau")
-    still = {key: 0.0 for key in rates if name != "qtopt" or key != "temperature_lr"}
+    rates = ("critic_lr", "tau") if name == "qtopt" else ("actor_lr", "critic_lr", "temperature_lr", "tau")
+    still = dict.fromkeys(rates, 0.0)
     infos, learner = on_gpu(GraphLearner, WARM_UPS + 4, name=name, **still)
     assert len({info["critic/loss"].item() for info in infos}) == len(infos)
     for info in course(learner):
