@@ -2,9 +2,9 @@
 # Everything that needs a CUDA device, in one go and in under eight minutes, without a network. Its parts in order of worth:
 #
 #   kernels    compiles Warp's kernels for this GPU, on all cores; without it every other part would, one by one
-#   self_test  a few worlds, a picture and a recorded update beside the CPU's
+#   self_test  a few envs, an image and a recorded update beside the CPU's
 #   parity     the tests marked gpu
-#   sim        environment steps per second       replay  pictures of recorded states per second
+#   sim        environment steps per second       replay  images of recorded states per second
 #   learner    updates per second                 run     the main job, small: collected, trained, filmed, reported,
 #                                                         on Warp if it has passed its self-test, else on the CPU's cores
 #

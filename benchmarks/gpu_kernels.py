@@ -1,7 +1,7 @@
 """Compiles ahead every Warp kernel that the check of a GPU needs: of the tasks that it tests and measures.
 
 Warp would compile them one by one, when each is first launched; here all cores do. Neither the number
-of worlds nor the control frequency nor the pictures change what is compiled (`caliper.tools.precompile`).
+of envs nor the control frequency nor the images change what is compiled (`caliper.tools.precompile`).
 
     python benchmarks/gpu_kernels.py               # for the GPU that is here
     python benchmarks/gpu_kernels.py --arch 90     # for one that is not: for a cache to take there
@@ -23,7 +23,7 @@ TASKS = ("pick_place_can", "lift", "pick_place_tray")
 
 
 def compile_on_cpu():
-    """Steps a few worlds on Warp's CPU device, which compiles what it launches."""
+    """Steps a few envs on Warp's CPU device, which compiles what it launches."""
     for task in TASKS[:2]:  # what the check of a CPU needs
         env = SimEnv(task, 2, sim="warp", size=16, threads=1)
         env.step(torch.zeros(2, env.action_dim))

@@ -2,10 +2,10 @@
 
 MuJoCo finds the support point of a hull by climbing from vertex to vertex, so a large one need not be slow.
 Measured for the hulls as they are and for at most 128 and 32 vertices (MuJoCo's `maxhullvert`, on colliding
-meshes): time of a control step, and memory per world.
+meshes): time of a control step, and memory per env.
 
-    python benchmarks/hulls.py            # 64 worlds; writes results/hulls.json
-    python benchmarks/hulls.py --quick    # 4 worlds, 3 steps, writes nothing
+    python benchmarks/hulls.py            # 64 envs; writes results/hulls.json
+    python benchmarks/hulls.py --quick    # 4 envs, 3 steps, writes nothing
 """
 
 import time
@@ -57,7 +57,7 @@ def measure(largest, n, steps):
     return {
         "vertices": max(hulls.values()),
         "CPU milliseconds of a control step": round(1e3 * float(np.median(seconds[2:])), 1),
-        "KiB a world holds": round(held / 2**10, 1),
+        "KiB an env holds": round(held / 2**10, 1),
         "KiB besides while stepping": round(besides / 2**10, 1),
     }
 
@@ -76,7 +76,7 @@ def main():
         ours=ours,
         peer=peer,
         ratio=round(peer / ours, 2),
-        unit=f"{name} of {n} worlds of lift on Warp's CPU device, hulls of 32 vertices and as they are",
+        unit=f"{name} of {n} envs of lift on Warp's CPU device, hulls of 32 vertices and as they are",
         packages=("mujoco", "mujoco-warp", "warp-lang", "torch"),
         quick=args.quick,
         worlds=n,

@@ -36,7 +36,7 @@ from caliper.types import Obs, ObsSpec
 
 EPISODE, EPISODES, ACTIONS, SAMPLES = 40, 50, 4, 10
 STATE = 23  # entries of a state: the robot's 11 and an object's pose
-SIZES = {True: (256, 64), False: (16, 32)}  # of a batch and of a picture, on a GPU and without
+SIZES = {True: (256, 64), False: (16, 32)}  # of a batch and of an image, on a GPU and without
 BANDWIDTH = {"H100": 3.35, "H200": 4.8}  # TB/s
 CASES = [(encoder, precision) for encoder in ("conv", "impala") for precision in ("float32", "bfloat16")]
 

@@ -1,9 +1,9 @@
-"""CPU milliseconds per picture of every task: Caliper's rasteriser against its ray tracer, on one thread.
+"""CPU milliseconds per image of every task: Caliper's rasteriser against its ray tracer, on one thread.
 
 The ray tracer, MuJoCo Warp's, is what draws on a GPU, drew on a CPU before, and what the rasteriser's pixels
 are held to: beside the times stands the share of pixels within 2 of 255, by the worst round. Both draw the
-same states of four worlds, two cameras each, in turns, and a round whose pictures do not agree is an error.
-Besides: what a second thread gains, and `caliper replay`, states of a dataset file to a file of pictures.
+same states of four envs, two cameras each, in turns, and a round whose images do not agree is an error.
+Besides: what a second thread gains, and `caliper replay`, states of a dataset file to a file of images.
 
     python benchmarks/render_cpu.py            # full, writes benchmarks/results/render_cpu.json
     python benchmarks/render_cpu.py --quick    # under 50 s, writes nothing
@@ -46,7 +46,7 @@ WORLDS, EPISODES, LENGTH, REPLAY = 4, 64, 50, ("pick_place_can", 64)  # what is 
 
 
 def milliseconds(draw, images):
-    """CPU time of a picture, and the pictures."""
+    """CPU time of an image, and the images."""
     start = time.process_time()
     pictures = draw()
     return 1e3 * (time.process_time() - start) / images, pictures
@@ -63,7 +63,7 @@ def wander(env, steps, seed=0):
 
 
 def compare(env, states, size, antialias):
-    """Median milliseconds per picture of both renderers, and the worst agreement."""
+    """Median milliseconds per image of both renderers, and the worst agreement."""
     kinds = {"tracer": RayTracer, "rasteriser": Rasteriser}
     renderers = {name: kind(env.engine, CAMERAS, size, 1, antialias) for name, kind in kinds.items()}
     for _ in range(2):  # the tracer's first draws load and record its kernels
@@ -84,7 +84,7 @@ def compare(env, states, size, antialias):
 
 
 def second_thread(rounds):
-    """What a second thread gains on the clock and costs in CPU time, 16 worlds; None on one core."""
+    """What a second thread gains on the clock and costs in CPU time, 16 envs; None on one core."""
     if len(os.sched_getaffinity(0)) < 2:
         return None
     env = SimEnv("pick_place_can", 16, cameras=())
@@ -153,7 +153,7 @@ def main():
         ours=headline["rasteriser"],
         peer=headline["tracer"],
         ratio=headline["ratio"],
-        unit="CPU milliseconds per 64x64 picture of lift, one thread (smaller is better)",
+        unit="CPU milliseconds per 64x64 image of lift, one thread (smaller is better)",
         packages=("mujoco", "mujoco-warp", "warp-lang", "numba", "numpy", "torch"),
         quick=args.quick,
         pictures=rows,

@@ -1,12 +1,12 @@
-"""Images per second of recorded states rendered again, 64x64 pixels: Warp's worlds against the CPU engine.
+"""Images per second of recorded states rendered again, 64x64 pixels: Warp's envs against the CPU engine.
 
 Episodes of `pick_place_can` from random actions are recorded; their states, two cameras each, become
 images without physics (`caliper.rollout.replay.rendered`), which stay on the device. The same under looks of
 their own is measured beside it. The peer is the CPU engine on the same machine with all its cores. Without a
-GPU there are two worlds on Warp's CPU device, and no result is written.
+GPU there are two envs on Warp's CPU device, and no result is written.
 
-    python benchmarks/replay_gpu.py            # on a GPU: 1024 worlds; writes results/replay_gpu.json
-    python benchmarks/replay_gpu.py --quick    # 256 worlds, few states, writes nothing
+    python benchmarks/replay_gpu.py            # on a GPU: 1024 envs; writes results/replay_gpu.json
+    python benchmarks/replay_gpu.py --quick    # 256 envs, few states, writes nothing
 """
 
 import time

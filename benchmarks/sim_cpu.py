@@ -1,14 +1,14 @@
 """Environment steps per CPU second with two 64x64 cameras: Caliper on a CPU against robosuite's `env.step`.
 
-Lift, OSC_POSE at 20 Hz, random actions, agentview and wrist camera. Caliper steps 16 worlds in one process
-and draws them with its rasteriser; robosuite steps its one world and draws it with OpenGL in software
+Lift, OSC_POSE at 20 Hz, random actions, agentview and wrist camera. Caliper steps 16 envs in one process
+and draws them with its rasteriser; robosuite steps its one env and draws it with OpenGL in software
 (OSMesa or EGL). Both may use every core this process may. They take turns, round by round, so that other load
 on the machine hurts both; the headline is the median of the rounds' ratios per CPU second, which neighbours
 move least, with the range and the ratio on the clock beside it. Resets are left out of robosuite's time and
 left in ours.
 
-After every round both sides' pictures are looked at: robosuite's last ones must show its state, as Caliper
-draws it, and Caliper's must be those of its worlds. For robosuite builds a new OpenGL context at every reset,
+After every round both sides' images are looked at: robosuite's last ones must show its state, as Caliper
+draws it, and Caliper's must be those of its envs. For robosuite builds a new OpenGL context at every reset,
 and frees the old one whenever Python collects it, with the new one current: then the new one's textures and
 buffers are deleted, and from there on it draws one colour, in a tenth of the time, without a word. So here it
 keeps its model, and its context, through resets (`hard_reset=False`).
@@ -30,7 +30,7 @@ from _common import arguments, report  # type: ignore[import-not-found]  # besid
 
 ROOT = Path(__file__).resolve().parents[1]
 WORLDS, CAMERAS, SIZE, EPISODE = 16, ("agentview", "robot0_eye_in_hand"), 64, 100
-ALIKE = 0.8  # correlation of both sides' pictures of one state; of two cameras' it is about 0.2
+ALIKE = 0.8  # correlation of both sides' images of one state; of two cameras' it is about 0.2
 
 
 def software_opengl():
@@ -68,23 +68,23 @@ class Stopwatch:
 
 
 def likeness(a, b):
-    """Correlation of two pictures (h, w, 3)."""
+    """Correlation of two images (h, w, 3)."""
     return float(np.corrcoef(a.astype(float).ravel(), b.astype(float).ravel())[0, 1])
 
 
 def show_the_same(env, step, oracle, obs):
-    """Looks at our step's pictures of our worlds and robosuite's of its state; how alike the latter are."""
+    """Looks at our step's images of our envs and robosuite's of its state; how alike the latter are."""
     from tests.oracle import joint_state
 
-    assert torch.equal(step.obs.pixels, env.observe().pixels), "the pictures of a step are not of its worlds"
-    assert len(torch.unique(step.obs.pixels.flatten(1), dim=0)) == WORLDS, "worlds have the same picture"
+    assert torch.equal(step.obs.pixels, env.observe().pixels), "the images of a step are not of its envs"
+    assert len(torch.unique(step.obs.pixels.flatten(1), dim=0)) == WORLDS, "envs have the same image"
     before = env.state_dict()
     qpos, qvel = joint_state(oracle, env.engine.model)
     env.set_state(torch.as_tensor(np.concatenate([[0.0], qpos, qvel]))[None])
     ours = env.observe().pixels[0].permute(0, 2, 3, 1).numpy()  # v h w c
     env.load_state_dict(before)
     alike = [likeness(obs[f"{name}_image"][::-1], ours[v]) for v, name in enumerate(CAMERAS)]
-    assert min(alike) > ALIKE, f"robosuite's pictures do not show its state: correlations of {alike}"
+    assert min(alike) > ALIKE, f"robosuite's images do not show its state: correlations of {alike}"
     return min(alike)
 
 
@@ -144,7 +144,7 @@ def main():
         seconds.append(np.stack([watch.take() for watch in (physics, drawing, ours, peer)]) / steps)
         alike.append(show_the_same(env, step, oracle, obs))
         for watch in (physics, drawing):
-            watch.take()  # of the look at the pictures
+            watch.take()  # of the look at the images
         if (r + 1) * peer_steps % EPISODE < peer_steps:
             oracle.reset()
     each = np.array(seconds)

@@ -1,13 +1,13 @@
-"""Environment steps per second of `pick_place_can`, two 64x64 cameras: Warp's worlds against the CPU engine.
+"""Environment steps per second of `pick_place_can`, two 64x64 cameras: Warp's envs against the CPU engine.
 
-OSC_POSE at 20 Hz, so 25 physics steps under fresh torques, outcome, masked reset and pictures for each step;
+OSC_POSE at 20 Hz, so 25 physics steps under fresh torques, outcome, masked reset and images for each step;
 random actions; nothing waits for the device. The peer is the same environment on `mujoco.batch` with all the
 machine's cores, by itself and with its tensors on the GPU, over the bridge. Where the time goes is measured
-by doing each part alone, as often, on the same worlds.
-Without a GPU there are four worlds on Warp's CPU device, and no result is written.
+by doing each part alone, as often, on the same envs.
+Without a GPU there are four envs on Warp's CPU device, and no result is written.
 
-    python benchmarks/sim_gpu.py            # on a GPU: 256, 1024, 4096 worlds; writes results/sim_gpu.json
-    python benchmarks/sim_gpu.py --quick    # 256 worlds, few steps, writes nothing
+    python benchmarks/sim_gpu.py            # on a GPU: 256, 1024, 4096 envs; writes results/sim_gpu.json
+    python benchmarks/sim_gpu.py --quick    # 256 envs, few steps, writes nothing
 """
 
 import ctypes
@@ -55,7 +55,7 @@ def in_use(device):
     """Bytes of a GPU's memory that are taken, by torch and by Warp; 0 on a CPU."""
     if device == "cpu":
         return 0
-    gc.collect()  # worlds refer to themselves, and would still be there
+    gc.collect()  # envs refer to themselves, and would still be there
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info()
@@ -63,7 +63,7 @@ def in_use(device):
 
 
 def measure(n, device, repeats):
-    """Milliseconds of a whole control step of n worlds and of its parts, and what it takes."""
+    """Milliseconds of a whole control step of n envs and of its parts, and what it takes."""
     before = in_use(device)
     env = make(n, "warp", device)
     engine, substeps = env.engine, env._substeps
@@ -103,7 +103,7 @@ def main():
     rows, repeats = {}, 3 if args.quick else 20
     for n in worlds:
         rows[n] = measure(n, args.device, repeats)
-        print(f"{n} worlds: {rows[n]}", flush=True)
+        print(f"{n} envs: {rows[n]}", flush=True)
         write(args, rows, None)  # what there is, should time run out
     peers = on_every_core(
         make, lambda env: [steps_per_second(seen, repeats) for seen in (env, Bridge(env, args.device))]

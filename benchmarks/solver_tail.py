@@ -1,12 +1,12 @@
-"""How far the solver's slowest world is from the usual one, and how much memory contacts take.
+"""How far the solver's slowest env is from the usual one, and how much memory contacts take.
 
-Worlds on Warp's CPU device under random actions and under the scripted expert. A control step of a batch on a
-GPU lasts as long as its slowest world, so what counts is the tail: iterations of the Newton solver, and the
-share of world-steps whose line search ran into its limit. Memory for contacts, constraint rows and
-penetrating convex pairs is shared by all worlds, or set aside for each, and has to hold the largest number.
+Envs on Warp's CPU device under random actions and under the scripted expert. A control step of a batch on a
+GPU lasts as long as its slowest env, so what counts is the tail: iterations of the Newton solver, and the
+share of env-steps whose line search ran into its limit. Memory for contacts, constraint rows and
+penetrating convex pairs is shared by all envs, or set aside for each, and has to hold the largest number.
 
-    python benchmarks/solver_tail.py            # 64 worlds, 200 steps; writes results/solver_tail.json
-    python benchmarks/solver_tail.py --quick    # 4 worlds, 3 steps, writes nothing
+    python benchmarks/solver_tail.py            # 64 envs, 200 steps; writes results/solver_tail.json
+    python benchmarks/solver_tail.py --quick    # 4 envs, 3 steps, writes nothing
 """
 
 from contextlib import contextmanager
@@ -60,7 +60,7 @@ def measure(task, driver, n, steps):
     rows, contacts = wp.to_torch(data.nefc), wp.to_torch(data.nacon)
     world = wp.to_torch(data.contact.worldid)
     histogram = torch.zeros(engine.mjw_model.opt.iterations + 1, dtype=torch.int64)
-    most = {"contacts": 0, "constraint rows": 0, "convex pairs of one kind, all worlds together": 0}
+    most = {"contacts": 0, "constraint rows": 0, "convex pairs of one kind, all envs together": 0}
     bits = {name: 0 for name in ("ITERATIONS", "LS_ITERATIONS", "EPA_HORIZON")}
     longest = []
     for _ in range(steps):
@@ -79,7 +79,7 @@ def measure(task, driver, n, steps):
             held = torch.bincount(world[: int(contacts[0])].long(), minlength=n)
             most["contacts"] = max(most["contacts"], int(held.max()))
             pairs = int(counts[-1].numpy().max())
-            key = "convex pairs of one kind, all worlds together"
+            key = "convex pairs of one kind, all envs together"
             most[key] = max(most[key], pairs)
             for name in bits:
                 bits[name] += int((overflow & int(mjw.OverflowType[name]) != 0).sum())
@@ -93,7 +93,7 @@ def measure(task, driver, n, steps):
     return {
         "iterations": share,
         "most iterations": max(longest),
-        "slowest world, mean of steps": round(float(at.mean()), 2),
+        "slowest env, mean of steps": round(float(at.mean()), 2),
         "steps at limits, share": {name: count / total for name, count in bits.items()},
         **most,
     }
@@ -112,7 +112,7 @@ def main():
         ours=max(row["most iterations"] for row in rows.values()),
         peer=None,
         ratio=None,
-        unit="iterations of the solver in the slowest world",
+        unit="iterations of the solver in the slowest env",
         packages=("mujoco", "mujoco-warp", "warp-lang"),
         quick=args.quick,
         worlds=n,

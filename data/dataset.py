@@ -170,7 +170,7 @@ class Dataset:
             expected: the task, scene, versions and dimensions that the run will use.
 
         Raises:
-            CaliperError: something differs; names the file, both values and the mend.
+            CaliperError: something differs; names the file, both values and the fix.
         """
         if wrong := self.mismatches(expected):
             keys = ("controller", "control_freq", "action_dim")  # what a run can be told to take over

@@ -1,4 +1,4 @@
-"""Pictures beside the states of a dataset file, named and shaped as robosuite and robomimic do.
+"""Images beside the states of a dataset file, named and shaped as robosuite and robomimic do.
 
     data/demo_<i>/obs/<camera>_image        (t, h, w, 3) u8, at which the actions were taken
     data/demo_<i>/next_obs/<camera>_image   (t, h, w, 3) u8, that followed: a virtual dataset, no second copy
@@ -6,7 +6,7 @@
     data                                    attrs: cameras, image_size, and JSON in appearance
 
 robomimic reads `next_obs` for offline reinforcement learning, not for cloning. It is `obs` shifted by one,
-so it refers to the pictures in the same file. An episode that has no `final_state` repeats its last picture.
+so it refers to the images in the same file. An episode that has no `final_state` repeats its last image.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from caliper.types import ObsSpec
 
 
 def refuse_pictures(path: Path, cameras: tuple[str, ...]) -> None:
-    """Refuses a file that already holds pictures from one of the cameras.
+    """Refuses a file that already holds images from one of the cameras.
 
     Raises:
         CaliperError: it does; names the camera. Or the file is damaged.
@@ -41,7 +41,7 @@ def refuse_pictures(path: Path, cameras: tuple[str, ...]) -> None:
                 for camera in cameras:
                     if f"{camera}_image" in taken:
                         raise CaliperError(
-                            f"{path} already holds pictures from {camera} in {name}; replay the file "
+                            f"{path} already holds images from {camera} in {name}; replay the file "
                             "without them"
                         )
     except UnreadableError as error:
@@ -51,12 +51,12 @@ def refuse_pictures(path: Path, cameras: tuple[str, ...]) -> None:
 def add_pictures(
     source: Path, path: Path, spec: ObsSpec, appearance: Mapping[str, Any], episodes: Iterable[Tensor]
 ) -> None:
-    """Writes a copy of a dataset file with pictures.
+    """Writes a copy of a dataset file with images.
 
     Args:
         source: the dataset file, all of which is copied.
         path: the file to make.
-        spec: cameras and size of the pictures.
+        spec: cameras and size of the images.
         appearance: how they look, for the file's attribute.
         episodes: per episode, in the order of `read_dataset`: uint8 (t + 1, v, 3, h, w).
 
@@ -85,7 +85,7 @@ def add_pictures(
 
 
 def _tell(process: Child, message: Mapping[str, Any], images: NDArray[np.uint8] | None = None) -> None:
-    """Sends a line and perhaps pictures, and waits until they are written."""
+    """Sends a line and perhaps images, and waits until they are written."""
     try:
         process.asked.write(json.dumps(message).encode("ascii") + b"\n")
         if images is not None:

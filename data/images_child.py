@@ -1,6 +1,6 @@
-"""The process that adds pictures to an HDF5 file of strangers: a script that `caliper.data.images` runs.
+"""The process that adds images to an HDF5 file of strangers: a script that `caliper.data.images` runs.
 
-It reads a line of JSON about the file, then one for each episode with the bytes of its pictures after it, and
+It reads a line of JSON about the file, then one for each episode with the bytes of its images after it, and
 answers each with a line: {} or {"error": "..."}. Why in a process of its own: see `caliper.data.hdf5_child`.
 """
 
@@ -55,7 +55,7 @@ def serve(path: str, asked: BinaryIO, told: BinaryIO) -> None:
 
 
 def _episode(file: h5py.File, request: dict[str, Any], asked: BinaryIO) -> None:
-    """Writes the pictures of one episode, (v, t, h, w, 3) of the t + 1 or t that there are."""
+    """Writes the images of one episode, (v, t, h, w, 3) of the t + 1 or t that there are."""
     shape, demo = request["shape"], file[f"data/{request['demo']}"]
     content = asked.read(int(np.prod(shape)))
     images = np.frombuffer(content, np.uint8).reshape(shape)
@@ -68,7 +68,7 @@ def _episode(file: h5py.File, request: dict[str, Any], asked: BinaryIO) -> None:
 
 def _add(demo: h5py.Group, name: str, images: np.ndarray[Any, Any]) -> None:
     t, shape = len(images) - 1, images.shape[1:]
-    obs = demo.create_dataset(  # a picture is what is read at a time
+    obs = demo.create_dataset(  # an image is what is read at a time
         f"obs/{name}", data=images[:t], chunks=(1, *shape), compression="gzip", compression_opts=1
     )
     last = demo.create_dataset(f"final_obs/{name}", data=images[t], chunks=shape, compression="gzip")

@@ -1,4 +1,4 @@
-"""Episodes in progress, one per world, until each can enter the replay buffer whole."""
+"""Episodes in progress, one per env, until each can enter the replay buffer whole."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from caliper.types import Obs, ObsSpec, Step
 
 
 class OpenEpisodes:
-    """Collects the steps of n worlds side by side and hands over each episode when it ends.
+    """Collects the steps of n envs side by side and hands over each episode when it ends.
 
     Args:
-        n: worlds.
+        n: envs.
         horizon: longest episode, in control steps.
         spec: what an observation holds.
         action_dim: length of an action.
-        device: where the worlds' tensors are.
+        device: where the envs' tensors are.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class OpenEpisodes:
         self._length = torch.zeros(n, dtype=torch.int64)  # steps so far
 
     def push(self, obs: Obs, action: Tensor, step: Step, sink: ReplayBuffer) -> list[bool]:
-        """Records one control step of every world and inserts the episodes that it ended.
+        """Records one control step of every env and inserts the episodes that it ended.
 
         The last frame of an ended episode is `step.final_obs`, where its last action led, never what the
         reset shows. An episode whose physics blew up is forgotten.
@@ -52,11 +52,11 @@ class OpenEpisodes:
             For each episode that went in, whether it ended in success.
 
         Raises:
-            RuntimeError: a world ran past the horizon without an end.
+            RuntimeError: an env ran past the horizon without an end.
         """
         if int(self._length.max()) >= self.horizon:
             raise RuntimeError(
-                f"a world ran past its horizon of {self.horizon} steps without a terminated or truncated"
+                f"an env ran past its horizon of {self.horizon} steps without a terminated or truncated"
             )
         at = self._length.to(self.device, non_blocking=True)
         self._pixels[self._world, at] = obs.pixels
@@ -84,7 +84,7 @@ class OpenEpisodes:
         return {"length": self._length.clone()} | parts
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Goes on from where `state_dict` was taken; the number of worlds and all shapes must be the same."""
+        """Goes on from where `state_dict` was taken; the number of envs and all shapes must be the same."""
         self._length.copy_(state["length"])
         for name, tensor in self._recorded().items():
             tensor[:, : state[name].shape[1]] = state[name].to(self.device)

@@ -52,7 +52,7 @@ class RecordedDemo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """A file, read whole but for its pictures.
+    """A file, read whole but for its images.
 
     Attributes:
         path: of the file.
@@ -62,7 +62,7 @@ class Recording:
         settings: arguments of the recorded environment.
         demos: in the order of their numbers.
         masks: names of episodes by filter key, those absent left out.
-        images: shape (h, w, 3) of the pictures by their name in `obs`.
+        images: shape (h, w, 3) of the images by their name in `obs`.
         missing: names of what the layout has and this file lacks, and of what it names and lacks.
     """
 
@@ -96,12 +96,12 @@ def open_recording(path: str | Path) -> Recording:
 
 
 def read_images(path: Path, demo: str, name: str, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Some pictures of an episode, uint8 (k, h, w, 3), as they are stored.
+    """Some images of an episode, uint8 (k, h, w, 3), as they are stored.
 
     Args:
         path: a file that `open_recording` has read.
         demo: name of the episode.
-        name: of the pictures in `obs`.
+        name: of the images in `obs`.
         rows: which steps, ascending, (k,).
     """
     with h5py.File(path, "r") as file:

@@ -68,7 +68,7 @@ def converted(episodes: Sequence[Episode], demos: Sequence[str], given: str, whe
             rewards[-1] = episode.success
         if fault := contradiction(rewards, episode.success, episode.terminated):
             raise CaliperError(
-                f"{where}: in {demo} {fault}; mend it, or, if its flags are right, set data.rewards=flag"
+                f"{where}: in {demo} {fault}; fix it, or, if its flags are right, set data.rewards=flag"
             )
         made.append(replace(episode, rewards=rewards))
     return made

@@ -1,4 +1,4 @@
-"""The pictures of these pages and of the README, made again.
+"""The images of these pages and of the README, made again.
 
     python docs/make_media.py tasks                               # docs/media/tasks/NAME.png
     python docs/make_media.py rollouts RUN/videos/rollouts.mp4    # docs/media/rollouts.webp, for the README
@@ -77,7 +77,7 @@ def _save(image: Image.Image, path: Path) -> None:
     print(f"{path}: {content.tell() / 1000:.0f} kB, {colours} colours")
 
 
-# ---- the moving picture
+# ---- the moving image
 
 
 def animate(video: Path, out: Path, crop: Sequence[int] | None, width: int, fps: float) -> None:
@@ -87,7 +87,7 @@ def animate(video: Path, out: Path, crop: Sequence[int] | None, width: int, fps:
         video: what `caliper render` or a run has filmed.
         out: the file to make, .webp or .gif.
         crop: left, top, width and height of the part to keep, pixels of the film; None keeps all of it.
-        width: of the picture, pixels; shrunk where the file would grow too large.
+        width: of the image, pixels; shrunk where the file would grow too large.
         fps: images per second, at most the film's.
     """
     frames, rate = _read(video)
@@ -135,9 +135,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = parser.add_subparsers(required=True, dest="verb")
-    tasks = verbs.add_parser("tasks", help="the pictures of the tasks' pages")
+    tasks = verbs.add_parser("tasks", help="the images of the tasks' pages")
     tasks.add_argument("names", nargs="*", help="tasks; all of Caliper's own if none is named")
-    rollouts = verbs.add_parser("rollouts", help="the README's moving picture, from a film")
+    rollouts = verbs.add_parser("rollouts", help="the README's moving image, from a film")
     rollouts.add_argument("video", type=Path)
     rollouts.add_argument("--out", type=Path, default=MEDIA / "rollouts.webp")
     rollouts.add_argument("--crop", type=int, nargs=4, help="left, top, width and height of the part to keep")

@@ -1,7 +1,7 @@
-"""How worlds may look other than the scene says: cameras a little off, other light, other colours.
+"""How envs may look other than the scene says: cameras a little off, other light, other colours.
 
-Physics knows nothing of it. The ray tracer reads colours and lamps per world (MuJoCo Warp's batched model
-fields), but has the headlight compiled into its kernel. A surface's picture is its colour times the sum of
+Physics knows nothing of it. The ray tracer reads colours and lamps per env (MuJoCo Warp's batched model
+fields), but has the headlight compiled into its kernel. A surface's image is its colour times the sum of
 its lights, so a headlight of h times its strength is drawn by colours times h and lamps over h.
 """
 
@@ -68,7 +68,7 @@ ONCE = VisualAugmentation()
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """How each of n worlds looks.
+    """How each of n envs looks.
 
     Attributes:
         shift: float32 (n, cameras, 3), metres along a camera's own axes (right, up, backwards).
@@ -85,7 +85,7 @@ class Appearance:
 
 
 class Appearances:
-    """Draws the looks of one scene's worlds. Geoms of one material change alike, others with their body's."""
+    """Draws the looks of one scene's envs. Geoms of one material change alike, others with their body's."""
 
     def __init__(self, model: mujoco.MjModel, device: torch.device) -> None:
         """Args: the scene; where the numbers are needed."""
@@ -95,7 +95,7 @@ class Appearances:
         self._surface = torch.as_tensor(index, device=device)  # (geoms,)
 
     def draw(self, strengths: Strengths, seeds: Tensor) -> Appearance:
-        """An appearance for each of the seeds, int64 (n,); equal seeds look the same in any world."""
+        """An appearance for each of the seeds, int64 (n,); equal seeds look the same in any env."""
 
         def around_zero(count: int, stream: int, strength: float) -> Tensor:
             return (strength * (2 * uniform(seeds, count, stream) - 1)).float()

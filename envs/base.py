@@ -1,4 +1,4 @@
-"""The contract of a vectorised environment: torch in, torch out, many worlds, one device."""
+"""The contract of a vectorised environment: torch in, torch out, many envs, one device."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from caliper.types import Obs, ObsSpec, Step
 
 
 class VectorEnv(ABC):
-    """n worlds of one task, stepped together, with same-step autoreset.
+    """n envs of one task, stepped together, with same-step autoreset.
 
     Each episode is drawn from a seed of its own, so that what happens in it does not depend on `num_envs`.
 
     Attributes:
-        num_envs: number of worlds n.
+        num_envs: number of envs n.
         device: where all tensors live.
         spec: what an observation holds.
         action_dim: length of an action; entries in [-1, 1].
@@ -42,24 +42,24 @@ class VectorEnv(ABC):
         """Starts new episodes.
 
         Args:
-            mask: bool (n,), the worlds to reset; None for all.
-            seeds: int64 (n,), the episodes' seeds, read where `mask` is set; a world's further episodes
-                follow from its seed. None continues each world's series.
+            mask: bool (n,), the envs to reset; None for all.
+            seeds: int64 (n,), the episodes' seeds, read where `mask` is set; an env's further episodes
+                follow from its seed. None continues each env's series.
 
         Returns:
-            The observation of all worlds.
+            The observation of all envs.
         """
 
     @abstractmethod
     def step(self, action: Tensor) -> Step:
-        """Applies float (n, a) actions for one control step; worlds whose episode ends are reset at once."""
+        """Applies float (n, a) actions for one control step; envs whose episode ends are reset at once."""
 
     @abstractmethod
     def check(self) -> None:
         """Waits for the device and looks whether the physics of all steps so far can be trusted.
 
         Raises:
-            CaliperError: a world lost contacts to a full buffer since the last call, or too large a share of
+            CaliperError: an env lost contacts to a full buffer since the last call, or too large a share of
                 the episodes blew up.
         """
 
@@ -69,7 +69,7 @@ class VectorEnv(ABC):
 
     @abstractmethod
     def observe(self) -> Obs:
-        """The observation of all worlds as they are now."""
+        """The observation of all envs as they are now."""
 
     @abstractmethod
     def get_state(self) -> Tensor:
@@ -77,21 +77,21 @@ class VectorEnv(ABC):
 
     @abstractmethod
     def set_state(self, state: Tensor) -> None:
-        """Puts the first m worlds into given states, float64 (m, s) with m at most n, to be looked at.
+        """Puts the first m envs into given states, float64 (m, s) with m at most n, to be looked at.
 
         Without physics: reset them, or load a `state_dict`, before the next step.
         """
 
     @abstractmethod
     def render(self, cameras: tuple[str, ...], size: int) -> Tensor:
-        """Pictures from any camera of the scene, uint8 (n, v, 3, size, size)."""
+        """Images from any camera of the scene, uint8 (n, v, 3, size, size)."""
 
     @abstractmethod
     def set_appearance(self, seeds: Tensor | None, strengths: Strengths = AS_IT_IS) -> None:
-        """Changes how the worlds look from now on, and nothing else.
+        """Changes how the envs look from now on, and nothing else.
 
         Args:
-            seeds: int64 (n,), what each world's look is drawn from, whatever the number of worlds; None is
+            seeds: int64 (n,), what each env's look is drawn from, whatever the number of envs; None is
                 as the scene says, which is how an environment starts.
             strengths: how far the looks may stray.
         """

@@ -1,4 +1,4 @@
-"""Worlds on one device whose tensors live on another: MuJoCo on the CPU's cores, the learner on a GPU."""
+"""Envs on one device whose tensors live on another: MuJoCo on the CPU's cores, the learner on a GPU."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ ALIGNED = 64  # bytes; each tensor of a packet starts at a multiple
 
 
 def bridged(env: VectorEnv, device: torch.device | str) -> VectorEnv:
-    """The same worlds with their tensors on a device; themselves if that is where they are."""
+    """The same envs with their tensors on a device; themselves if that is where they are."""
     return env if env.device == torch.device(device) else Bridge(env, device)
 
 
 class Bridge(VectorEnv):
-    """Worlds whose tensors cross to another device, once a step.
+    """Envs whose tensors cross to another device, once a step.
 
     All that a step says goes as one packet. From a CPU to a GPU it leaves from pinned memory and nobody waits
     for it; the one wait of a step is for the actions, which a CPU's physics cannot do without.
 
     Args:
-        env: the worlds, which stay where they are.
+        env: the envs, which stay where they are.
         device: where tensors come from and go to.
     """
 

@@ -1,4 +1,4 @@
-"""robosuite's operational-space controller (Khatib 1987), batched over worlds.
+"""robosuite's operational-space controller (Khatib 1987), batched over envs.
 
 For end-effector pose error e and twist v, with Jacobian J and joint-space inertia M of the arm:
 
@@ -24,8 +24,8 @@ from caliper.errors import CaliperError
 
 # Action entries after the offset of the pose: the last one opens (-1) or closes (+1) the gripper.
 ACTION_DIMS = {"osc_pose": 7, "osc_position": 4}
-# Worlds to a block of a GPU's threads. The torques' matrices fill every register that a thread can have, so a
-# multiprocessor holds few of them: small blocks spread 1024 worlds over 32 multiprocessors, not over 4.
+# Envs to a block of a GPU's threads. The torques' matrices fill every register that a thread can have, so a
+# multiprocessor holds few of them: small blocks spread 1024 envs over 32 multiprocessors, not over 4.
 BLOCK = 32
 GRIPPER_SPEED = 4.0  # half ranges of the fingers per second: robosuite's 0.2 per control step at its 20 Hz
 

@@ -1,8 +1,8 @@
-"""The scripted expert: a pick-and-place state machine for all worlds at once, with knobs that spoil it.
+"""The scripted expert: a pick-and-place state machine for all envs at once, with knobs that spoil it.
 
 Where something on a slide covers the object (`Plan.opening`), it is moved aside first, as often as it takes.
 
-It reads the simulator's state (no pictures) and saturates its commands, because in robosuite's 'achieved'
+It reads the simulator's state (no images) and saturates its commands, because in robosuite's 'achieved'
 goal mode small offsets stall in friction: hence a gain that saturates at 2 cm, tolerances of 12 mm, and
 time-outs.
 """
@@ -32,13 +32,13 @@ ROTATION_NOISE = 0.3  # of the translation's
 
 
 class Expert:
-    """Acts in a `SimEnv`; one phase and one clock per world, restarted with the world's episode."""
+    """Acts in a `SimEnv`; one phase and one clock per env, restarted with the env's episode."""
 
     def __init__(self, env: SimEnv, noise: Tensor, bias: Tensor, stage: str | None = None) -> None:
         """Prepares for the episodes that run in `env`.
 
         Args:
-            env: the worlds.
+            env: the envs.
             noise: (n,), standard deviation of the Gaussian noise on the translation, in units of the action.
             bias: (n,), metres by which the episode's grasp point is off, in a direction drawn from its seed.
             stage: the stage of the task after which to stop; None for the whole task.
@@ -60,7 +60,7 @@ class Expert:
         return back & (self.phase == RETURN)
 
     def act(self) -> Tensor:
-        """Actions for the worlds as they are now, float32 (n, a) in [-1, 1]."""
+        """Actions for the envs as they are now, float32 (n, a) in [-1, 1]."""
         env, plan, freq = self.env, self.env.task.plan, self.env.control_freq
         fresh = env.steps == 0
         self.phase, self.clock = self.phase.masked_fill(fresh, HOVER), self.clock.masked_fill(fresh, 0)
@@ -78,7 +78,7 @@ class Expert:
             self.phase.masked_fill_(where, to)
             self.hold.copy_(torch.where(where[:, None], grip, self.hold))
 
-        # Transitions, each world at most one per step: decided on the phase at the start of the step.
+        # Transitions, each env at most one per step: decided on the phase at the start of the step.
         phase = self.phase.clone()
         self.clock += 1
         seconds = self.clock / freq

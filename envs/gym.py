@@ -1,4 +1,4 @@
-"""The worlds as a Gymnasium `VectorEnv`, NumPy in and out, for libraries that speak Gymnasium."""
+"""The envs as a Gymnasium `VectorEnv`, NumPy in and out, for libraries that speak Gymnasium."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class GymVectorEnv(_Base):  # type: ignore[misc]  # gymnasium is optional, hence
         """Starts episodes.
 
         Args:
-            seed: world i gets seed + i; None continues each world's own series.
-            options: `reset_mask`, bool (n,), resets only some worlds.
+            seed: env i gets seed + i; None continues each env's own series.
+            options: `reset_mask`, bool (n,), resets only some envs.
 
         Returns:
-            Observations of all worlds, and no further information.
+            Observations of all envs, and no further information.
         """
         super().reset(seed=seed)
         mask = None if options is None else options.get("reset_mask")

@@ -1,6 +1,6 @@
-"""The benchmarks of gymnasium-robotics (AntMaze, Franka Kitchen, Adroit) as worlds of state observations.
+"""The benchmarks of gymnasium-robotics (AntMaze, Franka Kitchen, Adroit) as envs of state observations.
 
-The opposite of `caliper.envs.gym`, which shows Caliper's own worlds to Gymnasium.
+The opposite of `caliper.envs.gym`, which shows Caliper's own envs to Gymnasium.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FAMILIES = "AntMaze_*, FrankaKitchen-v1 and AdroitHand*-v1"
 
 
 class GymnasiumEnv(VectorEnv):
-    """n worlds of one Gymnasium environment, stepped one after the other on the CPU.
+    """n envs of one Gymnasium environment, stepped one after the other on the CPU.
 
     `Obs.pixels` has no view; `Obs.proprio` is the observation as `flatten` lays it out, unscaled.
 
@@ -48,15 +48,15 @@ class GymnasiumEnv(VectorEnv):
         horizon: int = 200,
         seed: int = 0,
     ) -> None:
-        """Builds the worlds and starts an episode in each.
+        """Builds the envs and starts an episode in each.
 
         Args:
             env_id: name of the environment in Gymnasium's registry.
-            num_envs: number of worlds.
+            num_envs: number of envs.
             kwargs: what the environment's constructor takes, such as `maze_map`.
             dense: whether its own reward is the raw one.
             horizon: control steps per episode; the registry's own limit does not count.
-            seed: worlds' own series of episodes start from it.
+            seed: envs' own series of episodes start from it.
 
         Raises:
             CaliperError: gymnasium-robotics is not installed, or has no such environment.
@@ -105,7 +105,7 @@ class GymnasiumEnv(VectorEnv):
         return Step(self.observe(), reward.float(), success, truncated, final_obs, success, sound)
 
     def _advance(self, i: int, move: NDArray[np.float32]) -> tuple[float, bool]:
-        """Lets world i act; its raw reward and whether it succeeded."""
+        """Lets env i act; its raw reward and whether it succeeded."""
         obs, reward, terminated, _, info = self._worlds[i].step(self._middle + move * self._reach)
         self._obs[i] = flatten(obs)
         if self._dense:
@@ -120,7 +120,7 @@ class GymnasiumEnv(VectorEnv):
         """Looks whether every observation is a number.
 
         Raises:
-            CaliperError: one is not: the physics of its world blew up.
+            CaliperError: one is not: the physics of its env blew up.
         """
         if not np.isfinite(self._obs).all():
             raise CaliperError(f"the physics of {self.env_id} blew up; resume from the last checkpoint")
@@ -154,7 +154,7 @@ class GymnasiumEnv(VectorEnv):
         raise CaliperError(f"{self.env_id} cannot be filmed: Gymnasium's renderers need OpenGL")
 
     def set_appearance(self, seeds: Tensor | None, strengths: Strengths = AS_IT_IS) -> None:
-        """Does nothing: there are no pictures."""
+        """Does nothing: there are no images."""
 
     def state_dict(self) -> dict[str, Any]:
         """The running episodes as seeds and actions, which give every hidden state of any environment."""
@@ -166,13 +166,13 @@ class GymnasiumEnv(VectorEnv):
         """Plays the running episodes again, up to where they were.
 
         Raises:
-            ValueError: the state is of another number of worlds or another environment.
+            ValueError: the state is of another number of envs or another environment.
         """
         seeds, steps, following, actions = (
             state[name].numpy() for name in ("seeds", "steps", "next_seed", "actions")
         )
         if actions.shape[::2] != (self.num_envs, self.action_dim):
-            raise ValueError(f"actions of shape {actions.shape} for {self.num_envs} worlds")
+            raise ValueError(f"actions of shape {actions.shape} for {self.num_envs} envs")
         self._start(np.ones(self.num_envs, bool), seeds)
         self._next_seed[:], self.steps[:] = following, steps
         self._actions[:, : actions.shape[1]] = actions
@@ -209,7 +209,7 @@ def _dimensions(env_id: str, kwargs: str) -> tuple[int, int]:
 
 
 def _make(env_id: str, kwargs: Mapping[str, Any]) -> Any:
-    """One world, without the wrappers that Gymnasium adds."""
+    """One env, without the wrappers that Gymnasium adds."""
     gymnasium = _library()
     if env_id not in gymnasium.registry:  # also keeps out names that Gymnasium would import a module for
         raise CaliperError(f"task.env_id={env_id} is not in Gymnasium's registry; try one of {FAMILIES}")
@@ -229,7 +229,7 @@ def _make(env_id: str, kwargs: Mapping[str, Any]) -> Any:
 
 @cache
 def _library() -> Any:
-    """Gymnasium, with the robotics environments registered and mended."""
+    """Gymnasium, with the robotics environments registered and fixed."""
     try:
         with redirect_stderr(io.StringIO()):  # a notice on dense Adroit rewards, which are not used here
             import_module("gymnasium_robotics")

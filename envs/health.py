@@ -1,4 +1,4 @@
-"""What may go wrong in the physics of many worlds, counted on the device and judged on the host."""
+"""What may go wrong in the physics of many envs, counted on the device and judged on the host."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ def sound(*values: Tensor) -> Tensor:
 
 
 class Health:
-    """Counters of worlds that lost contacts, blew up, or ran into limits of the solver.
+    """Counters of envs that lost contacts, blew up, or ran into limits of the solver.
 
     Args:
         limits: names of the solver's limits, see `Engine.overflow`.
         most: the share of the episodes that may blow up before it is an error, from 0 to 1.
-        device: of the worlds.
+        device: of the envs.
     """
 
     def __init__(self, limits: tuple[str, ...], most: float, device: torch.device) -> None:
         self._limits, self._most = limits, most
         names = len(limits)
-        # On the device, written in place: worlds that lost contacts, blew up, ended, stepped, reached limits.
+        # On the device, written in place: envs that lost contacts, blew up, ended, stepped, reached limits.
         self._counts = torch.zeros(4 + names, dtype=torch.int64, device=device)
         self._seed = torch.full((1,), -1, dtype=torch.int64, device=device)  # of the last that blew up
         self._blown = self._ended = 0  # episodes so far
         self._since = [0] * (4 + names)  # counts since `rates` was asked
 
     def note(self, lost: Tensor, reached: Tensor, blown: Tensor, ended: Tensor, seeds: Tensor) -> None:
-        """Counts one control step of n worlds, without waiting for the device.
+        """Counts one control step of n envs, without waiting for the device.
 
         Args:
             lost: where contacts were lost, bool (n,).
@@ -62,7 +62,7 @@ class Health:
         self._blown, self._ended = self._blown + counts[1], self._ended + counts[2]
         if counts[0]:
             raise CaliperError(
-                "a world lost contacts to a full buffer; raise CONTACTS in caliper.envs.engines.warp"
+                "an env lost contacts to a full buffer; raise CONTACTS in caliper.envs.engines.warp"
             )
         if counts[1] and self._blown > self._most * max(self._ended, FEWEST_EPISODES):
             raise CaliperError(

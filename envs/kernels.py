@@ -1,4 +1,4 @@
-"""The operational-space controller's two Warp kernels, one thread per world (see `caliper.envs.controller`).
+"""The operational-space controller's two Warp kernels, one thread per env (see `caliper.envs.controller`).
 
 Annotations stay evaluated in this file: Warp reads the kernels' types from them.
 """

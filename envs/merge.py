@@ -1,4 +1,4 @@
-"""One visual mesh per body: the same picture for fewer rays' work.
+"""One visual mesh per body: the same image for fewer rays' work.
 
 robosuite's Panda wears some 50 small meshes of one colour each. Their bounding boxes overlap, so that a ray
 asks many of them. Joined, with the colours in a palette texture, a body is asked once.

@@ -1,4 +1,4 @@
-"""What a policy is told in numbers: the robot's own state and, where it sees no pictures, that of the bodies.
+"""What a policy is told in numbers: the robot's own state and, where it sees no images, that of the bodies.
 
 Proprioception is centred on the workspace and scaled to order one: an encoder sees no arbitrary offset.
 """

@@ -1,4 +1,4 @@
-"""robosuite's scenes as one harmonised MuJoCo model, for physics on every engine and for every picture.
+"""robosuite's scenes as one harmonised MuJoCo model, for physics on every engine and for every image.
 
 robosuite supplies the robots, arenas and objects (MJCF), never the step loop. The composed scene is then
 harmonised: what only costs time or renders differently in different renderers is removed, so that the two
@@ -132,5 +132,5 @@ def build(compose_scene: Callable[[], mujoco.MjSpec]) -> Scene:
     for texture in spec.textures:  # after the XML: a texture held in memory cannot be written as XML
         if texture.file:
             _shrink(texture)
-    merge_visual_meshes(spec, VISUAL_GROUP)  # changes neither physics nor pictures, hence not the identity
+    merge_visual_meshes(spec, VISUAL_GROUP)  # changes neither physics nor images, hence not the identity
     return Scene(spec.compile(), hashlib.sha256(identity.encode()).hexdigest()[:16])

@@ -1,6 +1,6 @@
-"""Random numbers that depend on a world's seed alone: not on how many worlds there are, nor on the device.
+"""Random numbers that depend on an env's seed alone: not on how many envs there are, nor on the device.
 
-Counter-based (SplitMix64, Steele et al. 2014), so a reset draws for all worlds at once and needs no state.
+Counter-based (SplitMix64, Steele et al. 2014), so a reset draws for all envs at once and needs no state.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def uniform(seed: Tensor, count: int, stream: int | Tensor = 0) -> Tensor:
     """Uniform numbers in [0, 1).
 
     Args:
-        seed: int64 (n,), one per world.
-        count: how many numbers each world gets.
+        seed: int64 (n,), one per env.
+        count: how many numbers each env gets.
         stream: numbers of different streams are independent; an int, or int64 (n,).
 
     Returns:

@@ -25,8 +25,8 @@ from caliper.envs.tasks import make_task
 from caliper.errors import CaliperError
 from caliper.types import Obs, ObsSpec, Step
 
-EPISODE_STRIDE = 1 << 20  # between the seeds of a world's consecutive episodes
-_ANTIALIAS_FROM = 128  # pixels; larger pictures are for people
+EPISODE_STRIDE = 1 << 20  # between the seeds of an env's consecutive episodes
+_ANTIALIAS_FROM = 128  # pixels; larger images are for people
 
 
 @cache
@@ -61,20 +61,20 @@ class SimEnv(VectorEnv):
         start: str | None = None,
         max_diverged: float = 0.01,
     ) -> None:
-        """Builds the worlds and starts an episode in each.
+        """Builds the envs and starts an episode in each.
 
         Args:
             task: name of the task.
-            num_envs: number of worlds.
+            num_envs: number of envs.
             sim: engine, 'batch' (CPU) or 'warp' (CUDA, or Warp's CPU device).
-            cameras: names of the policy's cameras, in order; none means no pictures.
+            cameras: names of the policy's cameras, in order; none means no images.
             size: side of the policy's images, pixels.
             controller: 'osc_pose' (7-D actions) or 'osc_position' (4-D).
             control_freq: control steps per second; must divide the physics' 500.
             horizon: control steps per episode.
             device: 'cpu' or 'cuda'.
-            seed: worlds' own series of episodes start from it.
-            threads: CPU threads for physics and pictures; None uses the cores this process may use.
+            seed: envs' own series of episodes start from it.
+            threads: CPU threads for physics and images; None uses the cores this process may use.
             privileged: whether observations hold what a camera would have to show.
             start: how episodes start, one of the task's `starts`; None is the usual way.
             max_diverged: share of the episodes whose physics may blow up before `check` raises.
@@ -143,7 +143,7 @@ class SimEnv(VectorEnv):
         return self.engine.xmat[:, self._body].view(-1, 3, 3)
 
     def solved(self) -> Tensor:
-        """Whether the task is solved in the worlds' states as they are, bool (n,)."""
+        """Whether the task is solved in the envs' states as they are, bool (n,)."""
         return self.task.success(self.object_pos, self.grip_pos)
 
     # ---- episodes
@@ -158,7 +158,7 @@ class SimEnv(VectorEnv):
         return self.observe()
 
     def _start_episodes(self, mask: Tensor, seeds: Tensor) -> None:
-        """Writes start states into the masked worlds, without host synchronisation."""
+        """Writes start states into the masked envs, without host synchronisation."""
         engine = self.engine
         self.seeds.copy_(torch.where(mask, seeds, self.seeds))
         self._next_seed.copy_(torch.where(mask, seeds + EPISODE_STRIDE, self._next_seed))
@@ -171,7 +171,7 @@ class SimEnv(VectorEnv):
             _put(live, torch.zeros_like(live), mask)
 
     def stagger(self, shortest: int = 1) -> None:
-        """Cuts the running episodes at evenly spread lengths, so that the worlds do not all end together.
+        """Cuts the running episodes at evenly spread lengths, so that the envs do not all end together.
 
         Args:
             shortest: control steps of the shortest; later episodes have the horizon again.
@@ -191,7 +191,7 @@ class SimEnv(VectorEnv):
         """
         if action.shape != (self.num_envs, self.action_dim):
             want, got = (self.num_envs, self.action_dim), tuple(action.shape)
-            raise CaliperError(f"action has shape {got}; {self.controller} in {want[0]} worlds takes {want}")
+            raise CaliperError(f"action has shape {got}; {self.controller} in {want[0]} envs takes {want}")
         self._action[:, : self.action_dim - 1] = action[:, :-1]
         self._action[:, 6] = action[:, -1]
         self.engine.advance(self._substeps)
@@ -236,7 +236,7 @@ class SimEnv(VectorEnv):
         return torch.cat([own, bodies_part(pos, mat, self.grip_pos)], dim=1)
 
     def _pixels(self, changed: Tensor | None = None) -> Tensor:
-        """The policy's pictures now; drawn anew only where `changed` since the last."""
+        """The policy's images now; drawn anew only where `changed` since the last."""
         if not self.spec.cameras:
             shape = (self.num_envs, 0, 3, self.spec.size, self.spec.size)
             return torch.zeros(shape, dtype=torch.uint8, device=self.device)
@@ -253,7 +253,7 @@ class SimEnv(VectorEnv):
         return self._renderers[cameras, size]
 
     def render(self, cameras: tuple[str, ...], size: int) -> Tensor:
-        """See `VectorEnv`. From 128 pixels on, pictures are antialiased."""
+        """See `VectorEnv`. From 128 pixels on, images are antialiased."""
         return self._renderer(cameras, size).render()
 
     def set_appearance(self, seeds: Tensor | None, strengths: Strengths = AS_IT_IS) -> None:
@@ -275,12 +275,12 @@ class SimEnv(VectorEnv):
         """See `VectorEnv`.
 
         Raises:
-            CaliperError: more states than worlds, or states of another length.
+            CaliperError: more states than envs, or states of another length.
         """
         m, nq = state.shape[0], self.engine.model.nq
         if m > self.num_envs or state.shape[1] != self.state_dim:
             raise CaliperError(
-                f"states of shape {tuple(state.shape)} do not fit {self.num_envs} worlds of state length "
+                f"states of shape {tuple(state.shape)} do not fit {self.num_envs} envs of state length "
                 f"{self.state_dim}; the file belongs to another scene or the batch is too large"
             )
         self.engine.qpos[:m] = state[:, 1 : 1 + nq].to(self.engine.qpos)

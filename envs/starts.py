@@ -19,7 +19,7 @@ FINGERS = (0.020833, -0.020833)  # robosuite's start opening, metres
 
 
 class Starts:
-    """Draws start positions for all worlds at once, without host synchronisation.
+    """Draws start positions for all envs at once, without host synchronisation.
 
     Each kind of thing has a stream of its own, so that one with more numbers moves no other.
     """

@@ -67,7 +67,7 @@ def make_oracle(task: str, controller: str = "osc_pose", **kwargs: Any) -> Any:
     Args:
         task: 'lift' or 'pick_place_can'.
         controller: 'osc_pose' or 'osc_position', with robosuite's default gains.
-        kwargs: for `robosuite.make`; without any, no pictures are drawn and episodes end only at `horizon`.
+        kwargs: for `robosuite.make`; without any, no images are drawn and episodes end only at `horizon`.
 
     Raises:
         CaliperError: robosuite is not installed, or has no such task or controller.

@@ -32,7 +32,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 @cache
 def script(name):
-    """A script of docs/: `configuration` writes the page of all keys, `make_media` the pictures."""
+    """A script of docs/: `configuration` writes the page of all keys, `make_media` the images."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

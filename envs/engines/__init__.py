@@ -16,12 +16,12 @@ SIMS = ("batch", "warp")
 def make_engine(
     sim: str, model: mujoco.MjModel, n: int, control_freq: float, device: torch.device, threads: int
 ) -> Engine:
-    """An engine with n worlds of a scene.
+    """An engine with n envs of a scene.
 
     Args:
         sim: 'batch' or 'warp'.
         model: the scene.
-        n: number of worlds.
+        n: number of envs.
         control_freq: control steps per second.
         device: where it runs.
         threads: of the physics on a CPU; `warp` takes one.

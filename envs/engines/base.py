@@ -1,4 +1,4 @@
-"""What a physics engine offers: n worlds of one model, advanced together under the arm's controller."""
+"""What a physics engine offers: n envs of one model, advanced together under the arm's controller."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POSES = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_
 
 
 class Engine(ABC):
-    """n worlds of one MuJoCo model. All tensors are live views of the engine's memory on `device`.
+    """n envs of one MuJoCo model. All tensors are live views of the engine's memory on `device`.
 
     Between calls the position- and velocity-dependent fields always belong to the current state.
 
@@ -28,7 +28,7 @@ class Engine(ABC):
     """
 
     model: mujoco.MjModel
-    num_worlds: int
+    num_envs: int
     device: torch.device
     wp_device: wp.Device
     controller: OperationalSpace
@@ -52,7 +52,7 @@ class Engine(ABC):
 
     @abstractmethod
     def pose(self) -> None:
-        """Recomputes poses alone after `qpos` was written: all that a picture needs, but no step."""
+        """Recomputes poses alone after `qpos` was written: all that an image needs, but no step."""
 
     @abstractmethod
     def pose_arrays(self) -> dict[str, Tensor]:
@@ -63,6 +63,6 @@ class Engine(ABC):
         """What has gone wrong in the physics since the last call, without waiting for the device.
 
         Returns:
-            Which worlds lost contacts or constraints to a full buffer, bool (n,), so that their physics is
+            Which envs lost contacts or constraints to a full buffer, bool (n,), so that their physics is
             not to be trusted; and which ran into each of `limits`, bool (n, len(limits)).
         """

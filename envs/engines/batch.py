@@ -1,4 +1,4 @@
-"""CPU engine: `mujoco.batch`, float64, a thread pool over worlds. The numbers the other engine is held to."""
+"""CPU engine: `mujoco.batch`, float64, a thread pool over envs. The numbers the other engine is held to."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _DTYPES = {
 class BatchEngine(Engine):
     """Engine on the CPU."""
 
-    def __init__(self, model: mujoco.MjModel, num_worlds: int, control_freq: float, threads: int) -> None:
-        """Args: the scene, the number of worlds, control steps per second, threads of the physics pool."""
-        self.model, self.num_worlds = model, num_worlds
-        # Left alone, MuJoCo puts a world whose numbers blew up back to its start, amid an episode.
+    def __init__(self, model: mujoco.MjModel, num_envs: int, control_freq: float, threads: int) -> None:
+        """Args: the scene, the number of envs, control steps per second, threads of the physics pool."""
+        self.model, self.num_envs = model, num_envs
+        # Left alone, MuJoCo puts an env whose numbers blew up back to its start, amid an episode.
         own = copy(model)
         own.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         self.device, self.wp_device = torch.device("cpu"), wp.get_device("cpu")
-        self._batch = Batch(own, nsim=num_worlds, nthread=min(threads, num_worlds), persistent=True)
+        self._batch = Batch(own, nsim=num_envs, nthread=min(threads, num_envs), persistent=True)
         self._bound = {k: self._batch.bind(k) for k in _DTYPES}  # keeps the memory alive
         arrays = {k: self._view(k) for k in _DTYPES}
         self._tensors: dict[str, Tensor] = {k: wp.to_torch(a) for k, a in arrays.items()}
@@ -73,6 +73,4 @@ class BatchEngine(Engine):
 
     def overflow(self) -> tuple[Tensor, Tensor]:
         """See `Engine`. MuJoCo grows its contact memory, so nothing is ever lost."""
-        return torch.zeros(self.num_worlds, dtype=torch.bool), torch.zeros(
-            (self.num_worlds, 0), dtype=torch.bool
-        )
+        return torch.zeros(self.num_envs, dtype=torch.bool), torch.zeros((self.num_envs, 0), dtype=torch.bool)

@@ -1,8 +1,8 @@
-"""How much memory MuJoCo Warp's worlds take, told without allocating them.
+"""How much memory MuJoCo Warp's envs take, told without allocating them.
 
-What a world holds is read off one that is made on the CPU. What a physics step takes besides, while it runs,
+What an env holds is read off one that is made on the CPU. What a physics step takes besides, while it runs,
 is nearly all for penetrating convex pairs: MuJoCo Warp 4.0 sets room aside for each of the largest number of
-them at once (`convex` per world), whether there are any or not.
+them at once (`convex` per env), whether there are any or not.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ FLOAT, VEC3 = 4, 12  # bytes; an int is as long as a float
 
 
 def world_bytes(model: mujoco.MjModel, contacts: int, constraints: int, convex: int) -> tuple[int, int]:
-    """Bytes that each world of a scene holds, and those that a physics step takes besides while it runs.
+    """Bytes that each env of a scene holds, and those that a physics step takes besides while it runs.
 
     Args:
         model: the scene.
-        contacts: room for contacts, per world.
-        constraints: room for rows of constraints, per world.
-        convex: room for penetrating convex pairs of one kind, per world.
+        contacts: room for contacts, per env.
+        constraints: room for rows of constraints, per env.
+        convex: room for penetrating convex pairs of one kind, per env.
     """
     with wp.ScopedDevice("cpu"):
         put = mjw.put_model(model)

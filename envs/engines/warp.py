@@ -19,10 +19,10 @@ from caliper.envs.engines.memory import world_bytes
 from caliper.envs.graphs import WarpGraph, scope, warp_device
 from caliper.errors import CaliperError
 
-# Room per world, shared by all of them, and constraint rows of each. Of 64 worlds no one ever had more than
+# Room per env, shared by all of them, and constraint rows of each. Of 64 envs no one ever had more than
 # 20 contacts, 81 rows, and 3 penetrating convex pairs of one kind (benchmarks/results/solver_tail.json).
 CONTACTS, CONSTRAINTS, CONVEX = 48, 200, 8
-# A batch lasts as long as its slowest world. These limits stop one world-step in 2000 and one in 10,000.
+# A batch lasts as long as its slowest env. These limits stop one env-step in 2000 and one in 10,000.
 # Simpler hulls for the narrow phase would save 2 % (benchmarks/results/hulls.json) and robosuite's contacts.
 ITERATIONS, LINE_SEARCH = 8, 12
 # What a full buffer takes away, and what only ends a search early: the latter happens in sound simulations.
@@ -51,33 +51,33 @@ class WarpEngine(Engine):
     def __init__(
         self,
         model: mujoco.MjModel,
-        num_worlds: int,
+        num_envs: int,
         control_freq: float,
         device: torch.device,
         contacts: int = CONTACTS,
         constraints: int = CONSTRAINTS,
         convex: int = CONVEX,
     ) -> None:
-        """Args: the scene, number of worlds, control steps per second, device, memory per world.
+        """Args: the scene, number of envs, control steps per second, device, memory per env.
 
         Raises:
             CaliperError: the GPU has not the memory.
         """
         if device.type == "cuda":
-            need = num_worlds * sum(world_bytes(model, contacts, constraints, convex))
+            need = num_envs * sum(world_bytes(model, contacts, constraints, convex))
             if need > (free := torch.cuda.mem_get_info(device)[0]):
                 raise CaliperError(
-                    f"{num_worlds} worlds need {need / 2**30:.1f} GiB on {device}, where {free / 2**30:.1f} "
+                    f"{num_envs} envs need {need / 2**30:.1f} GiB on {device}, where {free / 2**30:.1f} "
                     "are free; lower online.num_envs, evaluation.num_envs and data.num_envs"
                 )
-        self.model, self.num_worlds, self.device = model, num_worlds, device
+        self.model, self.num_envs, self.device = model, num_envs, device
         self.wp_device = warp_device(device)
         with scope(self.wp_device):
             self.mjw_model = mjw.put_model(model)
             self.mjw_model.opt.warn_overflow = 0  # counted by `overflow`, not printed
             self.mjw_model.opt.iterations, self.mjw_model.opt.ls_iterations = ITERATIONS, LINE_SEARCH
             self.mjw_data = mjw.make_data(
-                model, nworld=num_worlds, nconmax=contacts, njmax=constraints, nccdmax=convex
+                model, nworld=num_envs, nconmax=contacts, njmax=constraints, nccdmax=convex
             )
         data = self.mjw_data
         for name in ("qpos", "qvel", "ctrl", "xpos", "xmat", "site_xpos", "site_xmat"):

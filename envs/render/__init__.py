@@ -17,9 +17,9 @@ def make_renderer(
     """The renderer for an engine's device.
 
     Args:
-        engine: whose worlds to draw.
+        engine: whose envs to draw.
         cameras: names of cameras in the scene.
-        size: side of the square pictures, or height and width, pixels.
+        size: side of the square images, or height and width, pixels.
         threads: that draw side by side on a CPU.
         antialias: samples per pixel and axis; the cost grows with its square.
         depth: whether `Renderer.frames` will be asked for.

@@ -1,4 +1,4 @@
-"""What a renderer offers: pictures of the worlds of an engine, from given cameras, as they are now."""
+"""What a renderer offers: images of the envs of an engine, from given cameras, as they are now."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 from caliper.envs.appearance import Appearance
 from caliper.errors import CaliperError
 
-Size = int | tuple[int, int]  # side of a square picture, or height and width, pixels
+Size = int | tuple[int, int]  # side of a square image, or height and width, pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """Pictures with what they show.
+    """Images with what they show.
 
     Attributes:
         rgb: uint8 (n, v, 3, h, w), origin at the top left.
@@ -30,18 +30,18 @@ class Frames:
 
 
 class Renderer(ABC):
-    """Pictures of n worlds from v cameras."""
+    """Images of n envs from v cameras."""
 
     @abstractmethod
     def dress(self, look: Appearance) -> None:
-        """Draws the worlds under a look from now on."""
+        """Draws the envs under a look from now on."""
 
     @abstractmethod
     def render(self, changed: Tensor | None = None) -> Tensor:
-        """Draws the worlds as they are now.
+        """Draws the envs as they are now.
 
         Args:
-            changed: bool (n,), whom to draw; the others' pictures are those of the last call. None draws all.
+            changed: bool (n,), whom to draw; the others' images are those of the last call. None draws all.
 
         Returns:
             uint8 (n, v, 3, h, w), RGB, origin at the top left; a tensor of its own.

@@ -118,7 +118,7 @@ def _across(depth, names, lines, p, faces, n, m, o, name, right, bottom, width):
             p[r, i] = m[i, 0] * x + m[i, 1] * y + m[i, 2] * z
     if max(p[0, 2], max(p[1, 2], p[2, 2])) < NEAR:
         return
-    for axis, last in ((0, right), (1, bottom)):  # all corners beyond one side of the picture
+    for axis, last in ((0, right), (1, bottom)):  # all corners beyond one side of the image
         a, b, c = p[0, axis], p[1, axis], p[2, axis]
         if max(a, max(b, c)) < ZERO:
             return

@@ -45,7 +45,7 @@ def _drawing(sources: int) -> Any:
         t, positions, rotations, cameras, axes, light, views, lenses, still, colour, lamp, layers, wanted,
         samples, rgb, depth, geoms, k, only_layers, first, step,
     ):  # fmt: skip
-        """Draws pictures `first`, `first + step`, ... of the wanted worlds; or the layers they share."""
+        """Draws images `first`, `first + step`, ... of the wanted envs; or the layers they share."""
         n, v, h, w = rgb.shape[0], rgb.shape[1], rgb.shape[3], rgb.shape[4]
         width, height = w * samples, h * samples
         right, bottom = F(width - 1), F(height - 1)

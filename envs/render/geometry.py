@@ -98,7 +98,7 @@ def tables(model: mujoco.MjModel, group: int) -> Tables:
 
 
 def is_still(model: mujoco.MjModel, body: int) -> bool:
-    """Whether a body is fixed to the world for good."""
+    """Whether a body is fixed to the env for good."""
     root = model.body_weldid[body]
     while body != 0 and model.body_mocapid[body] < 0:
         body = model.body_parentid[body]
@@ -121,7 +121,7 @@ def _texture_of(model: mujoco.MjModel, geom: int) -> int:
 def _textures(model: mujoco.MjModel, slots: Array) -> tuple[dict[int, tuple[int, int, int]], Array]:
     """The textures that geoms wear, as (first texel, width, height), and all texels, (t,).
 
-    A cube's six images lie one below the other in one tall picture, as MuJoCo Warp samples them.
+    A cube's six images lie one below the other in one tall image, as MuJoCo Warp samples them.
     """
     where, parts, count = {}, [np.zeros(0, np.uint32)], 0
     for t in sorted({_texture_of(model, int(g)) for g in slots} - {-1}):

@@ -1,9 +1,9 @@
-"""Pictures on a CPU: the ray tracer's pixels without rays, five to fifteen times faster.
+"""Images on a CPU: the ray tracer's pixels without rays, five to fifteen times faster.
 
 `geometry` makes flat arrays of the scene, `visible` finds what each sample sees, `shade` colours it. What
 neither moves nor changes its light, seen by a camera that stands still, is drawn once (a layer) and copied.
-Threads take pictures in turn, without the GIL; each picture is one thread's work from arrays that no other
-writes, so that its bits depend neither on the threads nor on the other worlds. They may differ between kinds
+Threads take images in turn, without the GIL; each image is one thread's work from arrays that no other
+writes, so that its bits depend neither on the threads nor on the other envs. They may differ between kinds
 of CPU, whose vector units and fused multiply-adds numba compiles for.
 """
 
@@ -27,11 +27,11 @@ from caliper.envs.render.samples import scratch
 from caliper.envs.scenes import VISUAL_GROUP
 from caliper.errors import CaliperError
 
-FARTHEST = 1e6  # metres; a world with anything beyond, or not finite, has blown up and has no picture
+FARTHEST = 1e6  # metres; an env with anything beyond, or not finite, has blown up and has no image
 
 
 class Layers(NamedTuple):
-    """What still cameras see of what is still: one for all worlds, or one each if they look different."""
+    """What still cameras see of what is still: one for all envs, or one each if they look different."""
 
     depth: NDArray[Any]  # float32 (1 or n, v, samples)
     names: NDArray[Any]  # int32, likewise
@@ -55,9 +55,9 @@ class Rasteriser(Renderer):
         """Makes the scene's arrays (about a second) and, the first time on a machine, compiles.
 
         Args:
-            engine: whose worlds to draw.
+            engine: whose envs to draw.
             cameras: names of cameras in the scene.
-            size: side of the square pictures, or height and width, pixels.
+            size: side of the square images, or height and width, pixels.
             threads: that draw side by side.
             antialias: samples per pixel and axis; the cost grows with its square.
             depth: whether `frames` will be asked for.
@@ -65,7 +65,7 @@ class Rasteriser(Renderer):
         Raises:
             CaliperError: no such camera in the scene, or something in it that the rasteriser does not draw.
         """
-        model, n, v = engine.model, engine.num_worlds, len(cameras)
+        model, n, v = engine.model, engine.num_envs, len(cameras)
         check_cameras(model, cameras)
         height, width = height_width(size)
         self._engine, self._model, self._antialias = engine, model, antialias
@@ -153,7 +153,7 @@ class Rasteriser(Renderer):
             self._rgb, self._depth, self._geoms,
         )  # fmt: skip
         workers = len(self._scratch)
-        if len(self._layers.drawn) == 1:  # for all worlds: before they are drawn
+        if len(self._layers.drawn) == 1:  # for all envs: before they are drawn
             draw(*common, self._scratch[0], True, 0, 1)
 
         def work(first: int) -> None:
@@ -179,7 +179,7 @@ def lens(model: mujoco.MjModel, camera: int, height: int, width: int) -> tuple[f
         focal = height / 2 / np.tan(np.radians(float(model.cam_fovy[camera])) / 2)
         return focal, focal, (width - 1) / 2, (height - 1) / 2
     fx, fy, cx, cy = model.cam_intrinsic[camera].astype(float)
-    aspect = width / height  # the picture is the largest part of the sensor of its shape
+    aspect = width / height  # the image is the largest part of the sensor of its shape
     w, h = min(sensor[0], sensor[1] * aspect), min(sensor[1], sensor[0] / aspect)
     kx, ky = width * fx / w, height * fy / h
     return kx, ky, kx * (w / 2 - cx) / fx - 0.5, ky * (h / 2 - cy) / fy - 0.5

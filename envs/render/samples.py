@@ -25,7 +25,7 @@ EDGE = F(1e-6)  # of a face's side, by which it is wider so that no sample falls
 
 
 class Scratch(NamedTuple):
-    """One thread's memory, s slots, of the samples of one picture; float32 and int32."""
+    """One thread's memory, s slots, of the samples of one image; float32 and int32."""
 
     depth: NDArray[Any]  # (samples,) 1 / z
     names: NDArray[Any]  # (samples,) slot << SLOT_BITS | face; -1 for nothing
@@ -45,7 +45,7 @@ class Scratch(NamedTuple):
 
 
 def scratch(tables: Tables, rows: int, columns: int, width: int) -> Scratch:
-    """Memory for pictures of so many rows and columns of samples, and pixels across."""
+    """Memory for images of so many rows and columns of samples, and pixels across."""
     s, largest = len(tables.geom), int(tables.groups[:, 1].max(initial=0))
     f4, i4 = np.float32, np.int32
     return Scratch(
@@ -71,7 +71,7 @@ def scratch(tables: Tables, rows: int, columns: int, width: int) -> Scratch:
 def bounds(x, y, z, r, lens, right, bottom):
     """Columns and rows that a sphere around a point of pixel space may cover, and the w of its nearest point.
 
-    Empty (from > to) outside the picture, all of it with the camera's plane inside.
+    Empty (from > to) outside the image, all of it with the camera's plane inside.
     """
     inside = z - r < NEAR
     out = z + r < NEAR or min(x, y) < -r * lens[4] or max(x - right * z, y - bottom * z) > r * lens[4]

@@ -28,7 +28,7 @@ from caliper.envs.render.samples import HALF, ONE, OPTIONS, TWO, ZERO, F
 
 
 class View(NamedTuple):
-    """What one picture's world and camera look like; float32, g geoms, l lights."""
+    """What one image's env and camera look like; float32, g geoms, l lights."""
 
     positions: NDArray[Any]  # (g, 3)
     rotations: NDArray[Any]  # (g, 3, 3)
@@ -94,7 +94,7 @@ def _upright(kind, size, part, x, y, z):
 
 @njit(inline="always", **OPTIONS)
 def _lit(t, view, nx, ny, nz, hx, hy, hz):
-    """The light, (r, g, b), that falls on a point h of the world with a normal n."""
+    """The light, (r, g, b), that falls on a point h of the env with a normal n."""
     axes, colours, light, glow, fade = view.axes, view.lamps, view.light, t.glow, t.light_fade
     lit = max(
         ZERO, nx * axes[0, 2] + ny * axes[1, 2] + nz * axes[2, 2]
@@ -254,7 +254,7 @@ def _keep(kept, names, old_names, py, samples, antialias):
 
 @njit(**OPTIONS)
 def shade(t, k, view, antialias, old_names, old_rgb, out):
-    """Colours a picture, uint8 (3, h, w), from what its samples see.
+    """Colours an image, uint8 (3, h, w), from what its samples see.
 
     Where they all see what `old_names` says, it is copied from `old_rgb`; nowhere without, of shape (0,).
     """

@@ -1,7 +1,7 @@
 """The renderer of the GPU, and what the CPU's is held to: MuJoCo Warp's ray tracer. No OpenGL, no display.
 
 It draws from poses alone, so it serves either engine, on a CPU too: each control step the engine's poses are
-copied into the tracer's own data, worlds are traced in chunks (one thread each on a CPU), and the packed
+copied into the tracer's own data, envs are traced in chunks (one thread each on a CPU), and the packed
 colours are unpacked to uint8 channels-first images. What looks other than the scene says
 (`caliper.envs.appearance`) is changed on those copies.
 """
@@ -24,12 +24,12 @@ from caliper.envs.render.base import Frames, Renderer, Size, check_cameras, heig
 from caliper.envs.scenes import VISUAL_GROUP
 from caliper.errors import CaliperError
 
-CPU_CHUNK = 4  # worlds traced together by one thread
+CPU_CHUNK = 4  # envs traced together by one thread
 AWAY = -1e3  # height, metres, from where a camera that looks down sees nothing: its rays end at once
 
 
 class _Chunk:
-    """The ray tracer's context for a slice of the worlds."""
+    """The ray tracer's context for a slice of the envs."""
 
     def __init__(
         self,
@@ -132,17 +132,17 @@ class RayTracer(Renderer):
         """Builds the ray tracer's acceleration structures (about half a second).
 
         Args:
-            engine: whose worlds to draw.
+            engine: whose envs to draw.
             cameras: names of cameras in the scene.
-            size: side of the square pictures, or height and width, pixels.
-            threads: chunks of worlds traced side by side on a CPU.
+            size: side of the square images, or height and width, pixels.
+            threads: chunks of envs traced side by side on a CPU.
             antialias: rays per pixel and axis; the cost grows with its square.
             depth: whether `frames` will be asked for.
 
         Raises:
             CaliperError: no such camera in the scene.
         """
-        model, n = engine.model, engine.num_worlds
+        model, n = engine.model, engine.num_envs
         check_cameras(model, cameras)
         shape = (n, len(cameras), *height_width(size))
         chunk = n if engine.wp_device.is_cuda else min(CPU_CHUNK, -(-n // threads))

@@ -1,4 +1,4 @@
-"""What each sample of a picture sees: a depth buffer, filled geom by geom. Compiled by numba.
+"""What each sample of an image sees: a depth buffer, filled geom by geom. Compiled by numba.
 
 A sample is a ray d = (column, row, 1) in "pixel space": one 3x3 matrix per geom takes points of its frame,
 relative to the camera, there, and another takes rays back. Depth is kept as w = 1 / z, linear on a face. Flat
@@ -34,7 +34,7 @@ from caliper.envs.render.samples import (
 
 @njit(**OPTIONS)
 def reach(lens, right, bottom):
-    """The largest norm of the planes through the camera and the picture's sides, in pixel space."""
+    """The largest norm of the planes through the camera and the image's sides, in pixel space."""
     x, y = max(lens[2], right - lens[2]), max(lens[3], bottom - lens[3])
     return np.sqrt(max(lens[0] * lens[0] + x * x, lens[1] * lens[1] + y * y))
 

@@ -54,7 +54,7 @@ class Plan:
 
 
 class Task(ABC):
-    """One task. Instances hold no state of any world.
+    """One task. Instances hold no state of any env.
 
     Attributes:
         name: as on the command line.
@@ -105,7 +105,7 @@ class Task(ABC):
 
 
 def choose(what: str, known: tuple[str, ...]) -> str:
-    """How to mend an unknown name."""
+    """How to fix an unknown name."""
     return f"choose one of: {', '.join(known)}" if known else f"it has one {what}, so leave it out"
 
 

@@ -1,4 +1,4 @@
-"""Pick-and-place diagnostic of the Cal-QL paper's size: one cube, a tray beside it, at most 50 decisions."""
+"""Pick-and-place of the Cal-QL paper's size, a diagnostic: a cube, a tray, at most 50 control steps."""
 
 from __future__ import annotations
 

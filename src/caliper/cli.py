@@ -31,7 +31,7 @@ HELP = {
     "report": ("write the report.html of a run, a sweep or a comparison again", "RUN"),
     "collect": ("record the scripted expert", "task=pick_place_can data.episodes=1000"),
     "import": ("make a dataset of a recording of robosuite, robomimic, ...", "FILE [OUT] --skip-bad"),
-    "replay": ("render a dataset's states into a copy with pictures", "FILE --cameras agentview --size 84"),
+    "replay": ("render a dataset's states into a copy with images", "FILE --cameras agentview --size 84"),
     "inspect": ("tell what a dataset or a recording holds and whether it fits", "FILE [--images | --replay]"),
     "tasks": ("list tasks, agents, encoders, engines and presets; tell all of one task", "[lift]"),
     "doctor": ("tell what is missing here; compile a GPU's kernels ahead", "[--precompile sm_90 task=lift]"),

@@ -1,6 +1,6 @@
 """The few types that every part of Caliper shares: tensors with names.
 
-Shapes are written in one vocabulary: b batch, n worlds, e ensemble, k sampled actions, t time, v views
+Shapes are written in one vocabulary: b batch, n envs, e ensemble, k sampled actions, t time, v views
 (cameras), c h w image, a action, p proprioception, f features, s simulator state.
 """
 
@@ -53,7 +53,7 @@ class Obs:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a vectorised environment returns for one control step of n worlds (same-step autoreset).
+    """What a vectorised environment returns for one control step of n envs (same-step autoreset).
 
     Attributes:
         obs: the observation to act on next; of the new episode where one has just ended.

@@ -110,7 +110,7 @@ def test_actions(name, encoder):
     samples = [agent.act(obs, deterministic=False) for _ in range(2)]
     assert not torch.equal(*samples)
     assert max(float(x.abs().max()) for x in [greedy, *samples]) <= 1
-    # Alone an observation gets the action it gets in a batch: evaluation is free of the number of worlds.
+    # Alone an observation gets the action it gets in a batch: evaluation is free of the number of envs.
     torch.testing.assert_close(agent.act(obs[2:3], deterministic=True)[0], greedy[2], rtol=1e-5, atol=1e-6)
 
 

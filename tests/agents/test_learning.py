@@ -74,7 +74,7 @@ def collect(act, steps, seed, buffer):
 
 
 def recorded(seed):
-    """Data of scripts that head for the middle, from one world to the next ever less accurately."""
+    """Data of scripts that head for the middle, from one env to the next ever less accurately."""
     g = torch.Generator().manual_seed(seed)
     noise = torch.linspace(0.2, 2.0, WORLDS)[:, None]
 

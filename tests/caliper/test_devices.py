@@ -30,7 +30,7 @@ FAMILIES = ["bc", "calql", "iql", "qtopt", "rlpd", "td3bc"]
 
 
 def make_env(sim="warp"):
-    """Warp's worlds on the device, or the CPU's with their tensors there."""
+    """Warp's envs on the device, or the CPU's with their tensors there."""
     keys = {"cameras": ("agentview",), "size": 16, "horizon": HORIZON, "threads": 1}
     device = "cuda" if sim == "warp" else "cpu"
     return bridged(SimEnv("lift", 2, sim=sim, device=device, **keys), "cuda")
@@ -83,7 +83,7 @@ def test_seeds_masks_and_actions_may_come_from_anywhere(waits, sim):
 def test_worlds_that_do_not_fit_are_refused_before_they_are_made(waits, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 16, 1 << 30))
     with pytest.raises(
-        CaliperError, match=r"2 worlds need 0\.0 GiB on cuda, where 0\.0 are free; lower online"
+        CaliperError, match=r"2 envs need 0\.0 GiB on cuda, where 0\.0 are free; lower online"
     ):
         make_env()
 

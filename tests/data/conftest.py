@@ -37,7 +37,7 @@ def numbers(obs: Obs) -> Tensor:
 
 
 class CountingEnv(VectorEnv):
-    """World i shows 1000 (i + 1) + 100 * episode + step; it succeeds after `goal[i]` steps or times out.
+    """Env i shows 1000 (i + 1) + 100 * episode + step; it succeeds after `goal[i]` steps or times out.
 
     Observations are views of buffers that the next call overwrites, as on a GPU.
     """

@@ -32,7 +32,7 @@ def test_only_whole_episodes_arrive_with_their_true_last_frame(generator):
     env, open_episodes = start()
     sink = make_buffer(capacity=200)
     assert roll(env, open_episodes, sink, 7) == [1, 1, 2, 1, 3, 2, 1]
-    # World 0: two episodes of 3; 1: one of 5; 2: seven of 1; 3: one of 5. The rest is still open.
+    # Env 0: two episodes of 3; 1: one of 5; 2: seven of 1; 3: one of 5. The rest is still open.
     assert len(sink) == 6 + 5 + 7 + 5
     batch = sink.sample(3000, generator)
     at = numbers(batch.obs)
@@ -99,14 +99,14 @@ def test_an_episode_that_blew_up_is_forgotten_and_the_next_one_counts(generator)
     env, open_episodes = start()
     sink = make_buffer(capacity=200)
     roll(env, open_episodes, sink, 2)
-    before = len(sink)  # world 2's two episodes of one step
+    before = len(sink)  # env 2's two episodes of one step
     obs = type(env.buffer)(env.buffer.pixels.clone(), env.buffer.proprio.clone())
-    # World 0 blows up in its third step, which would have been its success; world 1 goes on.
+    # Env 0 blows up in its third step, which would have been its success; env 1 goes on.
     env.goal[0], env.steps[0] = 99, env.horizon - 1
     env.diverged = torch.tensor([True, False, False, False])
     step = env.step(torch.zeros(4, 2))
     assert step.truncated.tolist() == [True, False, False, False]
-    assert open_episodes.push(obs, torch.zeros(4, 2), step, sink) == [True]  # world 2's
+    assert open_episodes.push(obs, torch.zeros(4, 2), step, sink) == [True]  # env 2's
     assert len(sink) == before + 1
     env.diverged[0], env.goal[0] = False, 3
     assert roll(env, open_episodes, sink, 3) == [1, 3, 2]

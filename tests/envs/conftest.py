@@ -1,4 +1,4 @@
-"""Worlds and oracles are slow to make and easy to restart, so they are kept; of worlds, eight kinds."""
+"""Envs and oracles are slow to make and easy to restart, so they are kept; of envs, eight kinds."""
 
 from functools import cache, lru_cache, partial
 
@@ -46,7 +46,7 @@ def same_obs(a, b):
 
 
 def start_like(env, oracle):
-    """Puts every world into the oracle's state at the start of an episode, its nullspace posture included."""
+    """Puts every env into the oracle's state at the start of an episode, its nullspace posture included."""
     qpos, qvel = joint_state(oracle, env.engine.model)
     state = env.state_dict()
     state["qpos"][:] = torch.as_tensor(qpos)

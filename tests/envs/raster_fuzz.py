@@ -4,7 +4,7 @@
 
 Small scenes of all shapes, then tasks with their own meshes, in poses no physics would reach: sizes and
 distances over many powers of ten, cameras inside of geoms, exactly in their faces and along their axes,
-lenses from a pinhole to almost half of the world, pictures of 1 to 40 pixels that are not square.
+lenses from a pinhole to almost half of the env, images of 1 to 40 pixels that are not square.
 """
 
 import sys
@@ -35,7 +35,7 @@ class Posed:
     """What a renderer needs of an engine, with poses for anybody to set, float32."""
 
     def __init__(self, model, n):
-        self.model, self.num_worlds = model, n
+        self.model, self.num_envs = model, n
         self.device, self.wp_device = torch.device("cpu"), wp.get_device("cpu")
         self.data = mujoco.MjData(model)
         self.poses = {}
@@ -47,7 +47,7 @@ class Posed:
         for name in NAMES:
             x = np.asarray(getattr(self.data, name), np.float32)
             x = x.reshape(len(x), 3, 3) if "xmat" in name else x
-            self.poses[name] = torch.from_numpy(x)[None].repeat(self.num_worlds, *[1] * x.ndim)
+            self.poses[name] = torch.from_numpy(x)[None].repeat(self.num_envs, *[1] * x.ndim)
 
     def pose_arrays(self):
         return self.poses
@@ -96,7 +96,7 @@ def small_scene(rng):
 def displace(engine, rng, share):
     """Moves some geoms and all cameras, each camera to somewhere awkward of a geom."""
     model, poses = engine.model, engine.poses
-    for world in range(engine.num_worlds):
+    for world in range(engine.num_envs):
         positions, rotations = poses["geom_xpos"][world].numpy(), poses["geom_xmat"][world].numpy()
         for g in range(model.ngeom):
             if rng.random() < share:

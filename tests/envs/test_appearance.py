@@ -20,7 +20,7 @@ EVERYTHING = Strengths(shift=0.03, turn=0.05, light=0.3, colour=0.3)
 
 @pytest.fixture
 def env():
-    """Worlds of the lift, as the scene says before and after."""
+    """Envs of the lift, as the scene says before and after."""
     env = worlds("lift", 2)
     yield env
     env.set_appearance(None)

@@ -1,4 +1,4 @@
-"""Worlds seen over a bridge are the same worlds."""
+"""Envs seen over a bridge are the same envs."""
 
 import pytest
 import torch

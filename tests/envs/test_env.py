@@ -10,7 +10,7 @@ from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError
 from tests.envs.conftest import CAMERAS, clean_expert, random_actions, same_obs, worlds
 
-# On `warp` one task stands for all by default: recording its launches takes a second for each kind of world.
+# On `warp` one task stands for all by default: recording its launches takes a second for each kind of env.
 KINDS = [pytest.param(t, "batch", id=f"{t}-batch") for t in TASKS]
 KINDS += [
     pytest.param(t, "warp", id=f"{t}-warp", marks=[] if t == "lift" else pytest.mark.slow) for t in TASKS
@@ -114,7 +114,7 @@ def test_the_horizon_truncates_and_the_next_episode_starts_at_once(task, sim):
     for step in (first, second):
         assert not step.terminated.any() and not step.success.any() and not step.reward.any()
     assert env.steps.tolist() == [0, 1]
-    # World 1 ended first: what it shows is of the new episode, and the old one's end is kept aside.
+    # Env 1 ended first: what it shows is of the new episode, and the old one's end is kept aside.
     assert not torch.equal(first.obs.proprio[1], first.final_obs.proprio[1])
     assert not torch.equal(first.obs.pixels[1], first.final_obs.pixels[1])
     assert torch.equal(first.obs.pixels[0], first.final_obs.pixels[0])
@@ -187,7 +187,7 @@ def test_states_round_trip_to_the_very_pictures(task, sim):
         env.step(action)
         live.append(env.observe())
         states.append(env.get_state())
-    for world in range(2):  # replayed in another order, and all in one world
+    for world in range(2):  # replayed in another order, and all in one env
         for obs, state in zip(reversed(live), reversed(states), strict=True):
             env.set_state(state[world : world + 1])
             seen = env.observe()
@@ -207,7 +207,7 @@ def test_states_of_warp_look_the_same_in_batch():
 def test_state_must_fit():
     env = worlds("lift", 2, cameras=())
     for state in (torch.zeros(3, env.state_dim), torch.zeros(1, env.state_dim - 1)):
-        with pytest.raises(CaliperError, match="do not fit 2 worlds"):
+        with pytest.raises(CaliperError, match="do not fit 2 envs"):
             env.set_state(state)
 
 
@@ -283,7 +283,7 @@ def test_unknown_names_get_the_choices(wrong, says):
 def test_an_action_of_the_wrong_shape_is_refused():
     env = worlds("lift", 2, cameras=())
     for shape in ((2, 4), (1, 7), (7,)):
-        with pytest.raises(CaliperError, match=r"osc_pose in 2 worlds takes \(2, 7\)"):
+        with pytest.raises(CaliperError, match=r"osc_pose in 2 envs takes \(2, 7\)"):
             env.step(torch.zeros(shape))
 
 

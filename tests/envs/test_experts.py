@@ -17,7 +17,7 @@ SETTINGS = {
 
 
 def rollout(env, expert):
-    """Whether each world's first episode succeeds, and the actions until then."""
+    """Whether each env's first episode succeeds, and the actions until then."""
     alive, solved, actions = torch.ones(env.num_envs, dtype=torch.bool), torch.zeros(env.num_envs), []
     while alive.any():
         action = expert.act()
@@ -81,7 +81,7 @@ def test_it_starts_over_with_each_episode():
 
 
 def test_all_it_needs_is_where_the_worlds_are():
-    """`collect` draws noise on the host; the worlds may be on a GPU, for which torch's meta device stands."""
+    """`collect` draws noise on the host; the envs may be on a GPU, for which torch's meta device stands."""
     env = SimpleNamespace(num_envs=2, device=torch.device("meta"), task=make_task("pick_place_can"))
     expert = Expert(env, torch.ones(2), torch.ones(2))
     assert {value.device.type for value in vars(expert).values() if torch.is_tensor(value)} == {"meta"}

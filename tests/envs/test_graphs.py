@@ -227,7 +227,7 @@ def test_dropped_worlds_are_gone_at_once(sim, device):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_what_torch_records_could_be_recorded(task):
-    """Nothing brings a value to the host or from there: outcome, reset, and the pictures' poses and bytes."""
+    """Nothing brings a value to the host or from there: outcome, reset, and the images' poses and bytes."""
     env = worlds(task, 2, size=16)
     (chunk,) = RayTracer(env.engine, env.spec.cameras, 16)._chunks
     out, wanted = env.observe().pixels, torch.tensor([True, False])

@@ -1,4 +1,4 @@
-"""The memory that MuJoCo Warp's worlds take is what was said before."""
+"""The memory that MuJoCo Warp's envs take is what was said before."""
 
 import mujoco_warp as mjw
 import pytest

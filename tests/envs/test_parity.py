@@ -87,7 +87,7 @@ def test_twenty_random_control_steps_end_in_robosuites_joints(task, controller, 
 
 @pytest.mark.parametrize("task", ["lift", "pick_place_can"])
 def test_scripted_grasp_ends_the_same(task, oracle):
-    """The expert watches our world; robosuite's gets its actions, blind."""
+    """The expert watches our env; robosuite's gets its actions, blind."""
     env, theirs = worlds(task, 1, cameras=()), oracle(task, seed=2)
     start_like(env, theirs)
     expert = clean_expert(env)
@@ -189,7 +189,7 @@ def test_warp_follows_batch(device, task):
 )
 @on_every_device
 def test_scripted_grasp_ends_the_same_in_both_engines(device, task, controller, freq):
-    """The expert watches the exact engine's worlds; the other engine's get its actions, blind."""
+    """The expert watches the exact engine's envs; the other engine's get its actions, blind."""
     kwargs = {"controller": controller, "control_freq": freq, "cameras": ()}
     exact, fast = worlds(task, 2, **kwargs), worlds(task, 2, sim="warp", device=device, **kwargs)
     expert = clean_expert(exact)

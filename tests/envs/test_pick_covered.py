@@ -24,7 +24,7 @@ def lid(env):
 
 
 def first_episodes(env, expert):
-    """Which worlds end their first episode in success, and which in the stage's end."""
+    """Which envs end their first episode in success, and which in the stage's end."""
     solved = finished = torch.zeros(env.num_envs, dtype=torch.bool)
     running = ~solved
     for _ in range(env.horizon):
@@ -152,7 +152,7 @@ def test_the_expert_solves_a_hundred(noise, wanted):
 
 @pytest.mark.slow
 def test_the_whole_episode_ends_the_same_in_both_engines():
-    """The expert watches the exact engine's worlds; the other engine's get its actions, blind."""
+    """The expert watches the exact engine's envs; the other engine's get its actions, blind."""
     exact, fast = covered(2), covered(2, sim="warp")
     expert = clean_expert(exact)
     solved = torch.zeros(2, dtype=torch.bool)

@@ -29,7 +29,7 @@ HEADLIGHT = (0.2, 0.5)  # ambient, diffuse
 
 
 class Still:
-    """What a renderer needs of an engine, for n worlds of a small scene that never moves."""
+    """What a renderer needs of an engine, for n envs of a small scene that never moves."""
 
     def __init__(self, world, assets="", n=1):
         self.model = mujoco.MjModel.from_xml_string(f"""
@@ -39,20 +39,20 @@ class Still:
             <asset>{assets}</asset><worldbody>{world}</worldbody></mujoco>""")
         self.data = mujoco.MjData(self.model)
         mujoco.mj_forward(self.model, self.data)
-        self.num_worlds, self.device, self.wp_device = n, torch.device("cpu"), wp.get_device("cpu")
+        self.num_envs, self.device, self.wp_device = n, torch.device("cpu"), wp.get_device("cpu")
 
     def pose_arrays(self):
         names = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir")
         values = {k: torch.from_numpy(getattr(self.data, k)) for k in names}
         shape = {True: (-1, 3, 3), False: (-1, 3)}
         return {
-            k: x.view(shape["xmat" in k])[None].repeat(self.num_worlds, *[1] * len(shape["xmat" in k]))
+            k: x.view(shape["xmat" in k])[None].repeat(self.num_envs, *[1] * len(shape["xmat" in k]))
             for k, x in values.items()
         }
 
 
 def frames(world, size, assets="", **kwargs):
-    """The first world's colours (h, w, 3), depth and geoms (h, w) from above."""
+    """The first env's colours (h, w, 3), depth and geoms (h, w) from above."""
     drawn = make_renderer(Still(world, assets), ("above",), size, depth=True, **kwargs).frames()
     return drawn.rgb[0, 0].permute(1, 2, 0).numpy(), drawn.depth[0, 0].numpy(), drawn.geoms[0, 0].numpy()
 

@@ -33,7 +33,7 @@ def test_the_controllers_kernels_fit_and_spread(cache):  # noqa: F811
     (goal, torque) = (next(iter(resources(variant).values())) for variant in variants)
     assert goal[0] <= 64 and torque[0] * BLOCK <= REGISTERS // 4
     assert torque[1] <= 280  # bytes of the stack, where what finds no register goes
-    assert 1024 // BLOCK >= 32  # multiprocessors that a thousand worlds keep busy
+    assert 1024 // BLOCK >= 32  # multiprocessors that a thousand envs keep busy
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Pictures: the right way up, of the right things, the same however they are drawn."""
+"""Images: the right way up, of the right things, the same however they are drawn."""
 
 import mujoco
 import numpy as np
@@ -12,7 +12,7 @@ from tests.envs.conftest import CAMERAS, random_actions, worlds
 
 
 def project(env, camera, points, size):
-    """Pixels (row, column) at which a camera sees points (k, 3) of world 0, by the pinhole's equations."""
+    """Pixels (row, column) at which a camera sees points (k, 3) of env 0, by the pinhole's equations."""
     model, data = env.engine.model, mujoco.MjData(env.engine.model)
     data.qpos[:] = env.engine.qpos[0].numpy()
     mujoco.mj_kinematics(model, data)
@@ -27,7 +27,7 @@ def project(env, camera, points, size):
 
 
 def redness(picture):
-    """How much red exceeds the other two channels, (h, w), of a picture (3, h, w)."""
+    """How much red exceeds the other two channels, (h, w), of an image (3, h, w)."""
     p = picture.int()
     return p[0] - torch.maximum(p[1], p[2])
 
@@ -40,7 +40,7 @@ def test_the_cube_is_red_where_the_camera_should_see_it(camera):
     cube = int(env.engine.model.body("cube_main").jntadr[0])
     at = 1 + env.engine.model.jnt_qposadr[cube]
     shift = {"agentview": (0.05, 0.12), "robot0_eye_in_hand": (0.03, 0.03), "showcase": (0.1, -0.1)}[camera]
-    state[0, at : at + 2] = torch.tensor(shift, dtype=torch.float64)  # off the picture's axes of symmetry
+    state[0, at : at + 2] = torch.tensor(shift, dtype=torch.float64)  # off the image's axes of symmetry
     env.set_state(state)
     red = redness(env.render((camera,), size)[0, 0])
     row, column = project(env, camera, env.object_pos.numpy(), size)[0]
@@ -86,7 +86,7 @@ def test_drawing_some_worlds_anew_equals_drawing_all():
 
 
 def test_other_worlds_resets_change_nothing():
-    """Worlds that end at other times, drawn in the same chunks."""
+    """Envs that end at other times, drawn in the same chunks."""
     many, one = worlds("lift", 3, horizon=3), worlds("lift", 1, horizon=3)
     actions = random_actions(many, 5)
     state = many.state_dict()
@@ -102,7 +102,7 @@ def test_other_worlds_resets_change_nothing():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_joined_meshes_look_like_the_many(task, monkeypatch):
-    """The scene before joining, drawn at the same state, gives the same picture to the odd edge pixel."""
+    """The scene before joining, drawn at the same state, gives the same image to the odd edge pixel."""
     from caliper.envs.engines.batch import BatchEngine
 
     env = worlds(task, 1, cameras=())

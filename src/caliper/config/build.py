@@ -1,4 +1,4 @@
-"""From a run's configuration to its worlds, datasets and seeds."""
+"""From a run's configuration to its envs, datasets and seeds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from caliper.errors import CaliperError
 from caliper.types import ObsSpec
 
 # Three ranges of episode seeds that never meet: evaluation counts from the first, collection from the second,
-# and the worlds of the online phase from 2**40 on (`SimEnv`).
+# and the envs of the online phase from 2**40 on (`SimEnv`).
 EVAL_SEEDS = 0
 COLLECT_SEEDS = 1 << 30
 COLLECT_STRIDE = 1 << 20  # between the first seeds of two datasets
@@ -43,7 +43,7 @@ def make_env(
     horizon: int | None = None,
     start: str | None = None,
 ) -> SimEnv:
-    """The run's task in `num_envs` worlds, by default with its horizon and start; without pixels, blind.
+    """The run's task in `num_envs` envs, by default with its horizon and start; without pixels, blind.
 
     Tensors are where the engine is, see `make_worlds`.
 
@@ -54,7 +54,7 @@ def make_env(
     if task.env_id is not None:
         raise CaliperError(
             f"task={task.name} is {task.env_id} of Gymnasium, which has neither a scripted expert nor "
-            "pictures here: it can be trained and evaluated, not collected or filmed"
+            "images here: it can be trained and evaluated, not collected or filmed"
         )
     return SimEnv(
         task.name,
@@ -80,11 +80,11 @@ def cameras(config: RunConfig) -> tuple[str, ...]:
 
 
 def make_worlds(config: RunConfig, num_envs: int, stagger: bool = False) -> VectorEnv:
-    """The run's worlds with tensors on the learner's device, of Caliper's own task or one of Gymnasium's.
+    """The run's envs with tensors on the learner's device, of Caliper's own task or one of Gymnasium's.
 
     Args:
         config: of the run.
-        num_envs: worlds.
+        num_envs: envs.
         stagger: see `SimEnv`.
     """
     task, learner = config.task, learner_device(config)
@@ -98,18 +98,18 @@ def make_worlds(config: RunConfig, num_envs: int, stagger: bool = False) -> Vect
 
 
 def warp_memory(config: RunConfig) -> str:
-    """How much memory the physics of a run's worlds will take on MuJoCo Warp, in one line."""
+    """How much memory the physics of a run's envs will take on MuJoCo Warp, in one line."""
     held, besides = world_bytes(task_scene(config.task.name).model, CONTACTS, CONSTRAINTS, CONVEX)
     counts = config.online.num_envs, config.evaluation.num_envs
     total = sum(counts) * held + max(counts) * besides
     return (
-        f"physics: {counts[0]} worlds online and {counts[1]} to evaluate, {held / 2**10:.0f} KiB each and "
+        f"physics: {counts[0]} envs online and {counts[1]} to evaluate, {held / 2**10:.0f} KiB each and "
         f"{besides / 2**10:.0f} KiB more while they step: {total / 2**20:.0f} MiB on {engine_device(config)}"
     )
 
 
 def obs_spec(config: RunConfig) -> ObsSpec:
-    """What the run's policy sees, without making its worlds."""
+    """What the run's policy sees, without making its envs."""
     if config.task.env_id is not None:
         return ObsSpec((), 1, dimensions(config.task.env_id, config.task.kwargs)[0])
     proprio = proprio_dim(make_task(config.task.name), config.task.obs == "state")
@@ -117,7 +117,7 @@ def obs_spec(config: RunConfig) -> ObsSpec:
 
 
 def action_length(config: RunConfig) -> int:
-    """Entries of an action, without making a world."""
+    """Entries of an action, without making an env."""
     if config.task.env_id is not None:
         return dimensions(config.task.env_id, config.task.kwargs)[1]
     return action_dim(config.task.controller)

@@ -1,4 +1,4 @@
-"""Where the parts of a run are: its learner, and the engine of its worlds."""
+"""Where the parts of a run are: its learner, and the engine of its envs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def learner_device(config: RunConfig) -> str:
 
 
 def engine_device(config: RunConfig) -> str:
-    """Of physics and pictures; Warp's GPU is the learner's, or the first if the learner has none."""
+    """Of physics and images; Warp's GPU is the learner's, or the first if the learner has none."""
     if config.task.env_id is not None or config.sim.name != "warp" or config.sim.device == "cpu":
         return "cpu"
     learner = learner_device(config)
@@ -29,7 +29,7 @@ def check_learner_device(config: RunConfig) -> None:
     """Refuses a learner's device that is not there, and what a learner cannot do on its device.
 
     Raises:
-        CaliperError: naming the key and the mend.
+        CaliperError: naming the key and the fix.
     """
     match = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", config.device)
     if match is None:
@@ -53,7 +53,7 @@ def check_engine_device(config: RunConfig) -> None:
     """Refuses an engine for a GPU where there is none.
 
     Raises:
-        CaliperError: naming the key and the mend.
+        CaliperError: naming the key and the fix.
     """
     if engine_device(config).startswith("cuda") and not torch.cuda.is_available():
         raise CaliperError("sim=warp, but torch sees no GPU; use sim=batch, or sim.device=cpu")

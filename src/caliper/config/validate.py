@@ -27,7 +27,7 @@ def check(config: RunConfig) -> None:
     """Everything that can be told of a run from its configuration.
 
     Raises:
-        CaliperError: naming the key, its value and the mend.
+        CaliperError: naming the key, its value and the fix.
     """
     check_task(config)
     if config.online.capacity < config.task.horizon + 1:
@@ -48,7 +48,7 @@ def check(config: RunConfig) -> None:
         )
     if config.task.obs == "state" and config.encoder.get("name") != "state":
         raise CaliperError(
-            f"task.obs=state leaves no pictures for encoder={config.encoder.get('name')}; say obs=state, "
+            f"task.obs=state leaves no images for encoder={config.encoder.get('name')}; say obs=state, "
             "which chooses both"
         )
     check_learner_device(config)
@@ -77,7 +77,7 @@ def check_task(config: RunConfig) -> None:
     """The part of `check` that collecting data needs: numbers, engine, scene and seeds, but not the policy.
 
     Raises:
-        CaliperError: naming the key, its value and the mend.
+        CaliperError: naming the key, its value and the fix.
     """
     _check_limits(config)
     refuse_too_many_envs(config)
@@ -127,7 +127,7 @@ def _check_gymnasium(config: RunConfig) -> None:
     task = config.task
     if config.data.copies > 1:
         raise CaliperError(
-            f"data.copies={config.data.copies} is for pictures, and {task.env_id} has none; leave it at 1"
+            f"data.copies={config.data.copies} is for images, and {task.env_id} has none; leave it at 1"
         )
     if config.prior is not None:
         raise CaliperError(f"data.prior is for Caliper's own tasks, and {task.env_id} is none; leave it out")

@@ -1,7 +1,7 @@
 """robosuite's operational-space controller as every version has had it, on a recording's own model.
 
 It is the law of `caliper.envs.controller` with what changed between versions: a `Dialect`. Written for one
-world and any number of arms, to find out which dialect a recording is in and where its actions wanted to go.
+env and any number of arms, to find out which dialect a recording is in and where its actions wanted to go.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Dialect:
         holds: a rotation of exactly zero keeps the goal's orientation.
         fingers: how far a gripper command moves the fingers, in half ranges per physics step; 0.2 in one jump
             at the first physics step where this is None.
-        based: offsets are in the frame of the robot's base, not the world's.
+        based: offsets are in the frame of the robot's base, not the env's.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Settings:
         low, high: range of an action's entries without the gripper, (k,).
         out_low, out_high: metres and radians they are mapped to, (k,).
         uncoupled: position and orientation are controlled apart.
-        world: offsets are in the world's frame in every version.
+        env: offsets are in the world's frame in every version.
     """
 
     position_only: bool
@@ -210,7 +210,7 @@ def _ids(count: int, get: Any, pattern: str) -> list[int]:
 
 @dataclass
 class Hidden:
-    """What a recorded state leaves out: finger command (2,), and the goal's orientation, world (3, 3)."""
+    """What a recorded state leaves out: finger command (2,), and the goal's orientation, env (3, 3)."""
 
     closing: Array
     turn: Array

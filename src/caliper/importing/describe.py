@@ -22,7 +22,7 @@ def describe_recording(recording: Recording, images: bool = False, assets: Path 
 
     Args:
         recording: the file.
-        images: compare its pictures with ours.
+        images: compare its images with ours.
         assets: folder of meshes that are not robosuite's.
     """
     demos = [d for d in recording.demos if d.fault is None]

@@ -293,7 +293,7 @@ class Importer:
         return usual_way(pairs, self.settings, freq, self.recording.version)
 
     def trial(self, controller: str, freq: int) -> SceneTrial:
-        """The worlds of the task under a controller and frequency, made once."""
+        """The envs of the task under a controller and frequency, made once."""
         if (controller, freq) not in self._trials:
             self._trials[controller, freq] = SceneTrial(self.task, controller, freq)
         return self._trials[controller, freq]

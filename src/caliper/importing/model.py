@@ -79,7 +79,7 @@ def looks(xml: str, assets: Path | None = None) -> tuple[mujoco.MjSpec, list[str
         texture.file = str(found)
         with Image.open(found) as image:
             square = image.width == image.height
-        if texture.type == mujoco.mjtTexture.mjTEXTURE_CUBE and not square:  # another picture of that name
+        if texture.type == mujoco.mjtTexture.mjTEXTURE_CUBE and not square:  # another image of that name
             texture.type = mujoco.mjtTexture.mjTEXTURE_2D
     for mesh in [m for m in spec.meshes if m.file]:
         if (found := locate(mesh.file, assets)) is not None:
@@ -98,7 +98,7 @@ def looks(xml: str, assets: Path | None = None) -> tuple[mujoco.MjSpec, list[str
 
 
 def _parsed(xml: str) -> mujoco.MjSpec:
-    """The model as an editable spec, its malformed numbers and forgotten attributes mended."""
+    """The model as an editable spec, its malformed numbers and forgotten attributes fixed."""
     if "<!" in re.sub(r"<!--.*?-->", "", xml, flags=re.DOTALL):  # entities can grow without end
         raise CaliperError("its model has a document type, which no robosuite model has")
     try:

@@ -1,4 +1,4 @@
-"""What a recording looks like: its states drawn, and compared with the pictures that it brings along."""
+"""What a recording looks like: its states drawn, and compared with the images that it brings along."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from caliper.importing.model import looks, physics_model
 from caliper.importing.scene import carry
 
 WORLDS = 16  # states drawn side by side
-COMPARED = 12  # pictures of a demo that are compared with ours
-SURELY = 0.003  # correlation; pictures that agree better another way round by this much are that way round
+COMPARED = 12  # images of a demo that are compared with ours
+SURELY = 0.003  # correlation; images that agree better another way round by this much are that way round
 Frames = NDArray[np.uint8]
 
 
@@ -37,7 +37,7 @@ class _Poses:
     """As much of an engine as a renderer needs: states of any model, shown and never stepped."""
 
     def __init__(self, model: mujoco.MjModel, worlds: int) -> None:
-        self.model, self.num_worlds = model, worlds
+        self.model, self.num_envs = model, worlds
         self.device, self.wp_device = torch.device("cpu"), wp.get_device("cpu")
         self._data = mujoco.MjData(model)
         self._poses = {
@@ -50,7 +50,7 @@ class _Poses:
         }
 
     def show(self, states: Array) -> None:
-        """Puts worlds into states (m, s)."""
+        """Puts envs into states (m, s)."""
         for i, state in enumerate(states):
             self._data.qpos[:] = state[1 : 1 + self.model.nq]
             mujoco.mj_kinematics(self.model, self._data)
@@ -65,7 +65,7 @@ class _Poses:
 def drawn(
     model: mujoco.MjModel, states: Array, cameras: tuple[str, ...], size: int, antialias: int = 2
 ) -> Iterator[Frames]:
-    """Pictures of states (t, s), uint8 (m, v, h, w, 3), a batch of steps at a time.
+    """Images of states (t, s), uint8 (m, v, h, w, 3), a batch of steps at a time.
 
     Raises:
         CaliperError: the model has no such camera; names those it has.
@@ -138,7 +138,7 @@ def _fitting(recording: Recording, demo: RecordedDemo, model: mujoco.MjModel) ->
 
 
 def camera_of(images: str) -> str:
-    """The camera behind the name of recorded pictures, in robomimic's and LIBERO's words.
+    """The camera behind the name of recorded images, in robomimic's and LIBERO's words.
 
     >>> camera_of("agentview_image"), camera_of("eye_in_hand_rgb")
     ('agentview', 'robot0_eye_in_hand')
@@ -149,12 +149,12 @@ def camera_of(images: str) -> str:
 
 @dataclass(frozen=True)
 class Likeness:
-    """How recorded pictures compare with ours of the same states.
+    """How recorded images compare with ours of the same states.
 
     Attributes:
         difference: mean absolute difference of the colours as stored, of 255.
         correlation: of the colours, turned as `faults` says.
-        faults: what was done to the pictures, such as "upside down"; none if they are as ours.
+        faults: what was done to the images, such as "upside down"; none if they are as ours.
     """
 
     difference: float
@@ -167,7 +167,7 @@ class Likeness:
 
 
 def compare(recorded: Frames, ours: Frames) -> Likeness:
-    """Which way round recorded pictures are, and how much they differ as they are.
+    """Which way round recorded images are, and how much they differ as they are.
 
     Args:
         recorded: uint8 (k, h, w, 3).
@@ -197,13 +197,13 @@ def _correlation(a: Frames, b: Frames) -> float:
 
 
 def likenesses(recording: Recording, assets: Path | None = None) -> dict[str, Likeness]:
-    """Each kind of picture of a file, compared with ours on steps of its first demo.
+    """Each kind of image of a file, compared with ours on steps of its first demo.
 
     Raises:
-        CaliperError: the file has no pictures, or its states cannot be drawn.
+        CaliperError: the file has no images, or its states cannot be drawn.
     """
     if not recording.images:
-        raise CaliperError(f"{recording.path} holds no pictures to compare")
+        raise CaliperError(f"{recording.path} holds no images to compare")
     demo = next((d for d in recording.demos if d.fault is None), recording.demos[0])
     staged = stage(recording, demo, assets=assets)
     rows = np.unique(np.linspace(0, len(staged.states) - 1, COMPARED).astype(np.int64))

@@ -192,7 +192,7 @@ class Step:
 
 
 class SceneTrial:
-    """Caliper's worlds of a task, in which recorded states are judged and stepped.
+    """Caliper's envs of a task, in which recorded states are judged and stepped.
 
     Args:
         task: name of the task.

@@ -21,7 +21,7 @@ from caliper.types import Obs
 def collect(config: RunConfig, path: Path) -> Path:
     """Lets the expert act and writes what it did; an existing file is replaced only by a whole new one.
 
-    Every episode draws its action noise and its grasp error from `data.mixture`, in any number of worlds. One
+    Every episode draws its action noise and its grasp error from `data.mixture`, in any number of envs. One
     whose physics blew up is left out, which is said.
 
     Returns:

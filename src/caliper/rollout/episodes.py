@@ -1,4 +1,4 @@
-"""Acting in chunks, and whole episodes from given seeds, the same whatever the number of worlds."""
+"""Acting in chunks, and whole episodes from given seeds, the same whatever the number of envs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ActionQueue:
         self.at = torch.full((n,), h, dtype=torch.int64, device=device)
 
     def next(self, decided: Tensor) -> Tensor:
-        """The next action (n, a) of every world, given what the policy would decide now, (n, h a)."""
+        """The next action (n, a) of every env, given what the policy would decide now, (n, h a)."""
         n, h, _ = self.chunk.shape
         due = self.at == h
         self.chunk = torch.where(due[:, None, None], decided.view_as(self.chunk), self.chunk)
@@ -36,7 +36,7 @@ class ActionQueue:
         return action
 
     def clear(self) -> None:
-        """Forgets every chunk: new episodes have begun in all worlds."""
+        """Forgets every chunk: new episodes have begun in all envs."""
         self.at.fill_(self.chunk.shape[1])
 
     def drop(self, ended: Tensor) -> None:
@@ -48,7 +48,7 @@ class ActionQueue:
         return {"chunk": self.chunk.cpu(), "at": self.at.cpu()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Goes on from `state_dict`; the number of worlds and the length of a chunk must be the same."""
+        """Goes on from `state_dict`; the number of envs and the length of a chunk must be the same."""
         if state["chunk"].shape != self.chunk.shape:
             given, own = tuple(state["chunk"].shape), tuple(self.chunk.shape)
             raise ValueError(f"an action queue of shape {given}, not {own}")
@@ -88,17 +88,17 @@ def run_episodes(
     started: Callable[[list[int]], None] = lambda seeds: None,
     finished: Callable[[], Tensor] | None = None,
 ) -> Iterator[Trajectory]:
-    """Plays one episode per seed, in rounds of as many as there are worlds.
+    """Plays one episode per seed, in rounds of as many as there are envs.
 
-    Rounds, because taking the first episodes to finish would prefer short ones. Worlds that are done wait.
+    Rounds, because taking the first episodes to finish would prefer short ones. Envs that are done wait.
 
     Args:
-        env: the worlds.
+        env: the envs.
         seeds: one per episode.
         act: observations (n) to actions (n, a).
-        record: called before each step with observations and actions; its row (n, ...) i belongs to world i.
+        record: called before each step with observations and actions; its row (n, ...) i belongs to env i.
         label: of the progress bar.
-        started: called with each round's seeds, one per world, after its reset.
+        started: called with each round's seeds, one per env, after its reset.
         finished: where an episode ends before its time, bool (n,), asked after each step.
 
     Yields:
@@ -108,7 +108,7 @@ def run_episodes(
     with bar(len(seeds), label, "episode", leave=False) as shown:
         for first in range(0, len(seeds), n):
             chunk = seeds[first : first + n]
-            padded = chunk + [chunk[-1]] * (n - len(chunk))  # spare worlds repeat the last seed
+            padded = chunk + [chunk[-1]] * (n - len(chunk))  # spare envs repeat the last seed
             obs = env.reset(seeds=torch.tensor(padded, device=env.device))
             started(padded)
             trajectories = [Trajectory(seed) for seed in chunk]

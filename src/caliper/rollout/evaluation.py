@@ -59,7 +59,7 @@ def evaluate(
 
     Args:
         agent: the policy, left as it was.
-        env: the worlds, left in some later state.
+        env: the envs, left in some later state.
         seeds: one per episode.
         reward: the scale of the returns.
         phase: of the run, copied into the result, as are

@@ -119,7 +119,7 @@ def _run(env: SimEnv, demos: Sequence[tuple[str, Episode]], rest: bool) -> list[
 
 
 def _put(env: SimEnv, states: Sequence[Array], rest: bool) -> None:
-    """Begins an episode in each world from a state, with nothing left of what was before."""
+    """Begins an episode in each env from a state, with nothing left of what was before."""
     rows = torch.as_tensor(np.stack(states))  # (n, s)
     state, n, nq = env.state_dict(), len(states), env.engine.model.nq
     for name in ("ctrl", "warmstart", "closing", "steps"):

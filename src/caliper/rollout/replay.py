@@ -37,7 +37,7 @@ def replay(
 ) -> None:
     """Renders every state of a dataset and adds its episodes to a buffer, in the dataset's order.
 
-    The worlds are left in the states they showed last: reset the environment before stepping it.
+    The envs are left in the states they showed last: reset the environment before stepping it.
 
     Args:
         env: the scene the dataset belongs to (see `Dataset.check`).
@@ -75,7 +75,7 @@ def rendered(
 ) -> Iterator[tuple[Episode, Obs]]:
     """Each episode of a dataset with its t + 1 observations, on the environment's device.
 
-    Worlds are filled across the borders of episodes, so that every batch but the last is full.
+    Envs are filled across the borders of episodes, so that every batch but the last is full.
 
     Args:
         env: the scene the dataset belongs to; looks as the scene says again when all is rendered.

@@ -1,4 +1,4 @@
-"""`caliper doctor`: what is here, what is missing, and the one line that mends it. It needs no network."""
+"""`caliper doctor`: what is here, what is missing, and the one line that fixes it. It needs no network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WIDTH = 24
 
 
 class _MissingError(Exception):
-    """Something Caliper needs is not here: what, and the line that mends it."""
+    """Something Caliper needs is not here: what, and the line that fixes it."""
 
 
 def doctor() -> bool:
@@ -55,7 +55,7 @@ def _lines() -> Iterator[tuple[str, Callable[[], str]]]:
     yield "CUDA for Warp", _warp_cuda
     yield "engine batch", _batch
     yield "engine warp", _warp
-    yield "picture on cpu", partial(_picture, "batch", "cpu")
+    yield "image on cpu", partial(_picture, "batch", "cpu")
     yield "rasteriser", _rasteriser
     if all(_seeing_cuda().values()):
         yield from ((f"GPU {name}", look) for name, look in _self_test())
@@ -188,7 +188,7 @@ def _chosen(part: str) -> str:
 
 
 def _picture(sim: str, device: str) -> str:
-    """Draws one small picture of the lightest task."""
+    """Draws one small image of the lightest task."""
     from caliper.envs.sim import SimEnv
 
     start = time.perf_counter()
@@ -197,15 +197,15 @@ def _picture(sim: str, device: str) -> str:
     pixels = env.observe().pixels.cpu()
     drawn = time.perf_counter()
     if pixels.min() == pixels.max():
-        raise CaliperError("the picture is of one colour")
+        raise CaliperError("the image is of one colour")
     return f"lift at 64x64 in {1e3 * (drawn - ready):.1f} ms, after {ready - start:.1f} s to get ready"
 
 
 def _rasteriser() -> str:
-    """Where its compiled code is kept; the picture above compiled it ahead of the first run."""
+    """Where its compiled code is kept; the image above compiled it ahead of the first run."""
     from caliper.envs.render.compiled import draw, kept
 
-    return kept() if draw.signatures else "not compiled, for there was no picture"
+    return kept() if draw.signatures else "not compiled, for there was no image"
 
 
 # ---- files

@@ -1,13 +1,13 @@
 """Warp kernels for a GPU that is not here: what a CUDA run would launch, compiled on a machine without one.
 
 Warp compiles a module of kernels when it is first launched, once for each block size, and keeps the result in
-its cache under a hash of the source and the options. So a few steps of the run's worlds are pretended on
+its cache under a hash of the source and the options. So a few steps of the run's envs are pretended on
 Warp's CPU device: no kernel is run there, nor compiled, but it is noted which module CUDA would have asked
 for with which block size (the CPU itself takes 1). Then each is compiled by the NVRTC inside Warp, which
 needs neither driver nor GPU, and put where a CUDA run looks.
 
 Verified without a GPU, with Warp 1.19 and MuJoCo Warp 4.0: every module noted compiles; its file has the name
-that Warp's own lookup gives for a device of that architecture; neither the number of worlds nor the choice
+that Warp's own lookup gives for a device of that architecture; neither the number of envs nor the choice
 and size of cameras changes the set. Not run, read from the source: where MuJoCo Warp behaves otherwise on
 CUDA. Sparse models take other block sizes there (Caliper's scenes are dense, a test holds that), and one
 kernel is loaded a second time, with its module's own block size, to ask for its occupancy (that is noted).

@@ -1,4 +1,4 @@
-"""`caliper replay`: the states of a dataset file as pictures, in a file that robomimic's tools read too."""
+"""`caliper replay`: the states of a dataset file as images, in a file that robomimic's tools read too."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def parse(words: list[str]) -> tuple[Path, Path | None, list[str]]:
 
 
 def replay_file(source: Path, out: Path | None, words: list[str]) -> Path:
-    """Renders every state of a dataset file, without physics, into a copy of it with pictures.
+    """Renders every state of a dataset file, without physics, into a copy of it with images.
 
     With strengths under `data.appearance` each episode has a look of its own, drawn from `data.seed`: that of
     its copy 1 in a run (see `caliper.rollout.replay.VisualAugmentation`).
@@ -63,13 +63,13 @@ def replay_file(source: Path, out: Path | None, words: list[str]) -> Path:
         source: the file; it says which task and control it belongs to.
         out: the file to make; None puts the size behind the source's name.
         words: settings of a run; `task.cameras` and `task.size` say what is drawn, `data.num_envs` how many
-            worlds draw at a time.
+            envs draw at a time.
 
     Returns:
         The file made. An earlier one of that name is replaced by a whole new one only.
 
     Raises:
-        CaliperError: the source is of another scene or already holds such pictures, a setting will not do,
+        CaliperError: the source is of another scene or already holds such images, a setting will not do,
             or the disk has no room.
     """
     dataset = read_dataset(source, rewards=None)
@@ -119,5 +119,5 @@ def _require_room(out: Path, source: Path, spec: ObsSpec, dataset: Dataset) -> N
     if (free := shutil.disk_usage(folder).free) < need:
         raise CaliperError(
             f"{out} may take {need / 2**20:.0f} MiB but {folder} has {free / 2**20:.0f} MiB left; free some "
-            "space, or choose another folder with --out, fewer cameras or smaller pictures"
+            "space, or choose another folder with --out, fewer cameras or smaller images"
         )

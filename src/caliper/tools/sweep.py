@@ -100,7 +100,7 @@ def sweep(
     print(f"{verb} folder: {folder}", flush=True)
     if failed:
         raise CaliperError(
-            f"{len(failed)} of {len(jobs)} runs failed; read {failed[0].log}, mend it, and give the same "
+            f"{len(failed)} of {len(jobs)} runs failed; read {failed[0].log}, fix it, and give the same "
             "command again"
         )
     return folder

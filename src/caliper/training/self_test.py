@@ -1,6 +1,6 @@
-"""Half a minute that tells whether a GPU does what a run asks of it, and if not, what would mend it.
+"""Half a minute that tells whether a GPU does what a run asks of it, and if not, what would fix it.
 
-A few worlds of `lift` on MuJoCo Warp beside the exact CPU engine, their pictures, and updates of an agent as
+A few envs of `lift` on MuJoCo Warp beside the exact CPU engine, their images, and updates of an agent as
 one recorded graph beside the same updates one by one. On Warp's CPU device everything is the same but the
 recording of updates.
 """
@@ -34,7 +34,7 @@ WORLDS, STEPS, SIZE = 4, 6, 32
 JOINTS = 1e-4  # radians, after STEPS random control steps
 PIXELS = 1.0  # mean difference, of 255
 METRICS = 1e-2  # relative or absolute difference of what an update reports
-NO_MEMORY = "end other programs on the GPU, or take fewer worlds"
+NO_MEMORY = "end other programs on the GPU, or take fewer envs"
 MENDS = {
     r"out of memory|failed to allocate|need .* GiB": NO_MEMORY,
     r"memory pool": "set sim=batch: this GPU or its driver has no memory pools, which recordings need",
@@ -48,7 +48,7 @@ MENDS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One part of the self-test: its name, what was found, and how to mend it; None if all is well."""
+    """One part of the self-test: its name, what was found, and how to fix it; None if all is well."""
 
     name: str
     said: str
@@ -143,7 +143,7 @@ class _Worlds:
         seen, wanted = fast.observe().pixels.cpu().float(), exact.observe().pixels.float()
         error = (seen - wanted).abs().mean().item()
         if not error < PIXELS or seen.min() == seen.max():
-            raise _Difference(f"pictures differ from the CPU's by {error:.1f} of 255 on average")
+            raise _Difference(f"images differ from the CPU's by {error:.1f} of 255 on average")
         return f"{SIZE}x{SIZE}, {error:.2f} of 255 from the CPU's on average"
 
 

@@ -44,7 +44,7 @@ class Counters:
 
     cloned: int = 0  # cloning steps
     updates: int = 0  # gradient updates of the agent, both phases
-    env_steps: int = 0  # online environment steps, of all worlds together
+    env_steps: int = 0  # online environment steps, of all envs together
     due: float = 0.0  # online updates owed to the steps taken; a fraction of one waits for the next step
     evaluated: int = -1  # env_steps, or updates while offline, of the last evaluation
     online: bool = False
@@ -64,7 +64,7 @@ class Trainer:
         config: of the run.
         folder: the run folder.
         agent: what is trained.
-        env: the worlds of the online phase.
+        env: the envs of the online phase.
         eval_env: those of the evaluations.
         sampler: gives the batches.
         open_episodes: the online episodes in progress.
@@ -167,7 +167,7 @@ class Trainer:
                     count.due += cfg.utd * n
 
     def _act(self, obs: Obs) -> Obs:
-        """One stochastic control step of all worlds; whole episodes go to the online buffer."""
+        """One stochastic control step of all envs; whole episodes go to the online buffer."""
         action = self.queue.next(self.agent.act(obs, deterministic=False))
         step = self.env.step(action)
         self.queue.drop(step.terminated | step.truncated)

@@ -1,4 +1,4 @@
-"""Every mistake gets one clear sentence with the mend and a non-zero exit, and leaves earlier files whole."""
+"""Every mistake gets one clear sentence with the fix and a non-zero exit, and leaves earlier files whole."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Pictures of recordings: ours of their states, and theirs held against ours."""
+"""Images of recordings: ours of their states, and theirs held against ours."""
 
 import h5py
 import numpy as np
@@ -11,7 +11,7 @@ from caliper.importing.pictures import camera_of, compare, drawn, likenesses, st
 
 
 def test_pictures_are_those_of_the_environment(imported):
-    """The same states through the policy's own worlds."""
+    """The same states through the policy's own envs."""
     import torch
 
     from caliper.data.robomimic import read_dataset
@@ -95,7 +95,7 @@ def test_names_of_pictures_are_those_of_cameras():
 
 
 def test_a_file_without_pictures_has_none_to_compare(recordings):
-    with pytest.raises(CaliperError, match="no pictures to compare"):
+    with pytest.raises(CaliperError, match="no images to compare"):
         likenesses(recordings["robosuite141_lift"])
 
 

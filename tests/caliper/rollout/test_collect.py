@@ -39,7 +39,7 @@ def test_an_episode_that_blew_up_is_left_out(tmp_path, monkeypatch, capsys):
     def blow_up(engine, substeps):
         advance(engine, substeps)
         steps.append(None)
-        if len(steps) == 2:  # of the second world's first episode
+        if len(steps) == 2:  # of the second env's first episode
             engine.qvel[1, 0] = np.nan
 
     monkeypatch.setattr(BatchEngine, "advance", blow_up)

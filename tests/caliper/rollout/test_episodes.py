@@ -20,7 +20,7 @@ def test_a_chunk_is_executed_to_its_end_unless_its_episode_ends():
         if t == 1:
             queue.drop(torch.tensor([False, True]))
         twin.load_state_dict(queue.state_dict())
-    # world 0 decides at 0 and 3, world 1 anew after its episode ended at 1
+    # env 0 decides at 0 and 3, env 1 anew after its episode ended at 1
     assert taken == [[10, 20], [11, 21], [12, 220], [310, 221], [311, 222]]
     decided = torch.full((2, 3), 7.0)
     assert torch.equal(queue.next(decided), twin.next(decided))

@@ -1,4 +1,4 @@
-"""Evaluation: the same whatever the number of worlds, and of a loaded policy as of the trained one."""
+"""Evaluation: the same whatever the number of envs, and of a loaded policy as of the trained one."""
 
 import json
 

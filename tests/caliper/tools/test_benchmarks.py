@@ -75,7 +75,7 @@ def test_both_phases_and_a_resume(task, tmp_path, capsys, monkeypatch):
     weights, state = load_checkpoint(whole)
     assert state["counters"]["online"] and state["counters"]["env_steps"] == 16
     assert all(torch.isfinite(w).all() for w in weights.values())
-    # Two worlds with one episode each of six steps, cut off; two steps of the next ones are open.
+    # Two envs with one episode each of six steps, cut off; two steps of the next ones are open.
     assert state["online"]["terminal"].sum() == 0 and state["online"]["proprio"].shape == (14, SIZES[task][0])
     per_step = -4 if task == "kitchen" else -5
     worth = per_step * (1 - 0.99**6) / 0.01 if task == "kitchen" else -500
@@ -108,7 +108,7 @@ def test_what_cannot_be_done_is_refused(tmp_path, capsys, monkeypatch):
         capsys, "train", "task=antmaze"
     )
     assert "not collected or filmed" in refused(capsys, "collect", "task=antmaze")
-    assert "data.copies=2 is for pictures" in refused(
+    assert "data.copies=2 is for images" in refused(
         capsys, "train", "task=antmaze", "data.copies=2", "data.appearance.light=0.1"
     )
     assert "needs images but the observations have no camera" in refused(

@@ -1,4 +1,4 @@
-"""The doctor tells what is here and what is missing, with the mend, and never falls over what is missing."""
+"""The doctor tells what is here and what is missing, with the fix, and never falls over what is missing."""
 
 import importlib.metadata
 import re
@@ -52,7 +52,7 @@ def test_everything_is_here(capsys):
     assert rows["torch"] == importlib.metadata.version("torch")
     assert rows["robosuite"] == "1.5.2"
     assert {"warp-lang", "mujoco-warp", "hydra-core", "h5py", "CPU cores"} <= rows.keys()
-    assert re.fullmatch(r"lift at 64x64 in [\d.]+ ms, after [\d.]+ s to get ready", rows["picture on cpu"])
+    assert re.fullmatch(r"lift at 64x64 in [\d.]+ ms, after [\d.]+ s to get ready", rows["image on cpu"])
     folder = re.fullmatch(r"(?:read from|compiled now, kept in) (/.+)", rows["rasteriser"])[1]
     assert list(Path(folder).glob("compiled.*draw*.nbi"))
     assert rows["kernel cache"].startswith(f"{wp.config.kernel_cache_dir}: ")
@@ -96,9 +96,9 @@ def test_a_machine_with_a_gpu(capsys, monkeypatch, no_picture, tmp_path):
     assert re.fullmatch(r"H200, 139 GiB, sm_90 \(CUDA \d+\.\d+, driver's: 13\.0\)", rows["CUDA for Warp"])
     assert rows["engine warp"] == "on cuda, and on cpu for tests"
     assert rows["GPU physics"] == "6 control steps, joints within 1e-6 rad"
-    assert rows["GPU picture"] == "2.0 of 255 off -> set sim=batch"
+    assert rows["GPU image"] == "2.0 of 255 off -> set sim=batch"
     assert rows["device=auto"] == "cuda (device=auto, and torch sees H200)"
-    failed = "Warp failed its self-test here, picture: 2.0 of 255 off -> set sim=batch"
+    failed = "Warp failed its self-test here, image: 2.0 of 255 off -> set sim=batch"
     assert rows["sim=auto"] == f"batch on cpu (sim=auto: {failed})"
     findings[2] = Finding("picture", "0.1 of 255 off")
     main(["doctor"])  # tries again, and keeps what it finds
@@ -146,7 +146,7 @@ def test_without_robosuite_nothing_falls_over():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr == ""
     assert "missing -> pip install --no-deps robosuite==1.5.2" in done.stdout
-    assert re.search(r"picture on cpu +does not work: robosuite cannot be imported", done.stdout)
+    assert re.search(r"image on cpu +does not work: robosuite cannot be imported", done.stdout)
     assert "wandb mode" in done.stdout and done.stdout.endswith("\n\n2 missing\n")
 
 

@@ -38,7 +38,7 @@ def refusal(capsys, *words):
 
 @pytest.fixture(scope="module")
 def pictures(dataset, tmp_path_factory):
-    """The dataset with pictures from two cameras."""
+    """The dataset with images from two cameras."""
     return replayed(
         dataset, tmp_path_factory.mktemp("pictures") / "new.hdf5", "--cameras", "agentview", "frontview"
     )
@@ -149,7 +149,7 @@ def test_what_will_not_do(dataset, pictures, tmp_path, capsys, monkeypatch):
     )
     assert "task.size=big does not fit" in refusal(capsys, dataset, "--size", "big")
     assert "choose another name" in refusal(capsys, dataset, "--out", dataset)
-    assert "already holds pictures from frontview" in refusal(capsys, pictures, "--cameras", "frontview")
+    assert "already holds images from frontview" in refusal(capsys, pictures, "--cameras", "frontview")
     assert "the following arguments are required: FILE" in refusal(capsys)
     assert "unrecognized arguments: --format" in refusal(capsys, dataset, "--format")
     assert "there is no dataset at" in refusal(capsys, tmp_path / "none.hdf5")
@@ -183,7 +183,7 @@ def test_an_interrupted_replay_leaves_the_earlier_file(dataset, tmp_path, monkey
 
 @pytest.fixture(scope="module")
 def buffers(configure):
-    """The offline buffer of a run: as recorded, and with two more copies drawn in 2 and in 5 worlds."""
+    """The offline buffer of a run: as recorded, and with two more copies drawn in 2 and in 5 envs."""
 
     def load(*words, worlds=2):
         config = configure(*words)

@@ -78,7 +78,7 @@ def test_metrics_have_a_row_for_every_step(finished):
 
 def test_only_whole_episodes_are_in_the_online_buffer(finished):
     _, state = load_checkpoint(finished.folder)
-    assert state["online"]["episodes"].tolist() == 4 * [[7, 6]]  # 14 steps of 2 worlds
+    assert state["online"]["episodes"].tolist() == 4 * [[7, 6]]  # 14 steps of 2 envs
     assert state["open_episodes"]["length"].tolist() == [2, 2]
     assert len(state["online"]["pixels"]) == 28
 
@@ -108,7 +108,7 @@ def test_updates_per_environment_step(utd, configure, tmp_path, monkeypatch):
     assert len(online) == len(splits) == int(utd * (28 - 6))
     steps = np.array([int(r["env_steps"]) for r in online])
     assert steps.min() > 6  # warm-up: none before
-    counted = np.bincount(steps)[8::2]  # two worlds step at a time
+    counted = np.bincount(steps)[8::2]  # two envs step at a time
     assert (counted == 2 * utd).all()
     # Half of each batch is recorded, half is fresh, from the first finished episode on.
     assert {s for fresh, s in splits if fresh} == {(4, 4)}

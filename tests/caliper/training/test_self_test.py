@@ -1,4 +1,4 @@
-"""The GPU's self-test, on Warp's CPU device: it passes where all is well, and names the mend where not."""
+"""The GPU's self-test, on Warp's CPU device: it passes where all is well, and names the fix where not."""
 
 import pytest
 import torch
@@ -42,14 +42,14 @@ def test_one_failure_does_not_hide_the_next(monkeypatch):
     findings = list(self_test("cpu"))
     assert [f.mend is None for f in findings] == [True, False, False, True]
     assert findings[1].said == "Failed to allocate 8 bytes on device 'cuda:0'"
-    assert findings[1].mend == "end other programs on the GPU, or take fewer worlds"
+    assert findings[1].mend == "end other programs on the GPU, or take fewer envs"
 
 
 @pytest.mark.parametrize(
     ("reason", "says"),
     [
-        ("CUDA out of memory. Tried to allocate 2.00 GiB", "fewer worlds"),
-        ("256 worlds need 9.1 GiB on cuda, where 0.2 are free", "fewer worlds"),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", "fewer envs"),
+        ("256 envs need 9.1 GiB on cuda, where 0.2 are free", "fewer envs"),
         ("Warp has no memory pool on H200", "no memory pools"),
         ("Conditional graph nodes require CUDA driver 12.4+", "CUDA 12.4"),
         ("CUDA driver version is insufficient for CUDA runtime version", "CUDA 12.4"),
