@@ -94,7 +94,7 @@ class ActorConfig(AgentConfig):
     """Keys of every agent with an actor."""
 
     actor_hidden: Sequence[int] = key((256, 256), at_least=1)  # widths of the policy's hidden layers
-    bc_lr: float = key(3e-4, at_least=0, resume=True)  # Adam of the cloning step
+    bc_lr: float = key(3e-4, at_least=0, resume=True)  # Adam of the bc updates
 
 
 @dataclass(kw_only=True)

@@ -77,7 +77,7 @@ class Agent(nn.Module):
         generator: source of every random number of the agent, on its device.
         autocast: where networks run in the configured precision.
         online: whether `go_online` was called.
-        updates: how many were made, cloning steps apart.
+        updates: how many were made, bc updates apart.
         actor_every: updates per update of the actor.
         actor_start: updates during which the actor is only cloned, see `caliper.agents.deviations`.
     """

@@ -32,16 +32,16 @@ class Trouble:
 
     Attributes:
         names: the metrics, or parameters, that were not from then on, in the order of the update.
-        at: how many updates, or cloning steps, had been made, that one included.
-        cloning: whether it was a cloning step.
+        at: how many updates, or bc updates, had been made, that one included.
+        bc: whether it was a bc update.
     """
 
     names: tuple[str, ...]
     at: int
-    cloning: bool
+    bc: bool
 
     def __str__(self) -> str:
-        return f"{self.names[0]} is not finite since {'cloning step' if self.cloning else 'update'} {self.at}"
+        return f"{self.names[0]} is not finite since {'bc update' if self.bc else 'update'} {self.at}"
 
 
 class FiniteWatch:
@@ -53,31 +53,31 @@ class FiniteWatch:
 
     def __init__(self, device: torch.device) -> None:
         self._first = torch.full((MOST,), NEVER, dtype=torch.int64, device=device)
-        self._made = torch.zeros(2, dtype=torch.int64, device=device)  # updates, cloning steps
+        self._made = torch.zeros(2, dtype=torch.int64, device=device)  # updates, bc updates
         self._places: dict[tuple[str | bool, ...], int] = {}  # where metrics that come together are noted
 
-    def start(self, updates: int, cloned: int) -> None:
-        """Counts on from so many updates and cloning steps."""
-        self._made.copy_(torch.tensor([updates, cloned]))
+    def start(self, updates: int, bc_updates: int) -> None:
+        """Counts on from so many updates and bc updates."""
+        self._made.copy_(torch.tensor([updates, bc_updates]))
 
-    def note(self, info: Info, cloning: bool = False) -> Info:
+    def note(self, info: Info, bc: bool = False) -> Info:
         """Takes one update's metrics, and gives them back."""
-        group: tuple[str | bool, ...] = (cloning, *info)
+        group: tuple[str | bool, ...] = (bc, *info)
         if group not in self._places:
             self._places[group] = sum(len(other) - 1 for other in self._places)
         start = self._places[group]
-        first, made = self._first[start : start + len(info)], self._made[int(cloning)]
+        first, made = self._first[start : start + len(info)], self._made[int(bc)]
         made.add_(1)
         finite = torch.stack([value.float() for value in info.values()]).isfinite()
         torch.minimum(first, finite * NEVER + made, out=first)
         return info
 
     def trouble(self) -> Trouble | None:
-        """What was not finite first, if anything was; cloning comes before all updates."""
+        """What was not finite first, if anything was; bc comes before all updates."""
         first = self._first.tolist()
         found = [
-            (not cloning, first[start + i], str(name))
-            for (cloning, *names), start in self._places.items()
+            (not bc, first[start + i], str(name))
+            for (bc, *names), start in self._places.items()
             for i, name in enumerate(names)
             if first[start + i] < NEVER
         ]

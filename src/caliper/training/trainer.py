@@ -42,7 +42,7 @@ FEATURE_PROBES = 128  # observations on which the drift of the critic's encoder 
 class Counters:
     """How far a run has come."""
 
-    cloned: int = 0  # cloning steps
+    bc_updates: int = 0
     updates: int = 0  # gradient updates of the agent, both phases
     env_steps: int = 0  # online environment steps, of all envs together
     due: float = 0.0  # online updates owed to the steps taken; a fraction of one waits for the next step
@@ -51,8 +51,8 @@ class Counters:
     warned: bool = False  # that the critic's values lie far outside of what is possible
 
     def __str__(self) -> str:
-        if self.cloned and not self.updates:
-            return f"cloning step {self.cloned}"
+        if self.bc_updates and not self.updates:
+            return f"bc update {self.bc_updates}"
         return f"update {self.updates}"
 
 
@@ -104,10 +104,10 @@ class Trainer:
             InterruptedRunError: `check_stop` raised it; everything is saved.
             NotFiniteError: something became infinite, or no number; the last checkpoint is kept.
         """
-        self.learner.watch.start(self.counters.updates, self.counters.cloned)
+        self.learner.watch.start(self.counters.updates, self.counters.bc_updates)
         try:
             if not self.counters.online:
-                self._clone()
+                self._bc()
                 self._offline()
                 self.counters.online, self.counters.evaluated = True, -1
                 self.agent.go_online()
@@ -118,19 +118,19 @@ class Trainer:
             raise
         self.save()
 
-    def _clone(self) -> None:
+    def _bc(self) -> None:
         total, count = self.config.offline.bc_updates, self.counters
         if not total:
             return
-        with bar(total, "clone", "update", count.cloned) as shown:
-            while count.cloned < total:
+        with bar(total, "bc", "update", count.bc_updates) as shown:
+            while count.bc_updates < total:
                 self._pause()
                 info = self.learner.bc_update()
-                count.cloned += 1
+                count.bc_updates += 1
                 shown.update()
-                if count.cloned % self.config.log.every == 0:
+                if count.bc_updates % self.config.log.every == 0:
                     self._require_finite()
-                    self.log.log("offline", 0, 0, {"bc_updates": count.cloned, **info})
+                    self.log.log("offline", 0, 0, {"bc_updates": count.bc_updates, **info})
 
     def _offline(self) -> None:
         cfg, count = self.config.offline, self.counters
@@ -218,7 +218,7 @@ class Trainer:
         """Stops the run where the critic's values (m,) are none; warns, once, where they can't be right."""
         count = self.counters
         if not np.isfinite(q).all():
-            self._stop(Trouble(("evaluation/q",), count.updates, cloning=False))
+            self._stop(Trouble(("evaluation/q",), count.updates, bc=False))
         low, high = bounds = self.sampler.offline.return_bounds()
         if far_outside(q, bounds) and not count.warned:
             count.warned = True
@@ -259,9 +259,9 @@ class Trainer:
         """
         self._require_finite()
         if names := unsound_weights(self.agent):
-            cloning = not self.counters.updates
-            at = self.counters.cloned if cloning else self.counters.updates
-            self._stop(Trouble(tuple(names), at, cloning))
+            in_bc = not self.counters.updates
+            at = self.counters.bc_updates if in_bc else self.counters.updates
+            self._stop(Trouble(tuple(names), at, in_bc))
         state = {
             "counters": asdict(self.counters),
             "rows": self.log.rows,

@@ -47,7 +47,7 @@ class EagerLearner:
     def bc_update(self) -> Info:
         """One `Agent.bc_update`; the same holds for its metrics."""
         info = self.agent.bc_update(self.sampler.sample(self.batch_size, self.generator))
-        return self.watch.note(info, cloning=True)
+        return self.watch.note(info, bc=True)
 
 
 @dataclass

@@ -29,13 +29,13 @@ def info(**values):
 
 def test_the_first_bad_update_of_each_metric_is_remembered():
     watch = FiniteWatch(torch.device("cpu"))
-    watch.start(updates=10, cloned=3)
+    watch.start(updates=10, bc_updates=3)
     for loss, norm in ((1.0, 2.0), (1.0, math.inf), (math.nan, 1.0), (1.0, 1.0)):
         given = info(critic_loss=loss, critic_norm=norm)
         assert watch.note(given) is given
-    assert watch.trouble() == Trouble(("critic/norm",), 12, cloning=False)
-    watch.note(info(bc_loss=-math.inf), cloning=True)
-    assert watch.trouble() == Trouble(("bc/loss",), 4, cloning=True)  # cloning comes first
+    assert watch.trouble() == Trouble(("critic/norm",), 12, bc=False)
+    watch.note(info(bc_loss=-math.inf), bc=True)
+    assert watch.trouble() == Trouble(("bc/loss",), 4, bc=True)  # cloning comes first
     watch.start(0, 0)
     assert watch.trouble() is not None  # sticky
 
@@ -61,7 +61,7 @@ def test_a_captured_update_notes_it_too(kind):
     for _ in range(3):
         learner.update()
     trouble = learner.watch.trouble()
-    assert trouble.at == WARM_UPS + 4 and not trouble.cloning
+    assert trouble.at == WARM_UPS + 4 and not trouble.bc
     assert trouble.names[0] == "critic/td_loss" and "actor/loss" in trouble.names
     assert getattr(learner, "captures", 1) == 1  # the updates; cloning ended before its own
 
@@ -79,9 +79,7 @@ SLOW = pytest.mark.slow
 CASES = [
     pytest.param("agent.critic_lr=1e30", "critic/td_loss is not finite since update 2", "3e-4", id="critic"),
     pytest.param("agent.actor_lr=1e30", "is not finite since update 2", "1e-4", id="actor", marks=SLOW),
-    pytest.param(
-        "agent.bc_lr=1e38", "bc/loss is not finite since cloning step 2", "3e-4", id="b", marks=SLOW
-    ),
+    pytest.param("agent.bc_lr=1e38", "bc/loss is not finite since bc update 2", "3e-4", id="b", marks=SLOW),
     pytest.param(
         "agent.conservative_weight=1e38", "is not finite since update 1", "5", id="weight", marks=SLOW
     ),
@@ -148,7 +146,7 @@ def test_far_is_farther_than_the_returns_are_from_each_other(mean, far):
 
 def test_the_likely_cause_is_the_rate_farthest_above_its_default():
     config = compose(["agent.actor_lr=3e-4", "agent.critic_lr=1"])
-    both = Trouble(("critic/td_loss", "actor/loss"), 20, cloning=False)
+    both = Trouble(("critic/td_loss", "actor/loss"), 20, bc=False)
     assert likely_cause(both, config) == ("agent.critic_lr", 1.0, 3e-4)
     usual = compose(["agent.actor_lr=1e-4", "agent.critic_lr=3e-4"])
     assert likely_cause(both, usual) == ("agent.critic_lr", 3e-4, pytest.approx(3e-5))

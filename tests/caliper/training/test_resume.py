@@ -84,10 +84,10 @@ def assert_equal(a, b):
         assert a == b
 
 
-# 4 cloning steps; the evaluation at 0 updates (6 steps), 3 updates, that at 3, 3 updates, the last (2 * 6).
+# 4 bc updates; the evaluation at 0 updates (6 steps), 3 updates, that at 3, 3 updates, the last (2 * 6).
 PLACES = [
-    pytest.param(3, {"cloned": 2, "updates": 0}, id="cloning"),
-    pytest.param(7, {"cloned": 4, "evaluated": -1}, id="first evaluation"),
+    pytest.param(3, {"bc_updates": 2, "updates": 0}, id="bc"),
+    pytest.param(7, {"bc_updates": 4, "evaluated": -1}, id="first evaluation"),
     pytest.param(13, {"updates": 2, "evaluated": 0}, id="offline"),
     pytest.param(26, {"updates": 6, "evaluated": 3, "online": False}, id="last", marks=pytest.mark.slow),
     pytest.param(38, {"online": True, "env_steps": 6, "updates": 6}, id="online, mid-episode"),
