@@ -55,7 +55,7 @@ def arguments():
 
 def make_buffer(spec, device):
     """Episodes of noise: what is in the images costs nothing."""
-    buffer = ReplayBuffer(EPISODES * (EPISODE + 1), spec, ACTIONS, RewardConfig(), device)
+    buffer = ReplayBuffer(EPISODES * (EPISODE + 1), spec, ACTIONS, RewardConfig(gamma=0.99), device)
     shape = (EPISODE + 1, len(spec.cameras), 3, spec.size, spec.size)
     for _ in range(EPISODES):
         pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)

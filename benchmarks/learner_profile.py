@@ -64,7 +64,8 @@ def make_learner(precision):
     agent.go_online()
     spec = obs_spec(config)
     buffers = [
-        ReplayBuffer(EPISODES * (EPISODE + 1), spec, agent.action_dim, RewardConfig()) for _ in range(2)
+        ReplayBuffer(EPISODES * (EPISODE + 1), spec, agent.action_dim, RewardConfig(gamma=0.99))
+        for _ in range(2)
     ]
     for buffer in buffers:
         for _ in range(EPISODES):

@@ -27,7 +27,7 @@ def main():
         torch.randint(0, 256, (frames, 2, 3, SPEC.size, SPEC.size), dtype=torch.uint8),
         torch.zeros(frames, SPEC.proprio),
     )
-    buffer = ReplayBuffer(EPISODES * frames, SPEC, ACTIONS, RewardConfig())
+    buffer = ReplayBuffer(EPISODES * frames, SPEC, ACTIONS, RewardConfig(gamma=0.99))
     for _ in range(EPISODES):
         buffer.add_episode(obs, torch.zeros(EPISODE, ACTIONS), torch.zeros(EPISODE), terminated=False)
     assert len(buffer) == EPISODES * EPISODE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from caliper.errors import CaliperError
 class RewardConfig:
     """How raw rewards become training rewards and returns.
 
-    The defaults turn the sparse {0, 1} into {-1, +10}, as D5RL's pixel Cal-QL does.
+    The default scale and bias turn the sparse {0, 1} into {-1, +10}, as D5RL's pixel Cal-QL does.
 
     Raises:
         CaliperError: `gamma` is outside [0, 1).
@@ -23,7 +23,7 @@ class RewardConfig:
     scale: float = 11.0  # training reward = scale * raw + bias
     bias: float = -1.0
     sparse: bool = True  # an episode without any reward counts as one that never ends
-    gamma: float = 0.97  # discount per control step
+    gamma: float = field(kw_only=True)  # discount per control step; the agent's
 
     def __post_init__(self) -> None:
         if not 0 <= self.gamma < 1:

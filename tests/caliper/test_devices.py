@@ -93,7 +93,7 @@ def test_what_a_run_does_on_the_device(waits, name, sim):
     env = make_env(sim)
     agent = build_agent(CONFIGS[name], {"name": "conv_tiny"}, env.spec, env.action_dim, env.device, 0)
     offline, online = (
-        ReplayBuffer(40, env.spec, env.action_dim, RewardConfig(), env.device) for _ in range(2)
+        ReplayBuffer(40, env.spec, env.action_dim, RewardConfig(gamma=0.99), env.device) for _ in range(2)
     )
     open_episodes = OpenEpisodes(2, HORIZON, env.spec, env.action_dim, env.device)
     obs, ended = env.observe(), 0
@@ -133,7 +133,7 @@ def test_what_a_run_does_on_the_device(waits, name, sim):
 def test_an_evaluation_on_the_device(waits, sim):
     env = make_env(sim)
     agent = build_agent(CONFIGS["calql"], {"name": "conv_tiny"}, env.spec, env.action_dim, env.device, 0)
-    result, calibration = evaluate(agent, env, [0, 1, 2], RewardConfig(), "offline")
+    result, calibration = evaluate(agent, env, [0, 1, 2], RewardConfig(gamma=0.99), "offline")
     assert result.lengths == [HORIZON] * 3 and len(calibration["q"]) == 3 * HORIZON
 
 

@@ -102,7 +102,7 @@ class CountingEnv(VectorEnv):
 
 
 def make_buffer(capacity: int = 100, reward: RewardConfig | None = None) -> ReplayBuffer:
-    return ReplayBuffer(capacity, SPEC, 2, reward or RewardConfig())
+    return ReplayBuffer(capacity, SPEC, 2, reward or RewardConfig(gamma=0.97))
 
 
 def add(buffer: ReplayBuffer, first: int, t: int, success: bool = False) -> None:

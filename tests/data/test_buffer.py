@@ -134,7 +134,9 @@ def test_resume_with_other_shapes_is_refused():
     with pytest.raises(CaliperError, match=r"has 20 frames, this one room for 10"):
         make_buffer(capacity=10).load_state_dict(buffer.state_dict())
     with pytest.raises(CaliperError, match="pixels has shape"):
-        ReplayBuffer(23, ObsSpec(("front",), 4, 3), 2, RewardConfig()).load_state_dict(buffer.state_dict())
+        ReplayBuffer(23, ObsSpec(("front",), 4, 3), 2, RewardConfig(gamma=0.97)).load_state_dict(
+            buffer.state_dict()
+        )
 
 
 def test_refusals(generator):

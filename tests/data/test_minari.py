@@ -14,8 +14,8 @@ from caliper.errors import CaliperError
 from caliper.types import ObsSpec
 from tests.data.minari_files import episode, write
 
-ANTMAZE = ADROIT = RewardConfig(10, -5, True, 0.99)
-KITCHEN = RewardConfig(1, -4, False, 0.99)
+ANTMAZE = ADROIT = RewardConfig(10, -5, True, gamma=0.99)
+KITCHEN = RewardConfig(1, -4, False, gamma=0.99)
 
 
 def stored(recordings, reward):

@@ -28,7 +28,7 @@ def test_hand_values(rewards, terminals, sparse, r_neg, expected):
 
 
 def test_scaling_gives_minus_one_and_ten():
-    config = RewardConfig()
+    config = RewardConfig(gamma=0.9)
     assert config.apply(torch.tensor([0.0, 1.0])).tolist() == [-1, 10]
 
 

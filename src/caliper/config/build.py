@@ -136,7 +136,7 @@ def make_agent(config: RunConfig, device: torch.device | str) -> Agent:
 def reward_config(config: RunConfig) -> RewardConfig:
     """How the run's raw rewards become training rewards and returns."""
     scale = config.reward
-    return RewardConfig(scale.scale, scale.bias, scale.sparse, config.discount)
+    return RewardConfig(scale.scale, scale.bias, scale.sparse, gamma=config.discount)
 
 
 def visual_augmentation(config: RunConfig) -> VisualAugmentation:

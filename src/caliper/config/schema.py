@@ -172,8 +172,10 @@ class RunConfig:
 
     @property
     def discount(self) -> float:
-        """Discount of the returns: the agent's, or the published one for an agent without."""
-        return float(self.agent.get("discount", 0.99))
+        """Discount of the returns: the agent's, or the critics' default for an agent without one."""
+        from caliper.agents.actor_critic import CriticConfig  # torch, which composing does without
+
+        return float(self.agent.get("discount", CriticConfig.discount))
 
     @property
     def chunk(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from caliper.agents.actor_critic import CriticConfig
 from caliper.config.build import installed
 from caliper.data.dataset import Dataset, DatasetMeta, Episode
 from caliper.data.minari import read_minari
@@ -41,7 +42,7 @@ def describe(path: str | Path, installed: Callable[[DatasetMeta], tuple[DatasetM
     except CaliperError as error:
         episodes, contrary = list(recorded), str(error).removeprefix("it: ")
     successes = [e for e in episodes if e.success]
-    reward = RewardConfig()
+    reward = RewardConfig(gamma=CriticConfig.discount)
     rows = [
         ("task", meta.task),
         ("scene", meta.scene_hash),

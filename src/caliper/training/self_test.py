@@ -171,7 +171,7 @@ def _update(device: torch.device) -> str:
 
 def _last_report(kind: type[EagerLearner], device: torch.device) -> dict[str, float]:
     spec, t = ObsSpec(("agentview",), SIZE, 11), 8
-    offline, online = (ReplayBuffer(2 * t, spec, 7, RewardConfig(), device) for _ in range(2))
+    offline, online = (ReplayBuffer(2 * t, spec, 7, RewardConfig(gamma=0.99), device) for _ in range(2))
     draw = _generator(device)
     for buffer in (offline, online):
         shape = (t + 1, 1, 3, SIZE, SIZE)

@@ -108,7 +108,7 @@ def test_returns_are_of_the_rewards_that_came():
     row = torch.zeros(len(PROBED))
     solved = Trajectory(0, True, records=[row] * 3, rewards=[1.0, 2.0, 4.0])
     cut = Trajectory(1, False, records=[row] * 2, rewards=[1.0, 1.0])
-    arrays = _calibration([solved, cut], RewardConfig(1, -4, False, 0.5))
+    arrays = _calibration([solved, cut], RewardConfig(1, -4, False, gamma=0.5))
     assert arrays["mc_return"].tolist() == [-4, -2, 0, -4.5, -3]
 
 

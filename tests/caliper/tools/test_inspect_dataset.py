@@ -52,8 +52,8 @@ def test_tells_what_is_inside(tmp_path):
     assert lines["length"] == "10 .. 30, median 20, mean 20"
     assert lines["of successes"] == "10 .. 20, median 15, mean 15"
     assert lines["return"].startswith("0 .. 1, median 1, mean 0.6667")
-    # Failure: -1 / (1 - .97). Short success, .97^9 = .760231: 7.60231 - .239769 / .03 = -.38999
-    assert lines["discounted"].startswith("-33.3333 .. -0.389987")
+    # Failure: -1 / (1 - .99). Short success, .99^9 = .913517: 9.13517 - .086483 / .01 = .48690
+    assert lines["discounted"].startswith("-100 .. 0.486897")
     assert lines["noise"] == "0: 2 episodes, 2 (100.0%) succeed"
     assert lines[""] == "0.5: 1 episodes, 0 (0.0%) succeed"
     assert lines["fits"] == "yes, the installed scene"

@@ -42,7 +42,7 @@ def make(learner, name="calql", spec=PIXELS, device="cpu", encoder="conv_tiny", 
     """A learner with an agent, three recorded episodes and an online buffer with room for two, empty."""
     encoder = encoder if spec.cameras else "state"
     agent = build_agent(CONFIGS[name] | keys, {"name": encoder}, spec, ACTIONS, device, 0)
-    buffers = [ReplayBuffer(n, spec, ACTIONS, RewardConfig(), device) for n in (30, 16)]
+    buffers = [ReplayBuffer(n, spec, ACTIONS, RewardConfig(gamma=0.97), device) for n in (30, 16)]
     for seed in range(3):
         add(buffers[0], seed)
     return learner(agent, MixedSampler(*buffers, 0.5), BATCH, torch.Generator(device).manual_seed(1))
