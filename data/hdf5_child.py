@@ -57,9 +57,9 @@ def serve(path: str, asked: BinaryIO, told: BinaryIO) -> None:
     except Exception as error:  # h5py passes on whatever the bytes lead it to
         _tell(told, {"error": _first_line(error)})
         return
-    _tell(told, {"open": True})
     with suppress(ValueError, OSError):  # no link, and no storage, leads to a further file from here on
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+    _tell(told, {"open": True})
     reader = Reader(file, size)
     for line in asked:
         try:
