@@ -202,7 +202,8 @@ def test_the_process_has_limits_and_ends_with_the_reading(path, monkeypatch):
             made.append(self._process)
 
     monkeypatch.setattr(hdf5, "Child", Noted)
-    with ForeignFile(path):
+    with ForeignFile(path) as file:
+        file.names()  # by its answer all limits are set
         limits = {
             n: resource.prlimit(made[0].pid, getattr(resource, f"RLIMIT_{n}"))[1]
             for n in ("AS", "CPU", "FSIZE")

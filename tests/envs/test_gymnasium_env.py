@@ -49,7 +49,7 @@ def test_a_world_does_not_depend_on_the_others_and_a_saved_one_goes_on_exactly(t
     other.load_state_dict(saved)
     assert torch.equal(other.get_state(), other.final_state)
     assert same(ahead, played(other, last))
-    with pytest.raises(ValueError, match="worlds"):
+    with pytest.raises(ValueError, match="envs"):
         alone.load_state_dict(saved)
 
 

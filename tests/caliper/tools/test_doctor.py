@@ -96,7 +96,7 @@ def test_a_machine_with_a_gpu(capsys, monkeypatch, no_picture, tmp_path):
     assert re.fullmatch(r"H200, 139 GiB, sm_90 \(CUDA \d+\.\d+, driver's: 13\.0\)", rows["CUDA for Warp"])
     assert rows["engine warp"] == "on cuda, and on cpu for tests"
     assert rows["GPU physics"] == "6 control steps, joints within 1e-6 rad"
-    assert rows["GPU image"] == "2.0 of 255 off -> set sim=batch"
+    assert rows["GPU picture"] == "2.0 of 255 off -> set sim=batch"
     assert rows["device=auto"] == "cuda (device=auto, and torch sees H200)"
     failed = "Warp failed its self-test here, image: 2.0 of 255 off -> set sim=batch"
     assert rows["sim=auto"] == f"batch on cpu (sim=auto: {failed})"
