@@ -22,7 +22,7 @@ from caliper.training.self_test import NO_MEMORY, PARTS, Finding, mend
 from caliper.utils.cache import cache_folder
 from caliper.utils.files import replacing
 
-NEEDED = ("driver", "physics", "picture")  # parts of the self-test that Warp's engine stands on
+NEEDED = ("driver", "physics", "image")  # parts of the self-test that Warp's engine stands on
 PACKAGES = ("caliper-rl", "torch", "warp-lang", "mujoco", "mujoco-warp")
 PATIENCE = 900  # seconds; kernels are compiled at the first try
 

@@ -29,7 +29,7 @@ from caliper.envs.sim import SimEnv
 from caliper.training.update import WARM_UPS, EagerLearner, GraphLearner
 from caliper.types import Obs, ObsSpec
 
-PARTS = ("driver", "physics", "picture", "update")
+PARTS = ("driver", "physics", "image", "update")
 WORLDS, STEPS, SIZE = 4, 6, 32
 JOINTS = 1e-4  # radians, after STEPS random control steps
 PIXELS = 1.0  # mean difference, of 255
@@ -67,7 +67,7 @@ def self_test(device: str = "cuda") -> Iterator[Finding]:
     looks: tuple[Callable[[], str], ...] = (
         partial(_driver, worlds.device),
         worlds.physics,
-        worlds.picture,
+        worlds.image,
         partial(_update, worlds.device),
     )
     for name, look in zip(PARTS, looks, strict=True):
@@ -137,7 +137,7 @@ class _Worlds:
             raise _Difference("the physics was not recorded as a graph")
         return f"{STEPS} control steps in {seconds:.1f} s, joints within {error:.0e} rad of the CPU's"
 
-    def picture(self) -> str:
+    def image(self) -> str:
         exact, fast = self.both
         exact.set_state(fast.get_state().cpu())
         seen, wanted = fast.observe().pixels.cpu().float(), exact.observe().pixels.float()

@@ -84,7 +84,7 @@ def test_a_machine_with_a_gpu(capsys, monkeypatch, no_picture, tmp_path):
     monkeypatch.setattr(wp, "get_cuda_devices", lambda: [card])
     monkeypatch.setattr(wp, "get_cuda_driver_version", lambda: (13, 0))
     found = [("driver", "530", None), ("physics", "6 control steps, joints within 1e-6 rad", None)]
-    found += [("picture", "2.0 of 255 off", "set sim=batch"), ("update", "captured", None)]
+    found += [("image", "2.0 of 255 off", "set sim=batch"), ("update", "captured", None)]
     findings = [Finding(*entry) for entry in found]
     monkeypatch.setattr(devices, "run_self_test", lambda device: findings)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "H200")
@@ -96,11 +96,11 @@ def test_a_machine_with_a_gpu(capsys, monkeypatch, no_picture, tmp_path):
     assert re.fullmatch(r"H200, 139 GiB, sm_90 \(CUDA \d+\.\d+, driver's: 13\.0\)", rows["CUDA for Warp"])
     assert rows["engine warp"] == "on cuda, and on cpu for tests"
     assert rows["GPU physics"] == "6 control steps, joints within 1e-6 rad"
-    assert rows["GPU picture"] == "2.0 of 255 off -> set sim=batch"
+    assert rows["GPU image"] == "2.0 of 255 off -> set sim=batch"
     assert rows["device=auto"] == "cuda (device=auto, and torch sees H200)"
     failed = "Warp failed its self-test here, image: 2.0 of 255 off -> set sim=batch"
     assert rows["sim=auto"] == f"batch on cpu (sim=auto: {failed})"
-    findings[2] = Finding("picture", "0.1 of 255 off")
+    findings[2] = Finding("image", "0.1 of 255 off")
     main(["doctor"])  # tries again, and keeps what it finds
     assert table(capsys)["sim=auto"].startswith("warp on cuda (sim=auto: Warp has passed its self-test")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

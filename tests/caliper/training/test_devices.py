@@ -94,7 +94,7 @@ def test_another_package_or_driver_is_tried_anew(gpu, monkeypatch):
     assert "mujoco-warp 99" in keys[1] and "driver 99.0" in keys[2] and "H200" in keys[0]
 
 
-@pytest.mark.parametrize("part", ["driver", "physics", "picture"])
+@pytest.mark.parametrize("part", ["driver", "physics", "image"])
 def test_where_warp_fails_the_cpu_simulates_and_the_learner_keeps_its_gpu(gpu, part):
     broken = Finding(part, "no conditional graphs", "update the NVIDIA driver")
     gpu.findings = [broken if finding.name == part else finding for finding in WELL]

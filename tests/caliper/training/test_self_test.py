@@ -31,7 +31,7 @@ def test_a_device_that_computes_something_else_is_found_out(monkeypatch):
     assert findings["physics"].said.startswith("after 6 steps the joints are ")
     assert findings["physics"].mend == "set sim=batch, which needs no Warp on the GPU, and report this line"
     assert findings["update"].said == "critic/loss of an update is 1, and 1.1 without a graph"
-    assert findings["picture"].mend is None  # the CPU's engine is drawn by the same
+    assert findings["image"].mend is None  # the CPU's engine is drawn by the same
 
 
 def test_one_failure_does_not_hide_the_next(monkeypatch):
