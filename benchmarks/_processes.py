@@ -34,44 +34,19 @@ from caliper.errors import CaliperError
 from caliper.rollout.collect import collect
 from caliper.training import run as run_module
 
-SMALL = [
-    "task=lift",
-    "threads=1",
-    "task.horizon=6",
-    "data.episodes=4",
-    "data.num_envs=2",
-    "batch_size=8",
-    "log.every=1",
-    "offline.clone_updates=2",
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' folder
+from tests.small_runs import AGENTS, SMALL
+
+RUN = [
+    *SMALL,
+    "offline.bc_updates=2",
     "offline.updates=6",
     "offline.eval_every=3",
     "online.env_steps=24",
-    "online.num_envs=2",
-    "online.warmup_steps=6",
     "online.utd=0.75",
     "online.eval_every=12",
-    "online.capacity=60",
-    "evaluation.episodes=2",
-    "evaluation.final_episodes=3",
-    "evaluation.num_envs=2",
-    "video.episodes=0",
-    "log.wandb=disabled",
 ]
 STATE, PIXELS = ["obs=state"], ["encoder=conv_tiny", "task.size=16"]
-ACTOR, CRITIC = ["agent.actor_hidden=[16]"], ["agent.critic_hidden=[16]", "agent.n_critics=2"]
-SAMPLES = ["agent.n_actions=2", "agent.n_target_actions=2"]
-AGENTS = {
-    "bc": ACTOR,
-    "sac": ACTOR + CRITIC,
-    "cql": ACTOR + CRITIC + SAMPLES,
-    "calql": ACTOR + CRITIC + SAMPLES,
-    "rlpd": ACTOR + CRITIC,
-    "wsrl": ACTOR + CRITIC + SAMPLES,
-    "qtopt": [*CRITIC, "offline.clone_updates=0"],
-    "iql": ACTOR + CRITIC,
-    "awac": ACTOR + CRITIC,
-    "td3bc": ACTOR + CRITIC,
-}
 DEVIATIONS = [
     "agent.bc_weight=0.5",
     "agent.bc_weight_online=0.1",
@@ -110,13 +85,13 @@ class Bench:
         torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # the first one imports for seconds
         run_module.write_report = lambda run: run / "report.html"  # figures take longer than the run
         with _quiet():
-            collect(compose([*SMALL, *STATE]), self.dataset)
+            collect(compose([*RUN, *STATE]), self.dataset)
         self.undisturbed, self.seconds = {}, {}
         self._count = self._said = 0
 
     def words(self, method, *more):
         """The command line of a method's run, after the verb."""
-        return [*SMALL, *METHODS[method], f"data.path={self.dataset}", *more]
+        return [*RUN, *METHODS[method], f"data.path={self.dataset}", *more]
 
     def new(self, name):
         """A folder that is not there yet."""
@@ -510,7 +485,7 @@ class Sampler(threading.Thread):
 def soak(bench, minutes, every=2.0):
     """A run on pixels at full speed for so many minutes, started as a user does; its memory over time."""
     words = [
-        *SMALL, *METHODS["calql, pixels"], f"data.path={bench.dataset}", "task.horizon=40", "log.every=100",
+        *RUN, *METHODS["calql, pixels"], f"data.path={bench.dataset}", "task.horizon=40", "log.every=100",
         "online.env_steps=1000000000", "online.num_envs=8", "online.capacity=5000", "online.eval_every=2000",
         "evaluation.episodes=4", "evaluation.num_envs=4", "log.checkpoint_minutes=1",
     ]  # fmt: skip

@@ -70,38 +70,23 @@ from caliper.training.logger import Logger
 from caliper.training.run import train
 from caliper.utils.manifest import latest, saved_metrics, write_manifest
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' folder
+from tests.small_runs import AGENTS, SMALL
+
 MUTATIONS, QUICK = 10_000, 400
 SECONDS, MEMORY = 60, 8 << 30  # of the process that reads
 BAD = ("changed", "traceback", "hang", "crash", "memory")
 CONTAINED = ": HDF5's library crashed or hung, in its own process"
 RESULTS = Path(__file__).resolve().parent / "results"
 WORDS = [
-    "task=lift",
+    *SMALL,
+    *AGENTS["calql"],
     "obs=state",
-    "threads=1",
-    "task.horizon=6",
-    "data.episodes=4",
-    "data.num_envs=2",
-    "batch_size=8",
-    "log.every=1",
     "offline.bc_updates=2",
     "offline.updates=4",
     "offline.eval_every=2",
     "online.env_steps=12",
-    "online.num_envs=2",
-    "online.warmup_steps=6",
     "online.eval_every=6",
-    "online.capacity=60",
-    "evaluation.episodes=2",
-    "evaluation.final_episodes=3",
-    "evaluation.num_envs=2",
-    "video.episodes=0",
-    "log.wandb=disabled",
-    "agent.actor_hidden=[16]",
-    "agent.critic_hidden=[16]",
-    "agent.n_critics=2",
-    "agent.n_actions=2",
-    "agent.n_target_actions=2",
 ]
 
 

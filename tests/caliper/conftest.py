@@ -12,48 +12,20 @@ from caliper.config.schema import RunConfig
 from caliper.rollout.collect import collect
 from caliper.training import run as train_module
 from caliper.training.run import train
+from tests.small_runs import AGENTS, SMALL
 
 WORDS = [
-    "task=lift",
+    *SMALL,
     "encoder=conv_tiny",
-    "threads=1",
     "device=cpu",
     "task.size=16",
-    "task.horizon=6",
-    "data.episodes=4",
-    "data.num_envs=2",
-    "batch_size=8",
     "offline.bc_updates=4",
     "offline.updates=6",
     "offline.eval_every=3",
     "online.env_steps=28",
-    "online.num_envs=2",
-    "online.warmup_steps=6",
     "online.utd=0.75",
     "online.eval_every=12",
-    "online.capacity=60",
-    "evaluation.episodes=2",
-    "evaluation.final_episodes=3",
-    "evaluation.num_envs=2",
-    "video.episodes=0",
-    "log.every=1",
-    "log.wandb=disabled",  # seconds a run
 ]
-ACTOR = ["agent.actor_hidden=[16]"]
-CRITIC = ["agent.critic_hidden=[16]", "agent.n_critics=2"]
-SAMPLES = ["agent.n_actions=2", "agent.n_target_actions=2"]
-AGENTS = {
-    "bc": ACTOR,
-    "sac": ACTOR + CRITIC,
-    "cql": ACTOR + CRITIC + SAMPLES,
-    "calql": ACTOR + CRITIC + SAMPLES,
-    "rlpd": ACTOR + CRITIC,
-    "wsrl": ACTOR + CRITIC + SAMPLES,
-    "qtopt": [*CRITIC, "offline.bc_updates=0"],
-    "iql": ACTOR + CRITIC,
-    "awac": ACTOR + CRITIC,
-    "td3bc": ACTOR + CRITIC,
-}
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Shows the rasteriser whatever might lead it out of its arrays; run with NUMBA_BOUNDSCHECK=1, which says so.
 
-    NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=/tmp/checked python tests/envs/raster_fuzz.py SCENES TASK...
+    NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=FOLDER python tests/envs/raster_fuzz.py SCENES TASK...
 
 Small scenes of all shapes, then tasks with their own meshes, in poses no physics would reach: sizes and
 distances over many powers of ten, cameras inside of geoms, exactly in their faces and along their axes,

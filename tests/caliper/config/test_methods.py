@@ -11,7 +11,8 @@ from caliper.config.compose import compose
 from caliper.config.meanings import choices
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.run import resume, train
-from tests.caliper.conftest import ACTOR, CRITIC, SAMPLES, WORDS
+from tests.caliper.conftest import WORDS
+from tests.small_runs import ACTOR, CRITIC, SAMPLES
 
 pytestmark = pytest.mark.usefixtures("no_report")
 METHODS = sorted(choices("agent"))
