@@ -20,7 +20,7 @@ from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
 from caliper.training.self_test import NO_MEMORY, PARTS, Finding, mend
 from caliper.utils.cache import cache_folder
-from caliper.utils.files import replacing
+from caliper.utils.foreign import ForeignFileError, read_json, write_json
 
 NEEDED = ("driver", "physics", "image")  # parts of the self-test that Warp's engine stands on
 PACKAGES = ("caliper-rl", "torch", "warp-lang", "mujoco", "mujoco-warp")
@@ -116,8 +116,8 @@ def remember(findings: Iterable[Finding], device: str = "cuda") -> None:
         return
     known = _read() | {_key(device): findings}
     content = {key: [asdict(finding) for finding in values] for key, values in known.items()}
-    with suppress(CaliperError), replacing(record_path()) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with suppress(CaliperError):
+        write_json(record_path(), content)
 
 
 def record_path() -> Path:
@@ -128,9 +128,9 @@ def record_path() -> Path:
 def _read() -> dict[str, list[Finding]]:
     """All findings by GPU, driver and packages; none where the file is missing or damaged."""
     try:
-        content = json.loads(record_path().read_text(encoding="utf-8"))
+        content = read_json(record_path())
         return {key: [Finding(**entry) for entry in entries] for key, entries in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ForeignFileError, TypeError, AttributeError):
         return {}
 
 
@@ -157,10 +157,9 @@ def keep(devices: Devices, folder: Path) -> None:
     """Adds what a run takes from now on to its devices.json, if that is something else than before."""
     path, entry = folder / "devices.json", asdict(devices)
     starts: list[dict[str, str]] = []
-    with suppress(OSError, ValueError, KeyError, TypeError):  # no file yet, or one that is lost
-        starts = list(json.loads(path.read_text(encoding="utf-8"))["starts"])
+    with suppress(OSError, ForeignFileError, KeyError, TypeError):  # no file yet, or one that is lost
+        starts = list(read_json(path)["starts"])
     if starts and {key: starts[-1].get(key) for key in entry} == entry:
         return
     starts.append({"at": datetime.now(UTC).isoformat(timespec="seconds"), **entry})
-    with replacing(path) as partial:
-        partial.write_text(json.dumps({"starts": starts}, indent=1) + "\n", encoding="utf-8")
+    write_json(path, {"starts": starts})
