@@ -20,13 +20,13 @@ def main():
     args = gpu_parser(__doc__.splitlines()[0]).parse_args()
     start, findings, found = time.perf_counter(), [], []
     for finding in self_test(args.device):
-        mend = f" -> {finding.mend}" if finding.mend else ""
-        print(f"{finding.name:10}{finding.said}{mend}", flush=True)
+        fix = f" -> {finding.fix}" if finding.fix else ""
+        print(f"{finding.name:10}{finding.said}{fix}", flush=True)
         found.append(finding)
         findings.append(asdict(finding) | {"after seconds": round(time.perf_counter() - start, 1)})
     if args.device != "cpu":
         remember(found, args.device)
-    well = all(finding["mend"] is None for finding in findings)
+    well = all(finding["fix"] is None for finding in findings)
     print(json.dumps({"name": "gpu_self_test", "device": args.device, "well": well, "parts": findings}))
     sys.exit(not well)
 

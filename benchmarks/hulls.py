@@ -16,7 +16,7 @@ import torch
 import warp as wp
 from _common import arguments, report  # type: ignore[import-not-found]  # beside this script
 
-from caliper.envs.engines.memory import world_bytes
+from caliper.envs.engines.memory import env_bytes
 from caliper.envs.engines.warp import CONSTRAINTS, CONTACTS, CONVEX, WarpEngine
 from caliper.envs.scenes import harmonise
 from caliper.envs.starts import POSTURE
@@ -53,7 +53,7 @@ def measure(largest, n, steps):
         start = time.process_time()
         engine.advance(25)
         seconds.append(time.process_time() - start)
-    held, besides = world_bytes(model, CONTACTS, CONSTRAINTS, CONVEX)
+    held, besides = env_bytes(model, CONTACTS, CONSTRAINTS, CONVEX)
     return {
         "vertices": max(hulls.values()),
         "CPU milliseconds of a control step": round(1e3 * float(np.median(seconds[2:])), 1),
@@ -79,7 +79,7 @@ def main():
         unit=f"{name} of {n} envs of lift on Warp's CPU device, hulls of 32 vertices and as they are",
         packages=("mujoco", "mujoco-warp", "warp-lang", "torch"),
         quick=args.quick,
-        worlds=n,
+        envs=n,
         hulls=rows,
     )
 

@@ -42,14 +42,14 @@ SIZES = (
     (128, 2),
     (256, 2),
 )  # pixels, samples an axis
-WORLDS, EPISODES, LENGTH, REPLAY = 4, 64, 50, ("pick_place_can", 64)  # what is replayed
+NUM_ENVS, EPISODES, LENGTH, REPLAY = 4, 64, 50, ("pick_place_can", 64)  # what is replayed
 
 
-def milliseconds(draw, images):
+def milliseconds(draw, count):
     """CPU time of an image, and the images."""
     start = time.process_time()
-    pictures = draw()
-    return 1e3 * (time.process_time() - start) / images, pictures
+    images = draw()
+    return 1e3 * (time.process_time() - start) / count, images
 
 
 def wander(env, steps, seed=0):
@@ -95,10 +95,10 @@ def second_thread(rounds):
         clock, cpu = [], []
         for renderer in renderers:
             start = time.perf_counter(), time.process_time()
-            pictures = [renderer.render() for _ in range(5)]
+            images = [renderer.render() for _ in range(5)]
             clock.append(time.perf_counter() - start[0])
             cpu.append(time.process_time() - start[1])
-        assert torch.equal(pictures[0], renderers[0].render())
+        assert torch.equal(images[0], renderers[0].render())
         gains.append(clock[0] / clock[1])
         costs.append(cpu[1] / cpu[0])
     spread = {"median": statistics.median(gains), "from": min(gains), "to": max(gains)}
@@ -140,7 +140,7 @@ def main():
     torch.set_num_threads(1)
     rows = {}
     for task in ("lift",) if args.quick else TASKS:
-        env = SimEnv(task, WORLDS, cameras=())
+        env = SimEnv(task, NUM_ENVS, cameras=())
         states = wander(env, 3 if args.quick else 9)
         for size, antialias in ((64, 1), (256, 2)) if args.quick else SIZES:
             rows[f"{task}, {size} px, {antialias}x{antialias}"] = row = compare(env, states, size, antialias)
@@ -156,7 +156,7 @@ def main():
         unit="CPU milliseconds per 64x64 image of lift, one thread (smaller is better)",
         packages=("mujoco", "mujoco-warp", "warp-lang", "numba", "numpy", "torch"),
         quick=args.quick,
-        pictures=rows,
+        images=rows,
         second_thread=threads,
         replay=replay,
         load=round(os.getloadavg()[0], 1),

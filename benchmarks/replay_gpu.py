@@ -16,12 +16,14 @@ import torch
 from _common import gpu_parser, on_every_core, report, synchronise  # type: ignore[import-not-found]  # beside this script
 
 from caliper.data.dataset import Dataset, DatasetMeta, Episode
-from caliper.envs.appearance import Strengths, VisualAugmentation
+from caliper.envs.appearance import AppearanceRanges, VisualAugmentation
 from caliper.envs.sim import SimEnv
 from caliper.rollout.replay import rendered
 
 TASK, CAMERAS, SIZE, EPISODE = "pick_place_can", ("agentview", "robot0_eye_in_hand"), 64, 32
-LOOKS = VisualAugmentation(copies=2, strengths=Strengths(shift=0.01, turn=0.02, light=0.2, colour=0.2))
+APPEARANCES = VisualAugmentation(
+    copies=2, ranges=AppearanceRanges(shift=0.01, turn=0.02, light=0.2, colour=0.2)
+)
 
 
 def make(n, sim, device):
@@ -62,11 +64,11 @@ def record(frames, sim, device):
 def images_per_second(env, dataset, copy):
     """Rate over a whole dataset, from a device at rest to a device at rest."""
     for _ in range(2):  # the first loads the kernels, the second records them
-        for _ in rendered(env, Dataset(dataset.meta, dataset.episodes[:1]), LOOKS, copy):
+        for _ in rendered(env, Dataset(dataset.meta, dataset.episodes[:1]), APPEARANCES, copy):
             pass
     synchronise(env.device)
     start = time.perf_counter()
-    for _ in rendered(env, dataset, LOOKS, copy):
+    for _ in rendered(env, dataset, APPEARANCES, copy):
         pass
     synchronise(env.device)
     return round(dataset.num_frames * len(CAMERAS) / (time.perf_counter() - start), 1)
@@ -74,15 +76,15 @@ def images_per_second(env, dataset, copy):
 
 def main():
     parser = gpu_parser(__doc__.splitlines()[0])
-    parser.add_argument("--worlds", type=int, help="of the Warp engine; the CPU engine has four per core")
+    parser.add_argument("--envs", type=int, help="of the Warp engine; the CPU engine has four per core")
     args = parser.parse_args()
     on_gpu = args.device.startswith("cuda")
-    worlds = args.worlds or ((256 if args.quick else 1024) if on_gpu else 2)
-    frames = worlds * (8 if args.quick else 64)
+    envs = args.envs or ((256 if args.quick else 1024) if on_gpu else 2)
+    frames = envs * (8 if args.quick else 64)
     dataset = record(frames, "warp" if on_gpu else "batch", args.device)
     some = Dataset(dataset.meta, dataset.episodes[: 8 if args.quick else 64])
     peer = on_every_core(make, lambda env: images_per_second(env, some, 0))
-    env = make(worlds, "warp", args.device)
+    env = make(envs, "warp", args.device)
     ours, dressed = (images_per_second(env, dataset, copy) for copy in (0, 1))
     report(
         "replay_gpu",
@@ -93,7 +95,7 @@ def main():
         packages=("mujoco", "mujoco-warp", "warp-lang", "torch"),
         quick=args.quick or not on_gpu,
         device=torch.cuda.get_device_name() if on_gpu else "Warp's CPU device",
-        worlds=worlds,
+        envs=envs,
         frames=dataset.num_frames,
         under_looks_of_their_own=dressed,
     )

@@ -29,7 +29,7 @@ import torch
 from _common import arguments, report  # type: ignore[import-not-found]  # beside this script
 
 ROOT = Path(__file__).resolve().parents[1]
-WORLDS, CAMERAS, SIZE, EPISODE = 16, ("agentview", "robot0_eye_in_hand"), 64, 100
+NUM_ENVS, CAMERAS, SIZE, EPISODE = 16, ("agentview", "robot0_eye_in_hand"), 64, 100
 ALIKE = 0.8  # correlation of both sides' images of one state; of two cameras' it is about 0.2
 
 
@@ -77,7 +77,7 @@ def show_the_same(env, step, oracle, obs):
     from tests.oracle import joint_state
 
     assert torch.equal(step.obs.pixels, env.observe().pixels), "the images of a step are not of its envs"
-    assert len(torch.unique(step.obs.pixels.flatten(1), dim=0)) == WORLDS, "envs have the same image"
+    assert len(torch.unique(step.obs.pixels.flatten(1), dim=0)) == NUM_ENVS, "envs have the same image"
     before = env.state_dict()
     qpos, qvel = joint_state(oracle, env.engine.model)
     env.set_state(torch.as_tensor(np.concatenate([[0.0], qpos, qvel]))[None])
@@ -116,12 +116,12 @@ def main():
     opengl = software_opengl()
     from caliper.envs.sim import SimEnv
 
-    env = SimEnv("lift", WORLDS, cameras=CAMERAS, size=SIZE, horizon=EPISODE)
+    env = SimEnv("lift", NUM_ENVS, cameras=CAMERAS, size=SIZE, horizon=EPISODE)
     oracle = make_peer(opengl)
     rng = np.random.default_rng(0)
 
     def our_actions():
-        return torch.as_tensor(rng.uniform(-1, 1, (WORLDS, env.action_dim)), dtype=torch.float32)
+        return torch.as_tensor(rng.uniform(-1, 1, (NUM_ENVS, env.action_dim)), dtype=torch.float32)
 
     for _ in range(3):  # kernels and shaders compile here
         env.step(our_actions())
@@ -140,7 +140,7 @@ def main():
             step = our_step(our_actions())
         for _ in range(peer_steps):
             obs = peer_step(rng.uniform(-1, 1, 7))[0]
-        steps = np.array([our_steps * WORLDS] * 3 + [peer_steps])[:, None]
+        steps = np.array([our_steps * NUM_ENVS] * 3 + [peer_steps])[:, None]
         seconds.append(np.stack([watch.take() for watch in (physics, drawing, ours, peer)]) / steps)
         alike.append(show_the_same(env, step, oracle, obs))
         for watch in (physics, drawing):

@@ -79,7 +79,7 @@ def measure(n, device, repeats):
         "whole step": lambda: env.step(action[next(turn) % 64]),
         "physics and controller": lambda: engine.advance(substeps),
         "controller alone": partial(WarpGraph(engine.wp_device), torques),
-        "pictures": lambda: env._pixels(),
+        "images": lambda: env._pixels(),
         "reset": lambda: (env._begin(env._begin_where_done), engine.refresh()),
     }
     row = {name: round(milliseconds(work, repeats, device), 3) for name, work in parts.items()}
@@ -97,11 +97,11 @@ def steps_per_second(env, repeats):
 
 def main():
     args = gpu_parser(__doc__.splitlines()[0]).parse_args()
-    worlds = [256] if args.quick else [256, 1024, 4096]
+    envs = [256] if args.quick else [256, 1024, 4096]
     if args.device == "cpu":
-        worlds = [4]
+        envs = [4]
     rows, repeats = {}, 3 if args.quick else 20
-    for n in worlds:
+    for n in envs:
         rows[n] = measure(n, args.device, repeats)
         print(f"{n} envs: {rows[n]}", flush=True)
         write(args, rows, None)  # what there is, should time run out
@@ -124,7 +124,7 @@ def write(args, rows, peer, bridged=None):
         quick=args.quick or args.device == "cpu",
         device=device,
         warp_cuda=".".join(map(str, wp.get_cuda_toolkit_version() or ())) or None,
-        worlds=rows,
+        envs=rows,
         peer_over_the_bridge=bridged,
     )
 

@@ -115,7 +115,7 @@ def main():
         unit="iterations of the solver in the slowest env",
         packages=("mujoco", "mujoco-warp", "warp-lang"),
         quick=args.quick,
-        worlds=n,
+        envs=n,
         control_steps=steps,
         cases=rows,
     )

@@ -27,7 +27,7 @@ from caliper.errors import CaliperError
 from caliper.types import ObsSpec
 
 
-def refuse_pictures(path: Path, cameras: tuple[str, ...]) -> None:
+def refuse_images(path: Path, cameras: tuple[str, ...]) -> None:
     """Refuses a file that already holds images from one of the cameras.
 
     Raises:
@@ -48,7 +48,7 @@ def refuse_pictures(path: Path, cameras: tuple[str, ...]) -> None:
         raise CaliperError(f"{path} {error}; make it again") from error
 
 
-def add_pictures(
+def add_images(
     source: Path, path: Path, spec: ObsSpec, appearance: Mapping[str, Any], episodes: Iterable[Tensor]
 ) -> None:
     """Writes a copy of a dataset file with images.

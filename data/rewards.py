@@ -53,14 +53,14 @@ def converted(episodes: Sequence[Episode], demos: Sequence[str], given: str, whe
     for episode, demo in zip(episodes, demos, strict=True):
         row = odd_one(episode.rewards, given)
         if row is not None:
-            mend = (
+            fix = (
                 f"all are of the convention {found}: set data.rewards={found}"
                 if found
                 else "set data.rewards=flag to use the episodes' success flags instead"
             )
             raise CaliperError(
                 f"{where}: the reward in {demo}, row {row}, is {episode.rewards[row]:g}, but rewards must be "
-                f"{CONVENTIONS[given]}; {mend}"
+                f"{CONVENTIONS[given]}; {fix}"
             )
         rewards = episode.rewards + np.float32(given == "step_cost")
         if given == "flag":

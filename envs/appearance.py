@@ -23,8 +23,8 @@ _SHIFT, _TURN, _LIGHT, _COLOUR = 11, 12, 13, 14  # streams of random numbers
 
 
 @dataclass(frozen=True, slots=True)
-class Strengths:
-    """How far appearances stray; each number is drawn evenly from minus to plus its strength.
+class AppearanceRanges:
+    """How far appearances stray; each number is drawn evenly from minus to plus its range.
 
     Attributes:
         shift: of a camera along each of its axes, metres.
@@ -39,7 +39,7 @@ class Strengths:
     colour: float = 0.0
 
 
-AS_IT_IS = Strengths()
+AS_IT_IS = AppearanceRanges()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ class VisualAugmentation:
 
     Attributes:
         copies: how often each episode is rendered.
-        strengths: how far the appearances of copies 1, 2, ... may stray.
+        ranges: how far the appearances of copies 1, 2, ... may stray.
         seed: another seed gives other appearances; below 2**19.
     """
 
     copies: int = 1
-    strengths: Strengths = AS_IT_IS
+    ranges: AppearanceRanges = AS_IT_IS
     seed: int = 0
 
     def keys(self, episodes: Tensor, copy: int) -> Tensor | None:
@@ -94,18 +94,18 @@ class Appearances:
         self._cameras, self._surfaces = int(model.ncam), len(surfaces)
         self._surface = torch.as_tensor(index, device=device)  # (geoms,)
 
-    def draw(self, strengths: Strengths, seeds: Tensor) -> Appearance:
+    def draw(self, ranges: AppearanceRanges, seeds: Tensor) -> Appearance:
         """An appearance for each of the seeds, int64 (n,); equal seeds look the same in any env."""
 
         def around_zero(count: int, stream: int, strength: float) -> Tensor:
             return (strength * (2 * uniform(seeds, count, stream) - 1)).float()
 
         cameras = (len(seeds), self._cameras, 3)
-        light = 1 + around_zero(2, _LIGHT, strengths.light)
-        tint = 1 + around_zero(3 * self._surfaces, _COLOUR, strengths.colour).view(len(seeds), -1, 3)
+        light = 1 + around_zero(2, _LIGHT, ranges.light)
+        tint = 1 + around_zero(3 * self._surfaces, _COLOUR, ranges.colour).view(len(seeds), -1, 3)
         return Appearance(
-            shift=around_zero(cameras[1] * 3, _SHIFT, strengths.shift).view(cameras),
-            turn=rotations(around_zero(cameras[1] * 3, _TURN, strengths.turn).view(cameras)),
+            shift=around_zero(cameras[1] * 3, _SHIFT, ranges.shift).view(cameras),
+            turn=rotations(around_zero(cameras[1] * 3, _TURN, ranges.turn).view(cameras)),
             headlight=light[:, 0],
             lamps=light[:, 1],
             tint=tint[:, self._surface],

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caliper.envs.appearance import AS_IT_IS, Strengths
+from caliper.envs.appearance import AS_IT_IS, AppearanceRanges
 from caliper.types import Obs, ObsSpec, Step
 
 
@@ -87,13 +87,13 @@ class VectorEnv(ABC):
         """Images from any camera of the scene, uint8 (n, v, 3, size, size)."""
 
     @abstractmethod
-    def set_appearance(self, seeds: Tensor | None, strengths: Strengths = AS_IT_IS) -> None:
+    def set_appearance(self, seeds: Tensor | None, ranges: AppearanceRanges = AS_IT_IS) -> None:
         """Changes how the envs look from now on, and nothing else.
 
         Args:
-            seeds: int64 (n,), what each env's look is drawn from, whatever the number of envs; None is
+            seeds: int64 (n,), what each env's appearance is drawn from, whatever the number of envs; None is
                 as the scene says, which is how an environment starts.
-            strengths: how far the looks may stray.
+            ranges: how far the appearances may stray.
         """
 
     @abstractmethod

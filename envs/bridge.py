@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caliper.envs.appearance import AS_IT_IS, Strengths
+from caliper.envs.appearance import AS_IT_IS, AppearanceRanges
 from caliper.envs.base import VectorEnv
 from caliper.types import Obs, Step
 
@@ -80,9 +80,9 @@ class Bridge(VectorEnv):
         """See `VectorEnv`."""
         return across([self.env.render(cameras, size)], self.device)[0]
 
-    def set_appearance(self, seeds: Tensor | None, strengths: Strengths = AS_IT_IS) -> None:
+    def set_appearance(self, seeds: Tensor | None, ranges: AppearanceRanges = AS_IT_IS) -> None:
         """See `VectorEnv`."""
-        self.env.set_appearance(self._back(seeds), strengths)
+        self.env.set_appearance(self._back(seeds), ranges)
 
     def state_dict(self) -> dict[str, Any]:
         """See `VectorEnv`."""

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caliper.envs.appearance import AS_IT_IS, Strengths
+from caliper.envs.appearance import AS_IT_IS, AppearanceRanges
 from caliper.envs.base import VectorEnv
 from caliper.envs.sim import EPISODE_STRIDE
 from caliper.errors import CaliperError
@@ -64,8 +64,8 @@ class GymnasiumEnv(VectorEnv):
         self.env_id, self.num_envs, self.horizon = env_id, num_envs, horizon
         self.device = torch.device("cpu")
         self._dense = dense
-        self._worlds = [_make(env_id, kwargs or {}) for _ in range(num_envs)]
-        space, model = self._worlds[0].action_space, self._worlds[0].model
+        self._envs = [_make(env_id, kwargs or {}) for _ in range(num_envs)]
+        space, model = self._envs[0].action_space, self._envs[0].model
         self._middle, self._reach = (space.high + space.low) / 2, (space.high - space.low) / 2  # (a,)
         proprio, self.action_dim = dimensions(env_id, kwargs or {})
         self.spec = ObsSpec((), 1, proprio)
@@ -88,7 +88,7 @@ class GymnasiumEnv(VectorEnv):
     def _start(self, mask: NDArray[np.bool_], seeds: NDArray[np.int64]) -> None:
         for i in np.flatnonzero(mask):
             self.seeds[i], self._next_seed[i] = seeds[i], seeds[i] + EPISODE_STRIDE
-            obs, _ = self._worlds[i].reset(seed=int(self.seeds[i]))
+            obs, _ = self._envs[i].reset(seed=int(self.seeds[i]))
             self._obs[i], self.steps[i] = flatten(obs), 0
 
     def step(self, action: Tensor) -> Step:
@@ -106,7 +106,7 @@ class GymnasiumEnv(VectorEnv):
 
     def _advance(self, i: int, move: NDArray[np.float32]) -> tuple[float, bool]:
         """Lets env i act; its raw reward and whether it succeeded."""
-        obs, reward, terminated, _, info = self._worlds[i].step(self._middle + move * self._reach)
+        obs, reward, terminated, _, info = self._envs[i].step(self._middle + move * self._reach)
         self._obs[i] = flatten(obs)
         if self._dense:
             return float(reward), bool(terminated)
@@ -134,7 +134,7 @@ class GymnasiumEnv(VectorEnv):
 
     def get_state(self) -> Tensor:
         """See `VectorEnv`; goals and what else an environment remembers is not in it."""
-        rows = [np.concatenate([[w.data.time], w.data.qpos, w.data.qvel]) for w in self._worlds]
+        rows = [np.concatenate([[w.data.time], w.data.qpos, w.data.qvel]) for w in self._envs]
         return torch.as_tensor(np.stack(rows))
 
     def set_state(self, state: Tensor) -> None:
@@ -153,7 +153,7 @@ class GymnasiumEnv(VectorEnv):
         """
         raise CaliperError(f"{self.env_id} cannot be filmed: Gymnasium's renderers need OpenGL")
 
-    def set_appearance(self, seeds: Tensor | None, strengths: Strengths = AS_IT_IS) -> None:
+    def set_appearance(self, seeds: Tensor | None, ranges: AppearanceRanges = AS_IT_IS) -> None:
         """Does nothing: there are no images."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -204,8 +204,8 @@ def dimensions(env_id: str, kwargs: Mapping[str, Any]) -> tuple[int, int]:
 
 @cache
 def _dimensions(env_id: str, kwargs: str) -> tuple[int, int]:
-    world = _make(env_id, json.loads(kwargs))
-    return len(flatten(world.reset(seed=0)[0])), world.action_space.shape[0]
+    env = _make(env_id, json.loads(kwargs))
+    return len(flatten(env.reset(seed=0)[0])), env.action_space.shape[0]
 
 
 def _make(env_id: str, kwargs: Mapping[str, Any]) -> Any:
@@ -216,15 +216,15 @@ def _make(env_id: str, kwargs: Mapping[str, Any]) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # recorded data belongs to versions that Gymnasium calls outdated
         try:
-            world = gymnasium.make(env_id, disable_env_checker=True, **kwargs).unwrapped
+            env = gymnasium.make(env_id, disable_env_checker=True, **kwargs).unwrapped
         except (TypeError, ValueError, AssertionError, gymnasium.error.Error) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CaliperError(
                 f"task.env_id={env_id} cannot be made with task.kwargs={dict(kwargs)} ({reason})"
             ) from error
-    if left := getattr(world, "tmp_xml_file_path", None):  # AntMaze leaves its scene in the temporary folder
+    if left := getattr(env, "tmp_xml_file_path", None):  # AntMaze leaves its scene in the temporary folder
         Path(left).unlink(missing_ok=True)
-    return world
+    return env
 
 
 @cache

@@ -27,7 +27,7 @@ def unreachable(model: Any, states: NDArray[np.float64]) -> tuple[int, str] | No
     qpos, qvel = states[:, 1 : 1 + model.nq], states[:, 1 + model.nq :]  # (n, nq), (n, nv)
     found: list[tuple[int, str]] = []
 
-    def look(bad: NDArray[np.bool_], what: str, values: NDArray[np.float64]) -> None:
+    def refuse_where(bad: NDArray[np.bool_], what: str, values: NDArray[np.float64]) -> None:
         if bad.any():
             row = int(bad.argmax())
             found.append((row, what.format(values[row])))
@@ -36,17 +36,19 @@ def unreachable(model: Any, states: NDArray[np.float64]) -> tuple[int, str] | No
         name, kind, at = model.joint(j).name, int(model.jnt_type[j]), int(model.jnt_qposadr[j])
         if kind == FREE:
             far = np.abs(qpos[:, at : at + 3]).max(axis=1)  # (n,)
-            look(far > FARTHEST, f"{name} is {{:.4g}} m away", far)
+            refuse_where(far > FARTHEST, f"{name} is {{:.4g}} m away", far)
         if kind in (FREE, BALL):
             first = at + 3 * (kind == FREE)
             length = np.linalg.norm(qpos[:, first : first + 4], axis=1)
-            look(np.abs(length - 1) > UNIT, f"the quaternion of {name} has the length {{:.4g}}", length)
+            refuse_where(
+                np.abs(length - 1) > UNIT, f"the quaternion of {name} has the length {{:.4g}}", length
+            )
         else:
             low, high = model.jnt_range[j] if model.jnt_limited[j] else (-TURNS, TURNS)
             slack = max(SLACK, SLACK * (high - low))
             value = qpos[:, at]
             limits = f"{name} is at {{:.4g}}, its limits are {low:.4g} and {high:.4g}"
-            look((value < low - slack) | (value > high + slack), limits, value)
+            refuse_where((value < low - slack) | (value > high + slack), limits, value)
     speed = np.abs(qvel).max(axis=1, initial=0.0)
-    look(speed > FASTEST, "a speed is {:.4g} m/s or rad/s", speed)
+    refuse_where(speed > FASTEST, "a speed is {:.4g} m/s or rad/s", speed)
     return min(found, default=None)

@@ -10,7 +10,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from caliper.envs.appearance import AS_IT_IS, Appearance, Appearances, Strengths
+from caliper.envs.appearance import AS_IT_IS, Appearance, AppearanceRanges, Appearances
 from caliper.envs.base import VectorEnv
 from caliper.envs.controller import action_dim
 from caliper.envs.engines import make_engine
@@ -98,7 +98,7 @@ class SimEnv(VectorEnv):
         self.engine = make_engine(sim, scene.model, num_envs, control_freq, self.device, self._threads)
         self._renderers: dict[tuple[tuple[str, ...], int], Renderer] = {}
         self._appearances = Appearances(scene.model, self.device)
-        self._look: Appearance | None = None
+        self._appearance: Appearance | None = None
         self._body = scene.model.body(self.task.object_body).id
         bodies = (self.task.object_body, *self.task.observed) if privileged else ()
         self._posed = torch.tensor([scene.model.body(b).id for b in bodies], dtype=torch.long, device=device)
@@ -110,11 +110,11 @@ class SimEnv(VectorEnv):
         self._action, self._posture = wp.to_torch(control.action), wp.to_torch(control.posture)
         self._closing = wp.to_torch(control.closing)
         # Written in place from here on: recorded work knows the memory, not the names.
-        worlds = torch.arange(num_envs, device=self.device)
-        self._next_seed = (seed + 1) * (1 << 40) + worlds
-        self.seeds, self.steps = self._next_seed.clone(), torch.zeros_like(worlds)
-        self._limit = torch.full_like(worlds, horizon)  # control steps of the running episodes
-        self._done = torch.zeros_like(worlds, dtype=torch.bool)
+        env_ids = torch.arange(num_envs, device=self.device)
+        self._next_seed = (seed + 1) * (1 << 40) + env_ids
+        self.seeds, self.steps = self._next_seed.clone(), torch.zeros_like(env_ids)
+        self._limit = torch.full_like(env_ids, horizon)  # control steps of the running episodes
+        self._done = torch.zeros_like(env_ids, dtype=torch.bool)
         self._health = Health(self.engine.limits, max_diverged, self.device)
         self._judge = TorchGraph(self.device)
         self._begin = TorchGraph(self.device)
@@ -176,8 +176,8 @@ class SimEnv(VectorEnv):
         Args:
             shortest: control steps of the shortest; later episodes have the horizon again.
         """
-        worlds = torch.arange(self.num_envs, device=self.device)
-        self._limit.copy_(self.horizon - worlds * (self.horizon - shortest) // self.num_envs)
+        env_ids = torch.arange(self.num_envs, device=self.device)
+        self._limit.copy_(self.horizon - env_ids * (self.horizon - shortest) // self.num_envs)
 
     def _begin_where_done(self) -> tuple[Tensor, ...]:
         self._start_episodes(self._done, self._next_seed)
@@ -248,21 +248,21 @@ class SimEnv(VectorEnv):
             self._renderers[cameras, size] = make_renderer(
                 self.engine, cameras, size, self._threads, antialias
             )
-            if self._look is not None:
-                self._renderers[cameras, size].dress(self._look)
+            if self._appearance is not None:
+                self._renderers[cameras, size].dress(self._appearance)
         return self._renderers[cameras, size]
 
     def render(self, cameras: tuple[str, ...], size: int) -> Tensor:
         """See `VectorEnv`. From 128 pixels on, images are antialiased."""
         return self._renderer(cameras, size).render()
 
-    def set_appearance(self, seeds: Tensor | None, strengths: Strengths = AS_IT_IS) -> None:
+    def set_appearance(self, seeds: Tensor | None, ranges: AppearanceRanges = AS_IT_IS) -> None:
         """See `VectorEnv`."""
         if seeds is None:
-            seeds, strengths = torch.zeros_like(self.seeds), AS_IT_IS
-        self._look = self._appearances.draw(strengths, seeds.to(self.device))
+            seeds, ranges = torch.zeros_like(self.seeds), AS_IT_IS
+        self._appearance = self._appearances.draw(ranges, seeds.to(self.device))
         for renderer in self._renderers.values():
-            renderer.dress(self._look)
+            renderer.dress(self._appearance)
 
     # ---- states
 

@@ -150,17 +150,17 @@ def test_the_page_of_all_keys_has_every_key(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["moving.webp", "moving.gif"])
-def test_a_film_becomes_a_moving_picture(name, tmp_path):
+def test_a_film_becomes_a_moving_image(name, tmp_path):
     ramp = np.arange(64, dtype=np.uint8)
     frames = [np.broadcast_to((ramp * 3 + 5 * t)[None, :, None], (48, 64, 3)) for t in range(20)]
     film = write_video(tmp_path / "film.mp4", frames, 20)
     script("make_media").animate(film, tmp_path / name, (0, 0, 32, 48), 64, 10)
-    with Image.open(tmp_path / name) as picture:
-        assert picture.size == (64, 96) and picture.n_frames == 11  # every second image, and the last
+    with Image.open(tmp_path / name) as image:
+        assert image.size == (64, 96) and image.n_frames == 11  # every second image, and the last
         shown = []
-        for i in range(picture.n_frames):
-            picture.seek(i)
-            shown.append((np.asarray(picture.convert("RGB")).mean(), picture.info["duration"]))
+        for i in range(image.n_frames):
+            image.seek(i)
+            shown.append((np.asarray(image.convert("RGB")).mean(), image.info["duration"]))
     assert shown[-1][0] > shown[0][0] + 20  # it grew brighter
     assert [pause for _, pause in shown] == [100] * 10 + [1200]
 

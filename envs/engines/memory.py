@@ -17,7 +17,7 @@ from mujoco_warp._src.types import MJ_MAX_EPAFACES, MJ_MAX_EPAHORIZON
 FLOAT, VEC3 = 4, 12  # bytes; an int is as long as a float
 
 
-def world_bytes(model: mujoco.MjModel, contacts: int, constraints: int, convex: int) -> tuple[int, int]:
+def env_bytes(model: mujoco.MjModel, contacts: int, constraints: int, convex: int) -> tuple[int, int]:
     """Bytes that each env of a scene holds, and those that a physics step takes besides while it runs.
 
     Args:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from caliper.envs.controller import OperationalSpace
 from caliper.envs.engines.base import POSES, Engine
-from caliper.envs.engines.memory import world_bytes
+from caliper.envs.engines.memory import env_bytes
 from caliper.envs.graphs import WarpGraph, scope, warp_device
 from caliper.errors import CaliperError
 
@@ -64,7 +64,7 @@ class WarpEngine(Engine):
             CaliperError: the GPU has not the memory.
         """
         if device.type == "cuda":
-            need = num_envs * sum(world_bytes(model, contacts, constraints, convex))
+            need = num_envs * sum(env_bytes(model, contacts, constraints, convex))
             if need > (free := torch.cuda.mem_get_info(device)[0]):
                 raise CaliperError(
                     f"{num_envs} envs need {need / 2**30:.1f} GiB on {device}, where {free / 2**30:.1f} "

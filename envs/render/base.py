@@ -33,8 +33,8 @@ class Renderer(ABC):
     """Images of n envs from v cameras."""
 
     @abstractmethod
-    def dress(self, look: Appearance) -> None:
-        """Draws the envs under a look from now on."""
+    def dress(self, appearance: Appearance) -> None:
+        """Draws the envs under an appearance from now on."""
 
     @abstractmethod
     def render(self, changed: Tensor | None = None) -> Tensor:

@@ -64,20 +64,20 @@ def _drawing(sources: int) -> Any:
                 for j in range(12):
                     now = camera[j] if j < 3 else turn[(j - 3) // 3, (j - 3) % 3]
                     fresh, pose[j] = fresh and pose[j] == now, now
-            for picture in range(1 if fresh else 0, 1 if only_layers else 2):  # first what is still
-                layered = still[view] and picture == 1
+            for image in range(1 if fresh else 0, 1 if only_layers else 2):  # first what is still
+                layered = still[view] and image == 1
                 if layered:
                     k.depth[:], k.names[:] = layers.depth[layer, view], layers.names[layer, view]
                 else:
                     k.depth[:], k.names[:] = F(t.horizon), -1
-                which = EVERYTHING if not still[view] else (MOVING if picture == 1 else STILL)
+                which = EVERYTHING if not still[view] else (MOVING if image == 1 else STILL)
                 see(t, k, which, lens, width, height)
                 shade(
                     t, k, View(positions[i], rotations[i], turn, light[i], colour[i], lamp[i]), samples,
                     layers.names[layer, view] if layered else nothing, layers.rgb[layer, view],
-                    rgb[i, view] if picture == 1 else layers.rgb[layer, view],
+                    rgb[i, view] if image == 1 else layers.rgb[layer, view],
                 )  # fmt: skip
-                if picture == 0:
+                if image == 0:
                     layers.depth[layer, view, :], layers.names[layer, view, :] = k.depth, k.names
                     layers.drawn[layer, view] = True
             if only_layers:

@@ -103,12 +103,15 @@ class Rasteriser(Renderer):
             np.zeros((count, v), bool),
         )
 
-    def dress(self, look: Appearance) -> None:
+    def dress(self, appearance: Appearance) -> None:
         """See `Renderer`."""
-        headlight, lamps = look.headlight.numpy()[:, None, None], look.lamps.numpy()[:, None, None]
-        self._colour[:] = own_colours(self._model)[None, :, :3] * (look.tint.numpy() * headlight)
+        headlight, lamps = (
+            appearance.headlight.numpy()[:, None, None],
+            appearance.lamps.numpy()[:, None, None],
+        )
+        self._colour[:] = own_colours(self._model)[None, :, :3] * (appearance.tint.numpy() * headlight)
         self._lamp[:] = self._model.light_diffuse[None] * (lamps / headlight)
-        self._shift, self._turn = look.shift.numpy(), look.turn.numpy()
+        self._shift, self._turn = appearance.shift.numpy(), appearance.turn.numpy()
         if len(self._layers.drawn) < len(self._all):
             self._layers = self._blank(len(self._all))
         self._layers.drawn[:] = False

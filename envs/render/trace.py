@@ -36,13 +36,13 @@ class _Chunk:
         model: mujoco.MjModel,
         cameras: list[str],
         size: tuple[int, int],
-        worlds: slice,
+        envs: slice,
         device: wp.Device,
         antialias: int,
         depth: bool,
     ) -> None:
-        self.worlds, self.device = worlds, device
-        n, (height, width) = worlds.stop - worlds.start, size
+        self.envs, self.device = envs, device
+        n, (height, width) = envs.stop - envs.start, size
         data = mujoco.MjData(model)
         mujoco.mj_forward(model, data)
         with scope(device):
@@ -81,22 +81,22 @@ class _Chunk:
 
     def load(self, poses: dict[str, Tensor], wanted: Tensor) -> None:
         for name, pose in self.poses.items():
-            pose.copy_(poses[name][self.worlds].view(pose.shape))
+            pose.copy_(poses[name][self.envs].view(pose.shape))
         position, axes = self.poses["cam_xpos"], self.poses["cam_xmat"]
         # Products and sums, not matrix products: exact where nothing moves, whatever the device.
         position += (axes * self.shift[..., None, :]).sum(-1)
         axes.copy_((axes[..., None] * self.turn[..., None, :, :]).sum(-2))
-        here = wanted[self.worlds, None, None]
+        here = wanted[self.envs, None, None]
         position.copy_(torch.where(here, position, self.away))
         axes.copy_(torch.where(here[..., None], axes, self.down))
 
-    def dress(self, look: Appearance) -> None:
-        headlight = look.headlight[self.worlds, None, None]
+    def dress(self, appearance: Appearance) -> None:
+        headlight = appearance.headlight[self.envs, None, None]
         self.rgba.copy_(self.colours)
-        self.rgba[..., :3] *= look.tint[self.worlds] * headlight
-        self.lamps.copy_(self.full_lamps * look.lamps[self.worlds, None, None] / headlight)
-        self.shift.copy_(look.shift[self.worlds])
-        self.turn.copy_(look.turn[self.worlds])
+        self.rgba[..., :3] *= appearance.tint[self.envs] * headlight
+        self.lamps.copy_(self.full_lamps * appearance.lamps[self.envs, None, None] / headlight)
+        self.shift.copy_(appearance.shift[self.envs])
+        self.turn.copy_(appearance.turn[self.envs])
 
     def trace(self) -> None:
         if self.device.is_cuda:  # a part of the renderer's recording
@@ -113,8 +113,8 @@ class _Chunk:
         rgb = self.image[..., :3].flip(-1).permute(0, 1, 4, 2, 3)  # n v c h w
         drawn = (rgb, self.depth, self.geoms) if len(out) > 1 else (rgb,)
         for old, new in zip(out, drawn, strict=True):
-            here = wanted[self.worlds].view(-1, *[1] * (new.dim() - 1))
-            old[self.worlds] = torch.where(here, new, old[self.worlds])
+            here = wanted[self.envs].view(-1, *[1] * (new.dim() - 1))
+            old[self.envs] = torch.where(here, new, old[self.envs])
 
 
 class RayTracer(Renderer):
@@ -160,10 +160,10 @@ class RayTracer(Renderer):
         self._wanted = torch.ones(n, dtype=torch.bool, device=engine.device)
         self._draw = TorchGraph(engine.device)
 
-    def dress(self, look: Appearance) -> None:
+    def dress(self, appearance: Appearance) -> None:
         """See `Renderer`. Written in place, without waiting for the device."""
         for chunk in self._chunks:
-            chunk.dress(look)
+            chunk.dress(appearance)
 
     def render(self, changed: Tensor | None = None) -> Tensor:
         """See `Renderer`."""
@@ -184,7 +184,7 @@ class RayTracer(Renderer):
     def _draw_wanted(self) -> tuple[Tensor, ...]:
         chunks = self._chunks
         if self._engine.device.type == "cpu":
-            chunks = [chunk for chunk in chunks if bool(self._wanted[chunk.worlds].any())]
+            chunks = [chunk for chunk in chunks if bool(self._wanted[chunk.envs].any())]
         poses = self._engine.pose_arrays()
         for chunk in chunks:
             chunk.load(poses, self._wanted)

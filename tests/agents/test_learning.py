@@ -21,7 +21,7 @@ from caliper.data.returns import RewardConfig
 from caliper.types import Obs, ObsSpec, Step
 
 SPEC, ACTIONS = ObsSpec((), 0, 2), 4
-STRIDE, DISC, HORIZON, WORLDS = 0.2, 0.3, 15, 20
+STRIDE, DISC, HORIZON, NUM_ENVS = 0.2, 0.3, 15, 20
 REWARD = RewardConfig(scale=11.0, bias=-1.0, gamma=0.9)
 AGENT = {
     "name": "calql",
@@ -66,22 +66,22 @@ class Square:
 
 def collect(act, steps, seed, buffer):
     """Adds what `act` does in so many steps, whole episodes only."""
-    world, open_episodes = Square(WORLDS, seed), OpenEpisodes(WORLDS, HORIZON, SPEC, ACTIONS)
+    env, open_episodes = Square(NUM_ENVS, seed), OpenEpisodes(NUM_ENVS, HORIZON, SPEC, ACTIONS)
     for _ in range(steps):
-        obs = observe(world.at)
+        obs = observe(env.at)
         action = act(obs)
-        open_episodes.push(obs, action, world.step(action), buffer)
+        open_episodes.push(obs, action, env.step(action), buffer)
 
 
 def recorded(seed):
     """Data of scripts that head for the middle, from one env to the next ever less accurately."""
     g = torch.Generator().manual_seed(seed)
-    noise = torch.linspace(0.2, 2.0, WORLDS)[:, None]
+    noise = torch.linspace(0.2, 2.0, NUM_ENVS)[:, None]
 
     def act(obs):
         move = -obs.proprio / obs.proprio.abs().amax(1, keepdim=True)
-        move = move + noise * torch.randn(WORLDS, 2, generator=g)
-        idle = torch.randn(WORLDS, ACTIONS - 2, generator=g)
+        move = move + noise * torch.randn(NUM_ENVS, 2, generator=g)
+        idle = torch.randn(NUM_ENVS, ACTIONS - 2, generator=g)
         return torch.cat([move, idle], 1).clamp(-0.99, 0.99)
 
     buffer = ReplayBuffer(20_000, SPEC, ACTIONS, REWARD)
@@ -96,12 +96,12 @@ def make(seed, **changes):
 def judge(agent):
     """Success of the greedy policy, the return it gets and the one that the critics promise."""
     n = 200
-    world = Square(n, seed=999)
-    obs = observe(world.at)
+    env = Square(n, seed=999)
+    obs = observe(env.at)
     promised = agent.q_values(obs, agent.act(obs, deterministic=True)).mean().item()
     playing, won, returns = torch.ones(n), torch.zeros(n), torch.zeros(n)
     for t in range(HORIZON):
-        step = world.step(agent.act(obs, deterministic=True))
+        step = env.step(agent.act(obs, deterministic=True))
         returns += playing * REWARD.gamma**t * REWARD.apply(step.reward)
         won += playing * step.success
         playing *= ~(step.terminated | step.truncated)

@@ -80,7 +80,7 @@ def test_seeds_masks_and_actions_may_come_from_anywhere(waits, sim):
     assert torch.equal(first, env.reset(seeds=seeds.to("cuda")).pixels.cpu())
 
 
-def test_worlds_that_do_not_fit_are_refused_before_they_are_made(waits, monkeypatch):
+def test_envs_that_do_not_fit_are_refused_before_they_are_made(waits, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 16, 1 << 30))
     with pytest.raises(
         CaliperError, match=r"2 envs need 0\.0 GiB on cuda, where 0\.0 are free; lower online"

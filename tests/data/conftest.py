@@ -12,7 +12,7 @@ from torch import Tensor
 from caliper.data.buffer import ReplayBuffer
 from caliper.data.dataset import DatasetMeta, Episode
 from caliper.data.returns import RewardConfig
-from caliper.envs.appearance import AS_IT_IS, Strengths
+from caliper.envs.appearance import AS_IT_IS, AppearanceRanges
 from caliper.envs.base import VectorEnv
 from caliper.types import Obs, ObsSpec, Step
 from tests.recordings import edited, files, recordings  # noqa: F401  # fixtures
@@ -90,7 +90,7 @@ class CountingEnv(VectorEnv):
     def render(self, cameras: tuple[str, ...], size: int) -> Tensor:
         raise NotImplementedError
 
-    def set_appearance(self, seeds: Tensor | None, strengths: Strengths = AS_IT_IS) -> None:
+    def set_appearance(self, seeds: Tensor | None, ranges: AppearanceRanges = AS_IT_IS) -> None:
         assert seeds is None or seeds.shape == (self.num_envs,)
         self.appearances.append(seeds)
 

@@ -58,17 +58,15 @@ def test_time_outs_bootstrap_and_successes_end(generator):
     roll(env, open_episodes, sink, 5)
     batch = sink.sample(2000, generator)
     at = numbers(batch.obs)
-    world = at // 1000 - 1
-    last = torch.tensor([2, 4, 0, 4])[world] == at % 100
-    assert torch.equal(batch.terminal.bool(), last & (world != 1))
-    assert torch.equal(batch.reward, torch.where(last & (world != 1), 10.0, -1.0))
+    i = at // 1000 - 1
+    last = torch.tensor([2, 4, 0, 4])[i] == at % 100
+    assert torch.equal(batch.terminal.bool(), last & (i != 1))
+    assert torch.equal(batch.reward, torch.where(last & (i != 1), 10.0, -1.0))
     # CORL stored 0.0 as the return of everything collected online. Never successful: -1 / (1 - .97).
-    torch.testing.assert_close(
-        batch.mc_return[world == 1], torch.full_like(batch.mc_return[world == 1], -1 / 0.03)
-    )
+    torch.testing.assert_close(batch.mc_return[i == 1], torch.full_like(batch.mc_return[i == 1], -1 / 0.03))
     # 10; -1 + .97 * 10 = 8.7; -1 + .97 * 8.7 = 7.439
-    expected = torch.tensor([7.439, 8.7, 10.0])[at[world == 0] % 100]
-    torch.testing.assert_close(batch.mc_return[world == 0], expected)
+    expected = torch.tensor([7.439, 8.7, 10.0])[at[i == 0] % 100]
+    torch.testing.assert_close(batch.mc_return[i == 0], expected)
 
 
 def test_resume_in_the_middle_of_episodes():
@@ -88,7 +86,7 @@ def test_resume_in_the_middle_of_episodes():
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_a_world_that_never_ends_is_an_error():
+def test_an_env_that_never_ends_is_an_error():
     env, open_episodes = start()
     env.horizon = 10
     with pytest.raises(RuntimeError, match="past its horizon of 5"):

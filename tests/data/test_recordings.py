@@ -119,7 +119,7 @@ def test_filter_keys_become_places(files):
     assert read_filters(files["robomimic030_can"])["train"] == [0, 1]
 
 
-def test_pictures_are_found_and_read(files, recordings):
+def test_images_are_found_and_read(files, recordings):
     assert recordings["robomimic030_can_images"].images == {"agentview_image": (84, 84, 3)}
     rows = np.array([0, 7])
     found = read_images(files["robomimic030_can_images"], "demo_1", "agentview_image", rows)

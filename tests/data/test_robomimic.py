@@ -234,7 +234,7 @@ def test_without_a_final_state_time_outs_lose_their_last_transition(written):
         ("state_dim", 71),
     ],
 )
-def test_data_of_another_scene_is_refused_with_both_values_and_the_mend(written, meta, field, value):
+def test_data_of_another_scene_is_refused_with_both_values_and_the_fix(written, meta, field, value):
     path = written(make_episode(0, 3))
     expected = dataclasses.replace(meta, **{field: value})
     with pytest.raises(CaliperError) as caught:

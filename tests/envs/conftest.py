@@ -15,13 +15,13 @@ CAMERAS = ("agentview", "robot0_eye_in_hand")
 
 
 @lru_cache(8)  # more would take gigabytes
-def _worlds(task, num_envs, **kwargs):
+def _make_envs(task, num_envs, **kwargs):
     return SimEnv(task, num_envs, **{"size": 32, "threads": 1, "cameras": CAMERAS, **kwargs})
 
 
-def worlds(task, num_envs, first_seed=0, **kwargs):
+def make_envs(task, num_envs, first_seed=0, **kwargs):
     """A session-wide environment, restarted with seeds that count from `first_seed`."""
-    env = _worlds(task, num_envs, **kwargs)
+    env = _make_envs(task, num_envs, **kwargs)
     env.reset(seeds=first_seed + torch.arange(num_envs))
     return env
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import warp as wp
 
-from caliper.envs.appearance import Appearances, Strengths
+from caliper.envs.appearance import AppearanceRanges, Appearances
 from caliper.envs.render import raster
 from caliper.envs.render.raster import Rasteriser
 from caliper.envs.sim import task_scene
@@ -73,7 +73,7 @@ def turn(rng):
 
 def small_scene(rng):
     """A few geoms of any shape and size, two cameras, three lamps."""
-    looks = ("", *(f'material="{name}"' for name in ("flat", "uniform", "cube")))
+    appearances = ("", *(f'material="{name}"' for name in ("flat", "uniform", "cube")))
     geoms = ""
     kinds = KINDS if rng.random() < 0.5 else rng.choice(KINDS, 1)
     for _ in range(rng.integers(1, 6)):
@@ -84,7 +84,7 @@ def small_scene(rng):
         if kind == "plane":
             size[:2] *= rng.random(2) < 0.5
         shape = 'mesh="tent"' if kind == "mesh" else f'size="{size[0]} {size[1]} {size[2]}"'
-        geoms += f'<geom group="1" type="{kind}" {shape} {rng.choice(looks)}/>'
+        geoms += f'<geom group="1" type="{kind}" {shape} {rng.choice(appearances)}/>'
     angles = 10 ** rng.uniform(-2, 1, 2) * rng.choice([1, 17.5], 2)
     cameras = "".join(f'<camera name="{i}" fovy="{min(a, 179)}"/>' for i, a in enumerate(angles))
     lamps = "".join(f'<light type="{kind}" dir="0 0 -1"/>' for kind in ("spot", "point", "directional"))
@@ -96,8 +96,8 @@ def small_scene(rng):
 def displace(engine, rng, share):
     """Moves some geoms and all cameras, each camera to somewhere awkward of a geom."""
     model, poses = engine.model, engine.poses
-    for world in range(engine.num_envs):
-        positions, rotations = poses["geom_xpos"][world].numpy(), poses["geom_xmat"][world].numpy()
+    for i in range(engine.num_envs):
+        positions, rotations = poses["geom_xpos"][i].numpy(), poses["geom_xmat"][i].numpy()
         for g in range(model.ngeom):
             if rng.random() < share:
                 positions[g] = power(rng, -40 if rng.random() < 0.2 else -3, rng.choice([0, 5.9]), 3)
@@ -115,10 +115,10 @@ def displace(engine, rng, share):
                 local = place * size
             if rng.random() < 0.1:
                 local = local + power(rng, -40, -6, 3)
-            poses["cam_xpos"][world, c] = torch.from_numpy(positions[g] + rotations[g] @ local)
+            poses["cam_xpos"][i, c] = torch.from_numpy(positions[g] + rotations[g] @ local)
             axes = rotations[g] @ turn(rng) if rng.random() < 0.7 else turn(rng)
-            poses["cam_xmat"][world, c] = torch.from_numpy(np.asarray(axes, np.float32))
-        poses["light_xpos"][world] = torch.from_numpy(power(rng, -3, 5.9, (model.nlight, 3)))
+            poses["cam_xmat"][i, c] = torch.from_numpy(np.asarray(axes, np.float32))
+        poses["light_xpos"][i] = torch.from_numpy(power(rng, -3, 5.9, (model.nlight, 3)))
 
 
 def show(model, rng, share):
@@ -131,8 +131,10 @@ def show(model, rng, share):
     size = tuple(map(int, rng.integers(1, 41, 2)))
     renderer = Rasteriser(engine, cameras, size, antialias=int(rng.integers(1, 4)), depth=True)
     if rng.random() < 0.3:
-        look = Appearances(model, engine.device).draw(Strengths(0.03, 0.1, 0.4, 0.3), torch.arange(n))
-        renderer.dress(look)
+        appearance = Appearances(model, engine.device).draw(
+            AppearanceRanges(0.03, 0.1, 0.4, 0.3), torch.arange(n)
+        )
+        renderer.dress(appearance)
     if rng.random() < 0.9:
         displace(engine, rng, share)
     renderer.frames()

@@ -8,34 +8,36 @@ import numpy as np
 import pytest
 import torch
 
-from caliper.envs.appearance import Appearances, Strengths, own_colours, rotations
+from caliper.envs.appearance import AppearanceRanges, Appearances, own_colours, rotations
 from caliper.envs.engines.batch import BatchEngine
 from caliper.envs.render import make_renderer
 from caliper.envs.sim import task_scene
 from caliper.envs.tasks import TASKS
-from tests.envs.conftest import CAMERAS, random_actions, worlds
+from tests.envs.conftest import CAMERAS, make_envs, random_actions
 
-EVERYTHING = Strengths(shift=0.03, turn=0.05, light=0.3, colour=0.3)
+EVERYTHING = AppearanceRanges(shift=0.03, turn=0.05, light=0.3, colour=0.3)
 
 
 @pytest.fixture
 def env():
     """Envs of the lift, as the scene says before and after."""
-    env = worlds("lift", 2)
+    env = make_envs("lift", 2)
     yield env
     env.set_appearance(None)
 
 
 def as_it_is(env):
-    """The look that changes nothing, to be changed."""
-    return Appearances(env.engine.model, env.device).draw(Strengths(), torch.zeros(env.num_envs).long())
+    """The appearance that changes nothing, to be changed."""
+    return Appearances(env.engine.model, env.device).draw(
+        AppearanceRanges(), torch.zeros(env.num_envs).long()
+    )
 
 
-def wear(env, look):
-    """As `set_appearance`, with a look made by hand."""
-    env._look = look
+def wear(env, appearance):
+    """As `set_appearance`, with a appearance made by hand."""
+    env._appearance = appearance
     for renderer in env._renderers.values():
-        renderer.dress(look)
+        renderer.dress(appearance)
 
 
 def drawn(env, **changes):
@@ -44,8 +46,8 @@ def drawn(env, **changes):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_strengths_of_zero_change_no_bit(task):
-    env = worlds(task, 2)
+def test_ranges_of_zero_change_no_bit(task):
+    env = make_envs(task, 2)
     plain = env.observe().pixels
     assert torch.equal(drawn(env), plain)
     env.set_appearance(torch.arange(2), EVERYTHING)
@@ -57,7 +59,7 @@ def test_strengths_of_zero_change_no_bit(task):
 @pytest.mark.parametrize("sim", ["batch", "warp"])
 def test_nothing_but_pixels_changes(sim):
     """Two equal runs of a few steps, one of them under other augmentation."""
-    env = worlds("lift", 2, sim=sim, horizon=3)
+    env = make_envs("lift", 2, sim=sim, horizon=3)
     runs = []
     for seeds in (None, torch.tensor([4, 5])):
         env.reset(seeds=torch.arange(2))
@@ -69,9 +71,9 @@ def test_nothing_but_pixels_changes(sim):
         for name in ("reward", "terminated", "truncated", "success"):
             assert torch.equal(getattr(a, name), getattr(b, name))
         assert torch.equal(a.obs.proprio, b.obs.proprio)
-        for world in range(2):
+        for i in range(2):
             for view in range(2):
-                assert not torch.equal(a.final_obs.pixels[world, view], b.final_obs.pixels[world, view])
+                assert not torch.equal(a.final_obs.pixels[i, view], b.final_obs.pixels[i, view])
 
 
 def test_a_renderer_made_later_wears_the_look(env):
@@ -83,17 +85,17 @@ def test_a_renderer_made_later_wears_the_look(env):
     assert torch.equal(env.render(("sideview",), 40), late) and not torch.equal(late, plain)
 
 
-def test_a_look_depends_on_its_seed_alone():
-    many, one = worlds("lift", 4), worlds("lift", 1)
+def test_an_appearance_depends_on_its_seed_alone():
+    many, one = make_envs("lift", 4), make_envs("lift", 1)
     many.reset(seeds=torch.zeros(4).long())
     many.set_appearance(torch.arange(4), EVERYTHING)
-    pictures = many.observe().pixels
+    images = many.observe().pixels
     many.set_appearance(None)
     for seed in range(4):
         one.set_appearance(torch.tensor([seed]), EVERYTHING)
-        assert torch.equal(one.observe().pixels[0], pictures[seed])
+        assert torch.equal(one.observe().pixels[0], images[seed])
     one.set_appearance(None)
-    assert len({picture.numpy().tobytes() for picture in pictures}) == len(pictures)
+    assert len({image.numpy().tobytes() for image in images}) == len(images)
 
 
 @pytest.mark.parametrize("camera", CAMERAS)
@@ -111,16 +113,16 @@ def test_a_moved_camera_sees_what_it_would_see_from_there(env, camera):
     engine.refresh()
     want = make_renderer(engine, (camera,), 64).render()
     plain = env.render((camera,), 64)
-    look = as_it_is(env)
-    look.shift[:, cam] = shift
-    look.turn[:, cam] = rotations(turn)
-    wear(env, look)
+    appearance = as_it_is(env)
+    appearance.shift[:, cam] = shift
+    appearance.turn[:, cam] = rotations(turn)
+    wear(env, appearance)
     got = env.render((camera,), 64)
     assert ((got.int() - want.int()).abs() > 2).float().mean() < 2e-3
     assert ((plain.int() - want.int()).abs() > 2).float().mean() > 0.1
 
 
-def test_half_the_light_is_half_the_picture(env):
+def test_half_the_light_is_half_the_image(env):
     plain, half = drawn(env).float(), torch.full((2,), 0.5)
     assert (drawn(env, headlight=half, lamps=half).float() - plain / 2).abs().max() <= 1
     by_lamps, by_headlight = drawn(env, headlight=half).float(), drawn(env, lamps=half).float()
@@ -128,19 +130,19 @@ def test_half_the_light_is_half_the_picture(env):
     assert (by_lamps - by_headlight).abs().mean() > 5  # they are not the same light
 
 
-def test_each_world_has_its_own_light(env):
+def test_each_env_has_its_own_light(env):
     factors = torch.tensor([1.0, 0.5])
-    pictures, plain = drawn(env, headlight=factors, lamps=factors), drawn(env)
-    assert torch.equal(pictures[0], plain[0]) and not torch.equal(pictures[1], plain[1])
+    images, plain = drawn(env, headlight=factors, lamps=factors), drawn(env)
+    assert torch.equal(images[0], plain[0]) and not torch.equal(images[1], plain[1])
 
 
 @pytest.mark.parametrize("geom", ["cube_g0_vis", "gripper0_right_hand_visual"])
 def test_a_tinted_surface_changes_alone(env, geom):
     """With a textured material, and with a colour of its own."""
     plain = drawn(env).float()
-    look = as_it_is(env)
-    look.tint[:, env.engine.model.geom(geom).id, 0] = 0.25
-    wear(env, look)
+    appearance = as_it_is(env)
+    appearance.tint[:, env.engine.model.geom(geom).id, 0] = 0.25
+    wear(env, appearance)
     tinted = env.observe().pixels.float()
     assert torch.equal(tinted[:, :, 1:], plain[:, :, 1:])  # only red was to change
     changed = tinted[:, :, 0] != plain[:, :, 0]
@@ -149,25 +151,28 @@ def test_a_tinted_surface_changes_alone(env, geom):
     assert (tinted[:, :, 0][changed] - red / 4).abs().max() <= 1
 
 
-def test_draws_stay_within_their_strengths_and_apart():
+def test_draws_stay_within_their_ranges_and_apart():
     model = task_scene("pick_place_tray").model
     augmentation = Appearances(model, torch.device("cpu"))
     seeds = torch.arange(200)
-    look = augmentation.draw(EVERYTHING, seeds)
-    angle = torch.arccos((look.turn.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2)
-    offsets = [(look.shift, 0.03), (look.headlight - 1, 0.3), (look.lamps - 1, 0.3), (look.tint - 1, 0.3)]
+    appearance = augmentation.draw(EVERYTHING, seeds)
+    angle = torch.arccos((appearance.turn.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2)
+    relative = (appearance.headlight, appearance.lamps, appearance.tint)
+    offsets = [(appearance.shift, 0.03), *((part - 1, 0.3) for part in relative)]
     for offset, strength in offsets:
         assert offset.abs().max() <= strength + 1e-6 and offset.std() > strength / 2
         assert offset.mean().abs() < strength / 5
     assert 0.05 < angle.max() <= 0.05 * 3**0.5 + 1e-3
-    assert not torch.equal(look.headlight, look.lamps)
-    alone = augmentation.draw(Strengths(colour=0.3), seeds)
-    assert torch.equal(alone.tint, look.tint) and (alone.headlight == 1).all() and (alone.shift == 0).all()
+    assert not torch.equal(appearance.headlight, appearance.lamps)
+    alone = augmentation.draw(AppearanceRanges(colour=0.3), seeds)
+    assert (
+        torch.equal(alone.tint, appearance.tint) and (alone.headlight == 1).all() and (alone.shift == 0).all()
+    )
     walls = [model.geom(name).id for name in ("wall_rear_visual", "wall_left_visual")]
     tray = [model.geom(name).id for name in ("tray_floor_visual", "tray_far_visual")]
     for a, b in (walls, tray):
-        assert torch.equal(look.tint[:, a], look.tint[:, b])
-    assert not torch.equal(look.tint[:, walls[0]], look.tint[:, tray[0]])
+        assert torch.equal(appearance.tint[:, a], appearance.tint[:, b])
+    assert not torch.equal(appearance.tint[:, walls[0]], appearance.tint[:, tray[0]])
 
 
 def test_rotations():

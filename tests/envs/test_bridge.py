@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from caliper.envs import bridge as module
-from caliper.envs.appearance import Strengths
+from caliper.envs.appearance import AppearanceRanges
 from caliper.envs.base import VectorEnv
 from caliper.envs.bridge import Bridge, across, bridged
 from caliper.envs.sim import SimEnv
-from tests.envs.conftest import random_actions, worlds
+from tests.envs.conftest import make_envs, random_actions
 
 CPU = torch.device("cpu")
 
@@ -54,7 +54,7 @@ def test_a_bridge_changes_no_bit(both):
     state = over.get_state()
     assert torch.equal(state, plain.get_state()) and state.dtype == torch.float64
     for env in both:
-        env.set_appearance(seeds, Strengths(light=0.5))
+        env.set_appearance(seeds, AppearanceRanges(light=0.5))
     assert torch.equal(over.render(("frontview",), 32), plain.render(("frontview",), 32))
     for env in both:
         env.set_appearance(None)
@@ -76,7 +76,7 @@ def test_a_run_goes_on_with_the_bridge_or_without(both):
 
 
 def test_one_packet_a_step_with_nothing_twice(monkeypatch):
-    env = Bridge(worlds("lift", 2, size=16, horizon=2), "cpu")
+    env = Bridge(make_envs("lift", 2, size=16, horizon=2), "cpu")
     sent = []
     monkeypatch.setattr(
         module, "across", lambda tensors, device: sent.append(len(tensors)) or across(tensors, device)
@@ -104,8 +104,8 @@ def test_what_crosses_keeps_types_and_shapes_and_shares_nothing():
     assert given[1].sum() == 15 and got[3] == -3
 
 
-def test_worlds_that_are_there_need_no_bridge():
-    env = worlds("lift", 1, cameras=())
+def test_envs_that_are_there_need_no_bridge():
+    env = make_envs("lift", 1, cameras=())
     assert bridged(env, "cpu") is env
     over = bridged(env, "meta")
     assert isinstance(over, Bridge) and over.env is env and over.device.type == "meta"

@@ -8,7 +8,7 @@ import warp as wp
 from caliper.envs.sim import EPISODE_STRIDE, SimEnv
 from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError
-from tests.envs.conftest import CAMERAS, clean_expert, random_actions, same_obs, worlds
+from tests.envs.conftest import CAMERAS, clean_expert, make_envs, random_actions, same_obs
 
 # On `warp` one task stands for all by default: recording its launches takes a second for each kind of env.
 KINDS = [pytest.param(t, "batch", id=f"{t}-batch") for t in TASKS]
@@ -21,7 +21,7 @@ every_task = pytest.mark.parametrize("task", TASKS)
 
 @every_kind
 def test_shapes_types_and_devices(task, sim):
-    env = worlds(task, 2, sim=sim)
+    env = make_envs(task, 2, sim=sim)
     n, v, size = env.num_envs, len(env.spec.cameras), env.spec.size
     step = env.step(random_actions(env, 1)[0])
     for obs in (env.observe(), step.obs, step.final_obs):
@@ -40,7 +40,7 @@ def test_shapes_types_and_devices(task, sim):
 
 @every_kind
 def test_a_seed_fixes_the_episode(task, sim):
-    env = worlds(task, 2, sim=sim)
+    env = make_envs(task, 2, sim=sim)
     actions = random_actions(env, 2)
     runs = []
     for _ in range(2):
@@ -54,22 +54,22 @@ def test_a_seed_fixes_the_episode(task, sim):
 
 
 @every_task
-def test_worlds_do_not_depend_on_how_many_there_are(task):
-    many, one = worlds(task, 4), worlds(task, 1)
+def test_envs_do_not_depend_on_how_many_there_are(task):
+    many, one = make_envs(task, 4), make_envs(task, 1)
     actions = random_actions(many, 5)
     many.reset(seeds=torch.tensor([5, 6, 7, 8]))
     states = [many.step(a) and many.get_state() for a in actions]
     pixels = many.observe().pixels
-    for world in (0, 3):
-        one.reset(seeds=torch.tensor([5 + world]))
+    for i in (0, 3):
+        one.reset(seeds=torch.tensor([5 + i]))
         for action, state in zip(actions, states, strict=True):
-            one.step(action[world : world + 1])
-            assert torch.equal(one.get_state()[0], state[world])
-        assert torch.equal(one.observe().pixels[0], pixels[world])
+            one.step(action[i : i + 1])
+            assert torch.equal(one.get_state()[0], state[i])
+        assert torch.equal(one.observe().pixels[0], pixels[i])
 
 
-def test_warp_worlds_do_not_depend_on_how_many_there_are():
-    many, one = worlds("lift", 2, sim="warp", cameras=()), worlds("lift", 1, sim="warp", cameras=())
+def test_warp_envs_do_not_depend_on_how_many_there_are():
+    many, one = make_envs("lift", 2, sim="warp", cameras=()), make_envs("lift", 1, sim="warp", cameras=())
     actions = random_actions(many, 3)
     for env, chosen in ((many, actions), (one, actions[:, 1:])):
         env.reset(seeds=torch.arange(2)[-env.num_envs :])
@@ -78,8 +78,8 @@ def test_warp_worlds_do_not_depend_on_how_many_there_are():
     assert (many.get_state()[1] - one.get_state()[0]).abs().max() < 1e-6
 
 
-def test_each_episode_of_a_world_is_new():
-    env = worlds("lift", 2, cameras=(), horizon=1)
+def test_each_episode_of_a_env_is_new():
+    env = make_envs("lift", 2, cameras=(), horizon=1)
     env.load_state_dict(SimEnv("lift", 2, cameras=(), horizon=1, seed=7).state_dict())
     starts = [env.get_state()]
     for action in random_actions(env, 3):
@@ -92,8 +92,8 @@ def test_each_episode_of_a_world_is_new():
 
 
 @every_kind
-def test_reset_touches_only_the_masked_worlds(task, sim):
-    env = worlds(task, 2, sim=sim)
+def test_reset_touches_only_the_masked_envs(task, sim):
+    env = make_envs(task, 2, sim=sim)
     env.step(random_actions(env, 1)[0])
     before = env.get_state()
     env.reset(mask=torch.tensor([False, True]), seeds=torch.tensor([90, 91]))
@@ -105,7 +105,7 @@ def test_reset_touches_only_the_masked_worlds(task, sim):
 
 @every_kind
 def test_the_horizon_truncates_and_the_next_episode_starts_at_once(task, sim):
-    env = worlds(task, 2, sim=sim, horizon=2)
+    env = make_envs(task, 2, sim=sim, horizon=2)
     state = env.state_dict()
     state["steps"] = torch.tensor([0, 1])
     env.load_state_dict(state)
@@ -121,7 +121,7 @@ def test_the_horizon_truncates_and_the_next_episode_starts_at_once(task, sim):
     assert torch.equal(first.obs.proprio[0], first.final_obs.proprio[0])
 
 
-def test_staggered_worlds_do_not_end_together():
+def test_staggered_envs_do_not_end_together():
     env = SimEnv("lift", 4, cameras=(), horizon=5, threads=1)
     env.stagger(shortest=2)
     other = SimEnv("lift", 4, cameras=(), horizon=5, threads=1)
@@ -132,14 +132,14 @@ def test_staggered_worlds_do_not_end_together():
         ended = env.step(action).truncated
         if step >= 2:
             assert torch.equal(other.step(action).truncated, ended)
-        for world in ended.nonzero().flatten().tolist():
-            lengths[world].append(step + 1)
+        for i in ended.nonzero().flatten().tolist():
+            lengths[i].append(step + 1)
     # 5 - i * 3 // 4 steps at first, then the horizon.
     assert lengths == [[5, 10], [5, 10], [4, 9], [3, 8]]
 
 
 def test_final_obs_and_final_state_are_the_old_episodes_end():
-    short, long = worlds("lift", 2, horizon=3), worlds("lift", 2, horizon=200)
+    short, long = make_envs("lift", 2, horizon=3), make_envs("lift", 2, horizon=200)
     for env in (short, long):
         env.reset(seeds=torch.tensor([1, 2]))
     for action in random_actions(short, 3):
@@ -153,7 +153,7 @@ def test_final_obs_and_final_state_are_the_old_episodes_end():
 
 @every_task
 def test_success_terminates_and_pays_once(task):
-    env = worlds(task, 2, cameras=())
+    env = make_envs(task, 2, cameras=())
     expert = clean_expert(env)
     for _ in range(env.horizon):
         step = env.step(expert.act())
@@ -167,7 +167,7 @@ def test_success_terminates_and_pays_once(task):
 
 
 def test_success_on_the_last_step_is_no_timeout():
-    env = worlds("lift", 1, cameras=())
+    env = make_envs("lift", 1, cameras=())
     expert = clean_expert(env)
     while True:
         before, action = env.state_dict(), expert.act()
@@ -180,24 +180,24 @@ def test_success_on_the_last_step_is_no_timeout():
 
 
 @every_kind
-def test_states_round_trip_to_the_very_pictures(task, sim):
-    env = worlds(task, 2, sim=sim)
+def test_states_round_trip_to_the_very_images(task, sim):
+    env = make_envs(task, 2, sim=sim)
     live, states = [], []
     for action in random_actions(env, 3):
         env.step(action)
         live.append(env.observe())
         states.append(env.get_state())
-    for world in range(2):  # replayed in another order, and all in one env
+    for i in range(2):  # replayed in another order, and all in one env
         for obs, state in zip(reversed(live), reversed(states), strict=True):
-            env.set_state(state[world : world + 1])
+            env.set_state(state[i : i + 1])
             seen = env.observe()
-            assert torch.equal(seen.pixels[0], obs.pixels[world])
-            assert torch.equal(seen.proprio[0], obs.proprio[world])
-            assert torch.equal(env.get_state()[0, 1:], state[world, 1:])
+            assert torch.equal(seen.pixels[0], obs.pixels[i])
+            assert torch.equal(seen.proprio[0], obs.proprio[i])
+            assert torch.equal(env.get_state()[0, 1:], state[i, 1:])
 
 
 def test_states_of_warp_look_the_same_in_batch():
-    fast, exact = worlds("lift", 2, sim="warp"), worlds("lift", 2)
+    fast, exact = make_envs("lift", 2, sim="warp"), make_envs("lift", 2)
     fast.step(random_actions(fast, 1)[0])
     exact.set_state(fast.get_state())
     difference = fast.observe().pixels.float() - exact.observe().pixels.float()
@@ -205,7 +205,7 @@ def test_states_of_warp_look_the_same_in_batch():
 
 
 def test_state_must_fit():
-    env = worlds("lift", 2, cameras=())
+    env = make_envs("lift", 2, cameras=())
     for state in (torch.zeros(3, env.state_dim), torch.zeros(1, env.state_dim - 1)):
         with pytest.raises(CaliperError, match="do not fit 2 envs"):
             env.set_state(state)
@@ -213,7 +213,7 @@ def test_state_must_fit():
 
 @every_kind
 def test_state_dict_continues_exactly(task, sim):
-    env = worlds(task, 2, sim=sim, horizon=3)
+    env = make_envs(task, 2, sim=sim, horizon=3)
     actions = random_actions(env, 5)
     env.step(actions[0])
     saved = env.state_dict()
@@ -228,7 +228,7 @@ def test_state_dict_continues_exactly(task, sim):
 
 
 def test_threads_do_not_change_a_bit():
-    one, two = worlds("lift", 8, threads=1), worlds("lift", 8, threads=2)
+    one, two = make_envs("lift", 8, threads=1), make_envs("lift", 8, threads=2)
     for action in random_actions(one, 3):
         a, b = one.step(action), two.step(action)
     assert torch.equal(one.get_state(), two.get_state())
@@ -236,14 +236,17 @@ def test_threads_do_not_change_a_bit():
 
 
 def test_controllers_and_frequencies():
-    pose, position = worlds("lift", 1, cameras=()), worlds("lift", 1, cameras=(), controller="osc_position")
+    pose, position = (
+        make_envs("lift", 1, cameras=()),
+        make_envs("lift", 1, cameras=(), controller="osc_position"),
+    )
     assert (pose.action_dim, position.action_dim) == (7, 4)
     action = random_actions(position, 1)[0]
     full = torch.cat([action[:, :3], torch.zeros(1, 3), action[:, 3:]], 1)
     position.step(action)
     pose.step(full)
     assert torch.equal(pose.get_state(), position.get_state())  # the same without turning
-    slow = worlds("lift", 1, cameras=(), control_freq=10)
+    slow = make_envs("lift", 1, cameras=(), control_freq=10)
     slow.step(full)
     assert slow.get_state()[0, 0] == 0.1 and pose.get_state()[0, 0] == 0.05
     # The fingers close at the same speed however often they are told to.
@@ -256,7 +259,7 @@ def test_controllers_and_frequencies():
 
 
 def test_actions_are_clipped_to_one():
-    env, ends = worlds("lift", 1, cameras=()), []
+    env, ends = make_envs("lift", 1, cameras=()), []
     for scale in (1.0, 9.0):
         env.reset(seeds=torch.tensor([0]))
         env.step(scale * torch.tensor([[1.0, -1, 1, -1, 1, -1, 1]]))
@@ -281,7 +284,7 @@ def test_unknown_names_get_the_choices(wrong, says):
 
 
 def test_an_action_of_the_wrong_shape_is_refused():
-    env = worlds("lift", 2, cameras=())
+    env = make_envs("lift", 2, cameras=())
     for shape in ((2, 4), (1, 7), (7,)):
         with pytest.raises(CaliperError, match=r"osc_pose in 2 envs takes \(2, 7\)"):
             env.step(torch.zeros(shape))
@@ -304,7 +307,7 @@ def test_lost_contacts_are_raised(monkeypatch):
 
 def test_a_search_that_ends_early_is_counted_and_no_error():
     """MuJoCo Warp reports both in one word; such bits are set in sound simulations."""
-    env = worlds("lift", 2, sim="warp", cameras=())
+    env = make_envs("lift", 2, sim="warp", cameras=())
     env.check()
     env.rates()
     flags = wp.to_torch(env.engine.mjw_data.overflow)
@@ -328,7 +331,7 @@ def test_a_search_that_ends_early_is_counted_and_no_error():
 
 @pytest.mark.parametrize("bit", ["NEFC", "BROADPHASE", "NARROWPHASE", "CCD"])
 def test_every_lost_contact_is_raised(bit):
-    env = worlds("lift", 2, sim="warp", cameras=())
+    env = make_envs("lift", 2, sim="warp", cameras=())
     wp.to_torch(env.engine.mjw_data.overflow)[1] = int(mjw.OverflowType[bit])
     env.step(torch.zeros(2, env.action_dim))
     with pytest.raises(CaliperError, match="lost contacts"):
@@ -338,12 +341,12 @@ def test_every_lost_contact_is_raised(bit):
 
 @pytest.mark.parametrize("sim", ["batch", "warp"])
 @pytest.mark.parametrize("what", ["qpos", "qvel"])
-def test_a_world_that_blows_up_ends_alone(sim, what):
-    env, other = SimEnv("lift", 2, sim=sim, size=16, threads=1), worlds("lift", 2, sim=sim, size=16)
+def test_an_env_that_blows_up_ends_alone(sim, what):
+    env, other = SimEnv("lift", 2, sim=sim, size=16, threads=1), make_envs("lift", 2, sim=sim, size=16)
     env.reset(seeds=torch.arange(2))
     actions = random_actions(env, 3)
-    for world in (env, other):
-        world.step(actions[0])
+    for i in (env, other):
+        i.step(actions[0])
     getattr(env.engine, what)[1, 3] = torch.nan
     hurt, sound = env.step(actions[1]), other.step(actions[1])
     assert hurt.diverged.tolist() == hurt.truncated.tolist() == [False, True]
@@ -374,8 +377,8 @@ def test_too_many_blown_up_episodes_are_an_error_that_names_the_seed():
         env.check()
 
 
-def test_pictures_come_in_the_order_asked_for():
-    env = worlds("lift", 2)
+def test_images_come_in_the_order_asked_for():
+    env = make_envs("lift", 2)
     assert env.spec.cameras == CAMERAS
     both, turned = env.render(CAMERAS, 32), env.render(CAMERAS[::-1], 32)
     assert torch.equal(both, turned.flip(1)) and not torch.equal(both, turned)

@@ -7,7 +7,7 @@ import torch
 
 from caliper.envs.experts import Expert
 from caliper.envs.tasks import make_task
-from tests.envs.conftest import clean_expert, spoiled_expert, worlds
+from tests.envs.conftest import clean_expert, make_envs, spoiled_expert
 
 SETTINGS = {
     "lift": {"horizon": 60},
@@ -31,7 +31,7 @@ def rollout(env, expert):
 
 
 def success(task, episodes, noise=0.0, bias=0.0, n=25):
-    env, solved = worlds(task, n, cameras=(), **SETTINGS[task]), 0.0
+    env, solved = make_envs(task, n, cameras=(), **SETTINGS[task]), 0.0
     for first in range(0, episodes, n):
         env.reset(seeds=first + torch.arange(n))
         solved += float(rollout(env, spoiled_expert(env, noise, bias))[0].sum())
@@ -60,7 +60,7 @@ def test_noise_and_bias_spoil_it():
 
 
 def test_actions_follow_from_the_seed_alone():
-    many, one = (worlds("pick_place_tray", n, cameras=(), **SETTINGS["pick_place_tray"]) for n in (3, 1))
+    many, one = (make_envs("pick_place_tray", n, cameras=(), **SETTINGS["pick_place_tray"]) for n in (3, 1))
     runs = []
     for _ in range(2):
         many.reset(seeds=torch.tensor([4, 5, 6]))
@@ -72,7 +72,7 @@ def test_actions_follow_from_the_seed_alone():
 
 
 def test_it_starts_over_with_each_episode():
-    env = worlds("lift", 1, cameras=(), **SETTINGS["lift"])
+    env = make_envs("lift", 1, cameras=(), **SETTINGS["lift"])
     expert = clean_expert(env)
     solved = 0
     for _ in range(90):
@@ -80,7 +80,7 @@ def test_it_starts_over_with_each_episode():
     assert solved >= 2
 
 
-def test_all_it_needs_is_where_the_worlds_are():
+def test_all_it_needs_is_where_the_envs_are():
     """`collect` draws noise on the host; the envs may be on a GPU, for which torch's meta device stands."""
     env = SimpleNamespace(num_envs=2, device=torch.device("meta"), task=make_task("pick_place_can"))
     expert = Expert(env, torch.ones(2), torch.ones(2))

@@ -15,7 +15,7 @@ from caliper.envs.render.trace import RayTracer
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks import TASKS
 from tests.caliper.training.updates import Tape
-from tests.envs.conftest import random_actions, same_obs, worlds
+from tests.envs.conftest import make_envs, random_actions, same_obs
 
 
 @wp.kernel
@@ -35,7 +35,7 @@ def test_every_call_does_the_work_once():
 
 
 def test_a_replayed_control_step_equals_a_launched_one():
-    env = worlds("lift", 2, sim="warp", size=16)
+    env = make_envs("lift", 2, sim="warp", size=16)
     actions = 2 * torch.rand(4, 2, env.action_dim, generator=torch.Generator().manual_seed(1)) - 1
     start = env.state_dict()
     replayed = [env.step(a) for a in actions]
@@ -211,7 +211,7 @@ def test_the_collector_is_left_as_it_was():
     ("sim", "device"),
     [("batch", "cpu"), ("warp", "cpu"), pytest.param("warp", "cuda", marks=pytest.mark.gpu)],
 )
-def test_dropped_worlds_are_gone_at_once(sim, device):
+def test_dropped_envs_are_gone_at_once(sim, device):
     """With memory and recordings, which would otherwise wait for the garbage collector."""
     env = SimEnv("lift", 2, sim=sim, device=device, size=16, threads=2)
     for action in random_actions(env, 3).to(device):
@@ -228,7 +228,7 @@ def test_dropped_worlds_are_gone_at_once(sim, device):
 @pytest.mark.parametrize("task", TASKS)
 def test_what_torch_records_could_be_recorded(task):
     """Nothing brings a value to the host or from there: outcome, reset, and the images' poses and bytes."""
-    env = worlds(task, 2, size=16)
+    env = make_envs(task, 2, size=16)
     (chunk,) = RayTracer(env.engine, env.spec.cameras, 16)._chunks
     out, wanted = env.observe().pixels, torch.tensor([True, False])
     with Tape():
@@ -241,7 +241,7 @@ def test_what_torch_records_could_be_recorded(task):
 @pytest.mark.gpu
 @pytest.mark.parametrize("cameras", [(), ("agentview",)])
 def test_a_step_does_not_wait_for_the_device(cameras):
-    env = worlds("lift", 4, sim="warp", device="cuda", horizon=6, cameras=cameras)
+    env = make_envs("lift", 4, sim="warp", device="cuda", horizon=6, cameras=cameras)
     action = torch.zeros(4, env.action_dim, device="cuda")
     for _ in range(4):
         env.step(action)

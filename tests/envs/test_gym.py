@@ -5,13 +5,13 @@ import pytest
 
 gymnasium = pytest.importorskip("gymnasium")
 
-from tests.envs.conftest import worlds  # noqa: E402  # after the skip
+from tests.envs.conftest import make_envs  # noqa: E402  # after the skip
 
 
 def make(n=2, **kwargs):
     from caliper.envs.gym import GymVectorEnv
 
-    return GymVectorEnv(worlds("lift", n, **kwargs))
+    return GymVectorEnv(make_envs("lift", n, **kwargs))
 
 
 def same(a, b):
@@ -75,7 +75,7 @@ def test_observations_are_not_overwritten():
     assert same(first, kept)
 
 
-def test_a_mask_resets_some_worlds():
+def test_a_mask_resets_some_envs():
     env = make()
     env.reset(seed=0)
     before, *_ = env.step(np.ones((2, 7), np.float32))

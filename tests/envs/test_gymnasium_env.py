@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from caliper.config.build import make_worlds
+from caliper.config.build import make_envs
 from caliper.config.compose import compose
 from caliper.errors import CaliperError
 
@@ -19,7 +19,7 @@ DOOR = "AdroitHandDoor-v1"
 
 
 def make(task, num_envs, *words):
-    return make_worlds(compose([f"task={task}", *words]), num_envs)
+    return make_envs(compose([f"task={task}", *words]), num_envs)
 
 
 def actions(env, steps, seed=0):
@@ -36,7 +36,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("task", SLOW_KITCHEN)
-def test_a_world_does_not_depend_on_the_others_and_a_saved_one_goes_on_exactly(task):
+def test_an_env_does_not_depend_on_the_others_and_a_saved_one_goes_on_exactly(task):
     env, alone = make(task, 2, "task.horizon=7"), make(task, 1, "task.horizon=7")
     first, last = actions(env, 10), actions(env, 8, seed=1)  # across the borders of episodes
     env.reset(seeds=torch.tensor([5, 6]))
@@ -77,7 +77,7 @@ def test_what_a_step_says(task):
     )
 
 
-def test_a_mask_resets_some_worlds():
+def test_a_mask_resets_some_envs():
     env = make("adroit_door", 2)
     env.step(actions(env, 1)[0])
     before = env.observe().proprio
@@ -88,10 +88,10 @@ def test_a_mask_resets_some_worlds():
 
 def test_success_ends_an_episode_with_a_reward_of_one():
     env = GymnasiumEnv(DOOR, 2, horizon=50)
-    world = env._worlds[0]
-    state = world.get_env_state()
-    state["qpos"][world.door_hinge_addrs] = 1.5  # the door is open
-    world.set_env_state(state)
+    inner = env._envs[0]
+    state = inner.get_env_state()
+    state["qpos"][inner.door_hinge_addrs] = 1.5  # the door is open
+    inner.set_env_state(state)
     step = env.step(torch.zeros(2, 28))
     assert step.reward.tolist() == [1, 0]
     assert step.terminated.tolist() == step.success.tolist() == [True, False]
@@ -101,13 +101,13 @@ def test_success_ends_an_episode_with_a_reward_of_one():
 
 def test_the_kitchen_counts_what_is_complete_now_and_ends_with_all():
     env = make("kitchen", 1)
-    world = env._worlds[0]
+    inner = env._envs[0]
     goals = {"kettle": (23, [-0.23, 0.75, 1.62, 0.99, 0.0, 0.0, -0.06]), "microwave": (22, [-0.75])}
     rewards = []
     for start, goal in (*goals.values(), (17, [-0.69, -0.05]), (19, [0.37])):
-        qpos = world.data.qpos.copy()
+        qpos = inner.data.qpos.copy()
         qpos[start : start + len(goal)] = goal
-        world.robot_env.set_state(qpos, 0 * world.data.qvel)
+        inner.robot_env.set_state(qpos, 0 * inner.data.qvel)
         step = env.step(torch.zeros(1, 9))
         rewards.append(step.reward.item())
     assert rewards == [1, 2, 3, 4]
@@ -121,8 +121,8 @@ def test_antmaze_starts_and_ends_at_the_marked_cells():
     assert ((seen[:, :2] - torch.tensor([-10.0, 10.0])).abs() <= 1).all()
     assert ((seen[:, 2:4] - torch.tensor([10.0, -10.0])).abs() <= 1).all()
     assert not torch.equal(seen[0, :4], seen[1, :4])
-    world = env._worlds[0]
-    world.goal = world.data.qpos[:2].copy()
+    inner = env._envs[0]
+    inner.goal = inner.data.qpos[:2].copy()
     assert env.step(torch.zeros(4, 8)).terminated.tolist() == [True, False, False, False]
 
 
@@ -130,8 +130,8 @@ def test_actions_are_scaled_to_the_space():
     env = GymnasiumEnv(DOOR, 1)
     env._middle, env._reach = env._middle + 0.25, env._reach / 2  # as of a space from -0.25 to 0.75
     taken = []
-    step = env._worlds[0].step
-    env._worlds[0].step = lambda action: taken.append(action.copy()) or step(action)
+    step = env._envs[0].step
+    env._envs[0].step = lambda action: taken.append(action.copy()) or step(action)
     for value in (-1.0, 0.0, 1.0, 5.0):
         env.step(torch.full((1, 28), value))
     assert [a[0] for a in taken] == [-0.25, 0.25, 0.75, 0.75]
@@ -156,7 +156,7 @@ def test_what_cannot_be_done_is_refused_in_a_sentence():
         env.check()
 
 
-def test_without_the_library_the_mend_is_named(monkeypatch):
+def test_without_the_library_the_fix_is_named(monkeypatch):
     gymnasium_env._library.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "gymnasium_robotics", None)
     with pytest.raises(

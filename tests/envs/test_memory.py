@@ -5,7 +5,7 @@ import pytest
 import warp as wp
 from warp._src import context
 
-from caliper.envs.engines.memory import world_bytes
+from caliper.envs.engines.memory import env_bytes
 from caliper.envs.sim import task_scene
 
 
@@ -39,17 +39,17 @@ def counted(monkeypatch):
 @pytest.mark.parametrize(
     ("task", "convex"), [("lift", 8), pytest.param("pick_place_can", 16, marks=pytest.mark.slow)]
 )
-def test_the_memory_of_a_world_is_foretold(counted, task, convex):
-    model, worlds, room = task_scene(task).model, 64, {"nconmax": 48, "njmax": 200, "nccdmax": convex}
-    held, besides = world_bytes(model, 48, 200, convex)
+def test_the_memory_of_a_env_is_foretold(counted, task, convex):
+    model, num_envs, room = task_scene(task).model, 64, {"nconmax": 48, "njmax": 200, "nccdmax": convex}
+    held, besides = env_bytes(model, 48, 200, convex)
     with wp.ScopedDevice("cpu"):
         put = mjw.put_model(model)
         counted()
         empty = counted()[0]
-        data = mjw.make_data(model, nworld=worlds, **room)
+        data = mjw.make_data(model, nworld=num_envs, **room)
         made = counted()[0] - empty
         mjw.step1(put, data)
         mjw.step2(put, data)
         now, most = counted()
-    assert made == pytest.approx(worlds * held, rel=0.02)
-    assert most - now == pytest.approx(worlds * besides, rel=0.02)
+    assert made == pytest.approx(num_envs * held, rel=0.02)
+    assert most - now == pytest.approx(num_envs * besides, rel=0.02)

@@ -8,7 +8,7 @@ import warp as wp
 from caliper.envs.seeding import normal, uniform
 from caliper.envs.starts import POSTURE, POSTURE_NOISE
 from caliper.envs.tasks import make_task
-from tests.envs.conftest import clean_expert, random_actions, start_like, worlds
+from tests.envs.conftest import clean_expert, make_envs, random_actions, start_like
 from tests.oracle import arm_controller, joint_state
 
 TORQUE, JOINT = 0.05, 1e-4  # N m, rad
@@ -43,7 +43,7 @@ def record(oracle, model, steps, every):
 @pytest.mark.parametrize(("task", "controller", "sim"), CASES)
 def test_torques_equal_robosuites(task, controller, sim, oracle):
     n = 20 if sim == "batch" else 2
-    env = worlds(task, n, sim=sim, controller=controller, cameras=())
+    env = make_envs(task, n, sim=sim, controller=controller, cameras=())
     model, control = env.engine.model, env.engine.controller
     theirs = oracle(task, controller)
     rows = record(theirs, model, 16, every=10 if sim == "batch" else 80)  # 40 or 5 substeps
@@ -69,7 +69,7 @@ def test_torques_equal_robosuites(task, controller, sim, oracle):
 @pytest.mark.parametrize(("task", "controller", "sim"), CASES)
 def test_twenty_random_control_steps_end_in_robosuites_joints(task, controller, sim, oracle):
     n = 1 if sim == "batch" else 2
-    env = worlds(task, n, sim=sim, controller=controller, cameras=())
+    env = make_envs(task, n, sim=sim, controller=controller, cameras=())
     theirs = oracle(task, controller)
     start_like(env, theirs)
     before = env.engine.qpos[0].clone()
@@ -88,7 +88,7 @@ def test_twenty_random_control_steps_end_in_robosuites_joints(task, controller, 
 @pytest.mark.parametrize("task", ["lift", "pick_place_can"])
 def test_scripted_grasp_ends_the_same(task, oracle):
     """The expert watches our env; robosuite's gets its actions, blind."""
-    env, theirs = worlds(task, 1, cameras=()), oracle(task, seed=2)
+    env, theirs = make_envs(task, 1, cameras=()), oracle(task, seed=2)
     start_like(env, theirs)
     expert = clean_expert(env)
     ours_solved = False
@@ -107,7 +107,7 @@ def test_scripted_grasp_ends_the_same(task, oracle):
 
 def test_success_of_pick_place_can_is_robosuites(oracle):
     """On states in, above and beside the can's quarter, with the gripper near and far."""
-    env, theirs = worlds("pick_place_can", 1, cameras=()), oracle("pick_place_can")
+    env, theirs = make_envs("pick_place_can", 1, cameras=()), oracle("pick_place_can")
     data, model = theirs.sim.data._data, theirs.sim.model._model
     can = model.joint("Can_joint0").qposadr[0]
     rng, flags = np.random.default_rng(0), []
@@ -148,7 +148,7 @@ def test_posture_starts_with_robosuites_noise(oracle):
     robot = oracle("lift").robots[0]
     assert robot.initialization_noise == {"magnitude": POSTURE_NOISE, "type": "gaussian"}
     np.testing.assert_allclose(robot.init_qpos, POSTURE, atol=1e-9)
-    env = worlds("lift", 4, cameras=())
+    env = make_envs("lift", 4, cameras=())
     arm = env.engine.controller.index.qpos
     noise = env.engine.qpos[:, arm] - torch.tensor(POSTURE)
     torch.testing.assert_close(noise, POSTURE_NOISE * normal(env.seeds, 7, stream=1))
@@ -169,7 +169,7 @@ on_every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda",
 @on_every_device
 def test_warp_follows_batch(device, task):
     """Twenty random control steps, and what is seen after them."""
-    exact, fast = worlds(task, 2), worlds(task, 2, sim="warp", device=device)
+    exact, fast = make_envs(task, 2), make_envs(task, 2, sim="warp", device=device)
     arm = exact.engine.controller.index.qpos
     for action in random_actions(exact, 20, seed=5):
         a, b = exact.step(action), fast.step(action.to(device))
@@ -191,7 +191,7 @@ def test_warp_follows_batch(device, task):
 def test_scripted_grasp_ends_the_same_in_both_engines(device, task, controller, freq):
     """The expert watches the exact engine's envs; the other engine's get its actions, blind."""
     kwargs = {"controller": controller, "control_freq": freq, "cameras": ()}
-    exact, fast = worlds(task, 2, **kwargs), worlds(task, 2, sim="warp", device=device, **kwargs)
+    exact, fast = make_envs(task, 2, **kwargs), make_envs(task, 2, sim="warp", device=device, **kwargs)
     expert = clean_expert(exact)
     solved = torch.zeros(2, dtype=torch.bool)
     for _ in range(exact.horizon):

@@ -10,13 +10,13 @@ from caliper.envs.sim import SimEnv
 from caliper.envs.tasks import make_task
 from caliper.envs.tasks.pick_covered import BOX_X, HALF_X, HALF_Y, OPEN, TRAVEL
 from caliper.errors import CaliperError
-from tests.envs.conftest import clean_expert, random_actions, spoiled_expert, worlds
+from tests.envs.conftest import clean_expert, make_envs, random_actions, spoiled_expert
 
 KIND = {"controller": "osc_position", "control_freq": 10, "horizon": 70, "cameras": ()}
 
 
 def covered(n, first_seed=0, **more):
-    return worlds("pick_covered", n, first_seed, **{**KIND, **more})
+    return make_envs("pick_covered", n, first_seed, **{**KIND, **more})
 
 
 def lid(env):

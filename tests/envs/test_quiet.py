@@ -23,7 +23,7 @@ assert "MUJOCO_GL" not in os.environ  # what is started from here may be where t
 """
 
 
-def test_worlds_and_oracles_print_nothing():
+def test_envs_and_oracles_print_nothing():
     env = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
     done = subprocess.run([sys.executable, "-c", SCRIPT, "oracle"], capture_output=True, text=True, env=env)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -38,7 +38,7 @@ def test_the_numbers_stay_what_they_are():
     ]
 
 
-def test_a_world_draws_its_own_whatever_the_company():
+def test_an_env_draws_its_own_whatever_the_company():
     alone, together = uniform(torch.tensor([9]), 5), uniform(torch.tensor([8, 9, 10]), 5)
     assert torch.equal(alone[0], together[1])
     assert torch.equal(uniform(torch.tensor([9]), 9)[:, :5], alone)

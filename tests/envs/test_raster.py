@@ -13,7 +13,7 @@ import pytest
 import torch
 import warp as wp
 
-from caliper.envs.appearance import Appearances, Strengths
+from caliper.envs.appearance import AppearanceRanges, Appearances
 from caliper.envs.render import compiled, make_renderer
 from caliper.envs.render.compiled import COMPILED, draw, fingerprint
 from caliper.envs.render.raster import Rasteriser
@@ -22,9 +22,9 @@ from caliper.envs.render.trace import RayTracer
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError
-from tests.envs.conftest import CAMERAS, random_actions, worlds
+from tests.envs.conftest import CAMERAS, make_envs, random_actions
 
-ABOVE = '<camera name="above" pos="0 0 2" fovy="90"/>'  # looks down; at distance d a side is 2 d long
+ABOVE = '<camera name="above" pos="0 0 2" fovy="90"/>'  # appearances down; at distance d a side is 2 d long
 HEADLIGHT = (0.2, 0.5)  # ambient, diffuse
 
 
@@ -76,20 +76,20 @@ def shift(a, b):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_pixels_are_the_ray_tracers(task):
-    """Random states, looks of their own, three cameras, a size that is not square."""
-    env = worlds(task, 2, cameras=())
+    """Random states, appearances of their own, three cameras, a size that is not square."""
+    env = make_envs(task, 2, cameras=())
     cameras = (*CAMERAS, "frontview")
     traced = RayTracer(env.engine, cameras, (48, 64), depth=True)
     drawn = Rasteriser(env.engine, cameras, (48, 64), depth=True)
-    looks = Appearances(env.engine.model, env.device)
+    appearances = Appearances(env.engine.model, env.device)
     for seed, action in enumerate(random_actions(env, 9)):
         env.step(action)
         if seed % 3:
             continue
         if seed:
-            look = looks.draw(Strengths(0.03, 0.1, 0.4, 0.3), seed + torch.arange(2))
-            traced.dress(look)
-            drawn.dress(look)
+            appearance = appearances.draw(AppearanceRanges(0.03, 0.1, 0.4, 0.3), seed + torch.arange(2))
+            traced.dress(appearance)
+            drawn.dress(appearance)
         want, got = traced.frames(), drawn.frames()
         assert agreement(want.rgb, got.rgb) > 0.999
         assert (want.geoms == got.geoms).float().mean() > 0.999
@@ -98,8 +98,8 @@ def test_pixels_are_the_ray_tracers(task):
     assert agreement(want.rgb, got.rgb.roll(1, -1)) < 0.95  # what a shift by a pixel would give
 
 
-def test_an_antialiased_picture_is_the_ray_tracers():
-    env = worlds("pick_place_can", 1, cameras=())
+def test_an_antialiased_image_is_the_ray_tracers():
+    env = make_envs("pick_place_can", 1, cameras=())
     want, got = (kind(env.engine, CAMERAS, 64, antialias=2).render() for kind in (RayTracer, Rasteriser))
     assert agreement(want, got) > 0.999
 
@@ -117,9 +117,9 @@ def test_everything_at_once_is_the_ray_tracers():
     """All shapes, textures and lights, a camera inside a box, one that sees to the horizon, alpha 0."""
     shapes = ("sphere", "capsule", "ellipsoid", "cylinder", "box")
     geoms = [
-        f'<geom type="{kind}" size=".2 .15 .1" pos="{i - 2} {j - 1} .3" euler="{20 * i} {30 * j} 10" {look}/>'
+        f'<geom type="{kind}" size=".2 .15 .1" pos="{i - 2} {j - 1} .3" euler="{20 * i} {30 * j} 10" {skin}/>'
         for i, kind in enumerate(shapes)
-        for j, look in enumerate(("", 'material="checked"', 'material="uniform"', 'material="cubed"'))
+        for j, skin in enumerate(("", 'material="checked"', 'material="uniform"', 'material="cubed"'))
     ]
     world = f"""{ABOVE.replace("0 0 2", ".01 .02 2")} <geom type="plane" size="0 0 1" material="uniform"/>
         <geom type="plane" size="1 0 1" pos="0 -3 .1" euler="0 20 0" material="checked"/>
@@ -309,33 +309,35 @@ def test_what_cannot_be_drawn_is_named():
 # ---- the same bits
 
 
-def test_bits_depend_neither_on_threads_nor_on_other_worlds():
-    env = worlds("lift", 4, cameras=())
+def test_bits_depend_neither_on_threads_nor_on_other_envs():
+    env = make_envs("lift", 4, cameras=())
     for action in random_actions(env, 3):
         env.step(action)
     one, three = (Rasteriser(env.engine, CAMERAS, 64, threads).render() for threads in (1, 3))
     assert torch.equal(one, three)
-    alone = worlds("lift", 1, cameras=())
+    alone = make_envs("lift", 1, cameras=())
     for world in range(4):
         alone.set_state(env.get_state()[world : world + 1])
         assert torch.equal(alone.render(CAMERAS, 64)[0], one[world])
 
 
 def test_bits_do_not_depend_on_what_was_drawn_before():
-    """Layers of what is still are kept; looks come and go, and a camera is moved."""
-    env = worlds("lift", 2, cameras=())
+    """Layers of what is still are kept; appearances come and go, and a camera is moved."""
+    env = make_envs("lift", 2, cameras=())
     old = Rasteriser(env.engine, CAMERAS, 48)
-    looks = Appearances(env.engine.model, env.device)
-    pictures = []
+    appearances = Appearances(env.engine.model, env.device)
+    images = []
     for seed in (0, 3, 3, 4):
         env.step(random_actions(env, 1, seed)[0])
-        look = looks.draw(Strengths(0.03, 0.1, 0.4, 0.3) if seed else Strengths(), seed + torch.arange(2))
-        old.dress(look)
+        appearance = appearances.draw(
+            AppearanceRanges(0.03, 0.1, 0.4, 0.3) if seed else AppearanceRanges(), seed + torch.arange(2)
+        )
+        old.dress(appearance)
         new = Rasteriser(env.engine, CAMERAS, 48)
-        new.dress(look)
-        pictures.append(old.render())
-        assert torch.equal(pictures[-1], new.render()) and torch.equal(pictures[-1], old.render())
-    assert not torch.equal(pictures[0], pictures[1])
+        new.dress(appearance)
+        images.append(old.render())
+        assert torch.equal(images[-1], new.render()) and torch.equal(images[-1], old.render())
+    assert not torch.equal(images[0], images[1])
     engine = Still(f'{PLANE}<geom type="box" size=".5 .5 .5"/>')
     renderer = make_renderer(engine, ("above",), 16)
     first = renderer.render()
@@ -344,8 +346,8 @@ def test_bits_do_not_depend_on_what_was_drawn_before():
     assert not torch.equal(renderer.render(), first)
 
 
-def test_only_the_worlds_asked_for_are_drawn():
-    env = worlds("lift", 3, cameras=())
+def test_only_the_envs_asked_for_are_drawn():
+    env = make_envs("lift", 3, cameras=())
     renderer = Rasteriser(env.engine, CAMERAS, 32)
     first = renderer.render()
     env.step(random_actions(env, 1)[0])
@@ -385,9 +387,9 @@ def test_code_from_other_sources_is_never_found(tmp_path, monkeypatch):
 def test_one_signature_serves_every_engine():
     """Each would cost its own compilation."""
     for sim in ("batch", "warp"):
-        env = worlds("lift", 2, sim=sim, cameras=())
+        env = make_envs("lift", 2, sim=sim, cameras=())
         env.render(CAMERAS, 32)
-        env.set_appearance(torch.arange(2), Strengths(0.03, 0.1, 0.4, 0.3))
+        env.set_appearance(torch.arange(2), AppearanceRanges(0.03, 0.1, 0.4, 0.3))
         env.render(CAMERAS, 32)
         env.set_appearance(None)
     assert len(draw.signatures) == 1
@@ -408,7 +410,7 @@ def test_without_a_cache_it_works_and_says_what_it_costs(monkeypatch):
 
 
 @pytest.mark.parametrize("broken", [[0], [1], [0, 1]])
-def test_a_world_that_blew_up_has_no_picture_and_spoils_no_other(broken):
+def test_an_env_that_blew_up_has_no_image_and_spoils_no_other(broken):
     """Poses that are not finite would lead compiled code outside of its arrays."""
     env, whole = (SimEnv("lift", 2, size=16, threads=1) for _ in range(2))
     for world, value in zip(broken, (float("nan"), 1e30), strict=False):
@@ -439,7 +441,7 @@ def test_every_index_is_within_its_array_in_every_task(tmp_path):
 
 
 @pytest.mark.parametrize("value", [1e12, -1e12, float("inf"), float("-inf"), float("nan")])
-def test_rows_and_columns_are_of_the_picture_whatever_overflowed(value):
+def test_rows_and_columns_are_of_the_image_whatever_overflowed(value):
     assert within(np.float32(2.5), np.float32(4), 9) == (3, 5)
     assert within(np.float32(0), np.float32(99), 9) == (0, 9)
     for low, high in ((value, 4), (2.5, value), (value, value)):

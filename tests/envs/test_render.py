@@ -8,7 +8,7 @@ import torch
 from caliper.envs import scenes
 from caliper.envs.render import make_renderer
 from caliper.envs.tasks import TASKS, make_task
-from tests.envs.conftest import CAMERAS, random_actions, worlds
+from tests.envs.conftest import CAMERAS, make_envs, random_actions
 
 
 def project(env, camera, points, size):
@@ -26,16 +26,16 @@ def project(env, camera, points, size):
     return np.stack([row, column], 1)
 
 
-def redness(picture):
+def redness(image):
     """How much red exceeds the other two channels, (h, w), of an image (3, h, w)."""
-    p = picture.int()
+    p = image.int()
     return p[0] - torch.maximum(p[1], p[2])
 
 
 @pytest.mark.parametrize("camera", [*CAMERAS, "showcase"])
 def test_the_cube_is_red_where_the_camera_should_see_it(camera):
     size = 128
-    env = worlds("lift", 1, cameras=())
+    env = make_envs("lift", 1, cameras=())
     state = env.get_state()
     cube = int(env.engine.model.body("cube_main").jntadr[0])
     at = 1 + env.engine.model.jnt_qposadr[cube]
@@ -53,29 +53,29 @@ def test_the_cube_is_red_where_the_camera_should_see_it(camera):
 
 def test_up_is_up():
     """The agent's camera sees the robot's base above, the table's near edge below."""
-    env = worlds("lift", 1, cameras=())
-    picture = env.render(("agentview",), 64)[0, 0].float().mean(0)
-    assert picture[-16:].mean() > picture[:16].mean() + 20  # the table is light, the room behind is dark
+    env = make_envs("lift", 1, cameras=())
+    image = env.render(("agentview",), 64)[0, 0].float().mean(0)
+    assert image[-16:].mean() > image[:16].mean() + 20  # the table is light, the room behind is dark
 
 
 @pytest.mark.parametrize("size", [16, 48, 64, 84, 100])
 def test_any_size(size):
-    env = worlds("lift", 2, cameras=())
-    pictures = env.render(CAMERAS, size)
-    assert pictures.shape == (2, 2, 3, size, size)
-    assert pictures.float().std() > 20
+    env = make_envs("lift", 2, cameras=())
+    images = env.render(CAMERAS, size)
+    assert images.shape == (2, 2, 3, size, size)
+    assert images.float().std() > 20
 
 
 def test_sizes_agree():
-    env = worlds("lift", 1, cameras=())
+    env = make_envs("lift", 1, cameras=())
     small, large = env.render(("agentview",), 32), env.render(("agentview",), 128)
     shrunk = torch.nn.functional.avg_pool2d(large[0].float(), 4)
     assert (shrunk - small[0]).abs().mean() < 6
 
 
-def test_drawing_some_worlds_anew_equals_drawing_all():
+def test_drawing_some_envs_anew_equals_drawing_all():
     n = 4
-    env = worlds("lift", n)
+    env = make_envs("lift", n)
     before = env.observe().pixels
     mask = torch.zeros(n, dtype=torch.bool)
     mask[2] = True
@@ -85,9 +85,9 @@ def test_drawing_some_worlds_anew_equals_drawing_all():
     assert torch.equal(partial[~mask], before[~mask]) and not torch.equal(partial[mask], before[mask])
 
 
-def test_other_worlds_resets_change_nothing():
+def test_other_envs_resets_change_nothing():
     """Envs that end at other times, drawn in the same chunks."""
-    many, one = worlds("lift", 3, horizon=3), worlds("lift", 1, horizon=3)
+    many, one = make_envs("lift", 3, horizon=3), make_envs("lift", 1, horizon=3)
     actions = random_actions(many, 5)
     state = many.state_dict()
     state["steps"] = torch.tensor([0, 1, 2])
@@ -105,7 +105,7 @@ def test_joined_meshes_look_like_the_many(task, monkeypatch):
     """The scene before joining, drawn at the same state, gives the same image to the odd edge pixel."""
     from caliper.envs.engines.batch import BatchEngine
 
-    env = worlds(task, 1, cameras=())
+    env = make_envs(task, 1, cameras=())
     for action in random_actions(env, 3):
         env.step(action)
     monkeypatch.setattr(scenes, "merge_visual_meshes", lambda *args: None)
@@ -122,5 +122,5 @@ def test_joined_meshes_look_like_the_many(task, monkeypatch):
 
 
 def test_light_never_burns_out():
-    env = worlds("lift", 1, cameras=())
+    env = make_envs("lift", 1, cameras=())
     assert (env.render(CAMERAS, 64) == 255).float().mean() < 0.01

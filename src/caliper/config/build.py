@@ -16,11 +16,11 @@ from caliper.config.schema import RunConfig
 from caliper.data.dataset import SCHEMA_VERSION, DatasetMeta
 from caliper.data.returns import RewardConfig
 from caliper.envs.action_meaning import action_json
-from caliper.envs.appearance import Strengths, VisualAugmentation
+from caliper.envs.appearance import AppearanceRanges, VisualAugmentation
 from caliper.envs.base import VectorEnv
 from caliper.envs.bridge import bridged
 from caliper.envs.controller import ACTION_DIMS, action_dim
-from caliper.envs.engines.memory import world_bytes
+from caliper.envs.engines.memory import env_bytes
 from caliper.envs.engines.warp import CONSTRAINTS, CONTACTS, CONVEX
 from caliper.envs.gymnasium_env import GymnasiumEnv, dimensions
 from caliper.envs.proprio import proprio_dim
@@ -45,7 +45,7 @@ def make_env(
 ) -> SimEnv:
     """The run's task in `num_envs` envs, by default with its horizon and start; without pixels, blind.
 
-    Tensors are where the engine is, see `make_worlds`.
+    Tensors are where the engine is, see `make_envs`.
 
     Raises:
         CaliperError: the task is an environment of Gymnasium.
@@ -79,7 +79,7 @@ def cameras(config: RunConfig) -> tuple[str, ...]:
     return tuple(config.task.cameras) if config.task.obs == "pixels" else ()
 
 
-def make_worlds(config: RunConfig, num_envs: int, stagger: bool = False) -> VectorEnv:
+def make_envs(config: RunConfig, num_envs: int, stagger: bool = False) -> VectorEnv:
     """The run's envs with tensors on the learner's device, of Caliper's own task or one of Gymnasium's.
 
     Args:
@@ -93,13 +93,13 @@ def make_worlds(config: RunConfig, num_envs: int, stagger: bool = False) -> Vect
         if stagger:
             env.stagger(config.chunk)
         return bridged(env, learner)
-    worlds = GymnasiumEnv(task.env_id, num_envs, task.kwargs, task.dense, task.horizon, config.seed)
-    return bridged(worlds, learner)
+    envs = GymnasiumEnv(task.env_id, num_envs, task.kwargs, task.dense, task.horizon, config.seed)
+    return bridged(envs, learner)
 
 
 def warp_memory(config: RunConfig) -> str:
     """How much memory the physics of a run's envs will take on MuJoCo Warp, in one line."""
-    held, besides = world_bytes(task_scene(config.task.name).model, CONTACTS, CONSTRAINTS, CONVEX)
+    held, besides = env_bytes(task_scene(config.task.name).model, CONTACTS, CONSTRAINTS, CONVEX)
     counts = config.online.num_envs, config.evaluation.num_envs
     total = sum(counts) * held + max(counts) * besides
     return (
@@ -142,7 +142,7 @@ def reward_config(config: RunConfig) -> RewardConfig:
 def visual_augmentation(config: RunConfig) -> VisualAugmentation:
     """How often the dataset enters the offline buffer, and how the copies look."""
     data = config.data
-    return VisualAugmentation(data.copies, Strengths(**asdict(data.appearance)), data.seed)
+    return VisualAugmentation(data.copies, AppearanceRanges(**asdict(data.appearance)), data.seed)
 
 
 def eval_seeds(config: RunConfig, count: int) -> list[int]:

@@ -44,7 +44,7 @@ class SimConfig:
 
 @dataclass
 class AppearanceConfig:
-    """How far re-rendered episodes may stray from the scene: each number from minus to plus the strength."""
+    """How far re-rendered episodes may stray from the scene: each number from minus to plus the range."""
 
     shift: float = key(at_least=0)
     turn: float = key(at_least=0)

@@ -43,7 +43,7 @@ def check(config: RunConfig) -> None:
     if (config.data.copies > 1) != any(asdict(config.data.appearance).values()):
         raise CaliperError(
             f"data.copies={config.data.copies} and data.appearance belong together: copies without "
-            "strengths are all equal, and the first copy stays as it is; try data.copies=2 "
+            "ranges are all equal, and the first copy stays as it is; try data.copies=2 "
             "data.appearance.light=0.2"
         )
     if config.task.obs == "state" and config.encoder.get("name") != "state":

@@ -12,9 +12,9 @@ from caliper.data.recordings import RecordedDemo, Recording
 from caliper.errors import CaliperError
 from caliper.importing.controller import read_settings
 from caliper.importing.dialect import ASKED, control_freq, read_as, usual_way
+from caliper.importing.images import likenesses
 from caliper.importing.importer import Importer, Options
 from caliper.importing.model import physics_model
-from caliper.importing.pictures import likenesses
 
 
 def describe_recording(recording: Recording, images: bool = False, assets: Path | None = None) -> str:

@@ -56,7 +56,7 @@ def _physics(xml: str, assets: Path | None) -> mujoco.MjModel:
         raise CaliperError(f"MuJoCo does not compile its model: {_sentence(error)}") from error
 
 
-def looks(xml: str, assets: Path | None = None) -> tuple[mujoco.MjSpec, list[str]]:
+def visual_model(xml: str, assets: Path | None = None) -> tuple[mujoco.MjSpec, list[str]]:
     """A recording's model with all that can be seen of it here, and what could not be found.
 
     The visual mesh of a robot's link that is no longer there gives way to the installed robot's.

@@ -16,7 +16,7 @@ from caliper.envs.starts import POSTURE
 from caliper.errors import CaliperError
 from caliper.importing.controller import ARM_JOINT, Array
 
-WORLDS = 64  # steps that are tried side by side
+NUM_ENVS = 64  # steps that are tried side by side
 PARKED = 2.0  # m from the robot's base, in every step: an object that takes no part
 MOVED = 0.01  # m; more than that, and a grasp of the one scene is none in the other
 DEEPER = 0.005  # m of contact at the start, beyond the file's own: another object of the same name
@@ -206,7 +206,7 @@ class SceneTrial:
     def __init__(self, task: str, controller: str, control_freq: int) -> None:
         self.env = SimEnv(
             task,
-            WORLDS,
+            NUM_ENVS,
             cameras=(),
             controller=controller,
             control_freq=control_freq,
@@ -221,8 +221,8 @@ class SceneTrial:
     def solved(self, states: Array) -> Array:
         """Which of the states (t, s) meet the task's test, bool (t,)."""
         found = []
-        for first in range(0, len(states), WORLDS):
-            batch = torch.as_tensor(states[first : first + WORLDS])
+        for first in range(0, len(states), NUM_ENVS):
+            batch = torch.as_tensor(states[first : first + NUM_ENVS])
             self.env.set_state(batch)
             found.append(self.env.solved()[: len(batch)].numpy())
         return np.concatenate(found)
@@ -239,8 +239,8 @@ class SceneTrial:
         closing = fingers_closed(actions[:, -1], env.control_freq)  # (t, 2)
         start = states[0, 1 + self._arm]
         after = []
-        for first in range(0, len(states), WORLDS):
-            rows = states[first : first + WORLDS]
+        for first in range(0, len(states), NUM_ENVS):
+            rows = states[first : first + NUM_ENVS]
             m, state = len(rows), env.state_dict()
             for name in ("ctrl", "warmstart", "closing"):
                 state[name].zero_()
@@ -250,7 +250,7 @@ class SceneTrial:
             state["qvel"][:m] = torch.as_tensor(rows[:, 1 + nq :])
             state["closing"][:m] = torch.as_tensor(closing[first : first + m])
             env.load_state_dict(state)
-            action = torch.zeros(WORLDS, env.action_dim, dtype=torch.float64)
+            action = torch.zeros(NUM_ENVS, env.action_dim, dtype=torch.float64)
             action[:m] = torch.as_tensor(actions[first : first + m])
             env.step(action)
             after.append(env.final_state[:m].numpy().copy())

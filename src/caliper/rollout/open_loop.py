@@ -13,7 +13,7 @@ from caliper.data.dataset import Dataset, Episode
 from caliper.envs.sim import SimEnv
 from caliper.envs.starts import POSTURE
 
-WORLDS = 32
+NUM_ENVS = 32
 ARM, OBJECT = 0.02, 0.005  # rad and m: farther off, a demo has left its states
 
 Array = NDArray[np.float64]
@@ -73,7 +73,7 @@ def replay_actions(dataset: Dataset) -> Iterator[Replayed]:
     meta, demos = dataset.meta, list(zip(dataset.demos, dataset.episodes, strict=True))
     env = SimEnv(
         meta.task,
-        min(WORLDS, len(demos)),
+        min(NUM_ENVS, len(demos)),
         cameras=(),
         controller=meta.controller,
         control_freq=meta.control_freq,

@@ -97,7 +97,7 @@ def rendered(
         for first in range(0, len(states), n):
             batch = states[first : first + n]  # (m, s)
             if keys is not None:
-                env.set_appearance(pad(keys[first : first + n], (0, n - len(batch))), augmentation.strengths)
+                env.set_appearance(pad(keys[first : first + n], (0, n - len(batch))), augmentation.ranges)
             env.set_state(batch)
             ready = Obs.cat([ready, env.observe()[: len(batch)]])
             while episode is not None and len(ready) > (t := len(episode)):

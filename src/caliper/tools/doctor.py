@@ -32,10 +32,10 @@ def doctor() -> bool:
         Whether everything that Caliper needs is there; a GPU is not needed.
     """
     missing = 0
-    for name, look in _lines():
+    for name, check in _lines():
         print(f"{name:{WIDTH}}", end="", flush=True)
         try:
-            print(look())
+            print(check())
         except _MissingError as lack:
             missing += 1
             print(lack)
@@ -55,10 +55,10 @@ def _lines() -> Iterator[tuple[str, Callable[[], str]]]:
     yield "CUDA for Warp", _warp_cuda
     yield "engine batch", _batch
     yield "engine warp", _warp
-    yield "image on cpu", partial(_picture, "batch", "cpu")
+    yield "image on cpu", partial(_image, "batch", "cpu")
     yield "rasteriser", _rasteriser
     if all(_seeing_cuda().values()):
-        yield from ((f"GPU {name}", look) for name, look in _self_test())
+        yield from ((f"GPU {name}", check) for name, check in _self_test())
     yield "device=auto", partial(_chosen, "learner")
     yield "sim=auto", partial(_chosen, "engine")
     yield "CPU cores", lambda: f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}"
@@ -83,17 +83,17 @@ def _requirements() -> list[Requirement]:
 def _package(requirement: Requirement) -> str:
     name = requirement.name
     if name == DIST:
-        mend = "pip install . in Caliper's folder"
+        fix = "pip install . in Caliper's folder"
     elif str(requirement) == ROBOSUITE:
-        mend = f"pip install --no-deps {ROBOSUITE}"
+        fix = f"pip install --no-deps {ROBOSUITE}"
     else:
-        mend = f"pip install '{requirement}'"
+        fix = f"pip install '{requirement}'"
     try:
         found = version(name)
     except PackageNotFoundError:
-        raise _MissingError(f"missing -> {mend}") from None
+        raise _MissingError(f"missing -> {fix}") from None
     if not requirement.specifier.contains(found, prereleases=True):
-        raise _MissingError(f"{found}, {requirement.specifier} is needed -> {mend}")
+        raise _MissingError(f"{found}, {requirement.specifier} is needed -> {fix}")
     return found
 
 
@@ -148,11 +148,11 @@ def _warp() -> str:
     seeing = _seeing_cuda()
     if all(seeing.values()):
         return "on cuda, and on cpu for tests"
-    mend = {
+    fix = {
         (True, False): ": Warp does not see torch's GPU -> update the NVIDIA driver",
         (False, True): ": torch does not see Warp's GPU -> install a torch built for CUDA and this driver",
     }
-    return f"on cpu, for tests{mend.get((seeing['torch'], seeing['Warp']), '; no GPU')}"
+    return f"on cpu, for tests{fix.get((seeing['torch'], seeing['Warp']), '; no GPU')}"
 
 
 def _self_test() -> Iterator[tuple[str, Callable[[], str]]]:
@@ -167,13 +167,13 @@ def _self_test() -> Iterator[tuple[str, Callable[[], str]]]:
 
     findings = tried()
 
-    def look() -> str:
+    def check() -> str:
         finding = next(findings)
-        if finding.mend:
-            raise _MissingError(f"{finding.said} -> {finding.mend}")
+        if finding.fix:
+            raise _MissingError(f"{finding.said} -> {finding.fix}")
         return finding.said
 
-    return ((name, look) for name in PARTS)
+    return ((name, check) for name in PARTS)
 
 
 def _chosen(part: str) -> str:
@@ -187,7 +187,7 @@ def _chosen(part: str) -> str:
     return f"{chosen.engine} on {chosen.engine_device} ({chosen.engine_why})"
 
 
-def _picture(sim: str, device: str) -> str:
+def _image(sim: str, device: str) -> str:
     """Draws one small image of the lightest task."""
     from caliper.envs.sim import SimEnv
 

@@ -16,7 +16,7 @@ from caliper.envs.sim import task_scene
 from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError
 from caliper.importing.dialect import control_freq
-from caliper.importing.pictures import Frames, Staged, drawn, stage
+from caliper.importing.images import Frames, Staged, drawn, stage
 from caliper.rollout.video import grid, write_video
 from caliper.utils.progress import bar
 

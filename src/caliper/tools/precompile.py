@@ -39,7 +39,7 @@ from caliper.utils.files import cannot_write
 from caliper.utils.progress import bar
 
 Variant = tuple[Any, int]  # a Warp module and the block size it is compiled for
-WORLDS = 2
+NUM_ENVS = 2
 
 
 class _BlockDim(int):
@@ -115,8 +115,8 @@ def record_run(config: RunConfig) -> list[Variant]:
     config = replace(config, sim=replace(config.sim, name="warp", device="cpu"))
     check_task(config)
     with recording(run=False) as seen:
-        env = make_env(config, WORLDS)
-        env.step(torch.zeros(WORLDS, env.action_dim))
+        env = make_env(config, NUM_ENVS)
+        env.step(torch.zeros(NUM_ENVS, env.action_dim))
         env.reset()
         if env.spec.cameras:  # a GPU traces rays where this CPU draws otherwise
             RayTracer(env.engine, env.spec.cameras, env.spec.size).render()

@@ -16,7 +16,7 @@ from caliper.config.build import dataset_meta, make_env, obs_spec, set_up_torch,
 from caliper.config.compose import compose
 from caliper.config.validate import check_task
 from caliper.data.dataset import Dataset
-from caliper.data.images import add_pictures, refuse_pictures
+from caliper.data.images import add_images, refuse_images
 from caliper.data.robomimic import read_dataset
 from caliper.envs.appearance import VisualAugmentation
 from caliper.envs.sim import SimEnv, task_scene
@@ -56,8 +56,8 @@ def parse(words: list[str]) -> tuple[Path, Path | None, list[str]]:
 def replay_file(source: Path, out: Path | None, words: list[str]) -> Path:
     """Renders every state of a dataset file, without physics, into a copy of it with images.
 
-    With strengths under `data.appearance` each episode has a look of its own, drawn from `data.seed`: that of
-    its copy 1 in a run (see `caliper.rollout.replay.VisualAugmentation`).
+    With ranges under `data.appearance` each episode has an appearance of its own, drawn from `data.seed`:
+    that of its copy 1 in a run (see `caliper.rollout.replay.VisualAugmentation`).
 
     Args:
         source: the file; it says which task and control it belongs to.
@@ -86,26 +86,26 @@ def replay_file(source: Path, out: Path | None, words: list[str]) -> Path:
     cameras = tuple(config.task.cameras)
     if not cameras or len(set(cameras)) < len(cameras):
         raise CaliperError(f"task.cameras={list(cameras)} must name at least one camera, and each once")
-    refuse_pictures(source, cameras)
+    refuse_images(source, cameras)
     spec = obs_spec(config)
     _require_room(out, source, spec, dataset)
     config = choose_devices(config).applied(config)
     set_up_torch(config)
     env = make_env(config, min(config.data.num_envs, dataset.num_frames))
     augmentation = visual_augmentation(config)
-    appearance = asdict(augmentation.strengths)
+    appearance = asdict(augmentation.ranges)
     copy = int(any(appearance.values()))
     start = time.monotonic()
     with replacing(out) as partial:
-        frames = _pictures(env, dataset, replace(augmentation, copies=1 + copy), copy)
-        add_pictures(source, partial, spec, {**appearance, "seed": augmentation.seed}, frames)
+        frames = _images(env, dataset, replace(augmentation, copies=1 + copy), copy)
+        add_images(source, partial, spec, {**appearance, "seed": augmentation.seed}, frames)
     seconds, images = time.monotonic() - start, dataset.num_frames * len(spec.cameras)
     print(f"{images} images of {spec.size}x{spec.size} pixels, {images / seconds:.0f} per second")
     print(out)
     return out
 
 
-def _pictures(env: SimEnv, dataset: Dataset, augmentation: VisualAugmentation, copy: int) -> Iterator[Tensor]:
+def _images(env: SimEnv, dataset: Dataset, augmentation: VisualAugmentation, copy: int) -> Iterator[Tensor]:
     with bar(dataset.num_frames, "replay", "frame") as shown:
         for _, obs in rendered(env, dataset, augmentation, copy):
             yield obs.pixels

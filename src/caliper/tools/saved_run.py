@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from caliper.agents import Agent
-from caliper.config.build import eval_seeds, make_agent, make_worlds, reward_config, set_up_torch
+from caliper.config.build import eval_seeds, make_agent, make_envs, reward_config, set_up_torch
 from caliper.config.devices import learner_device
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check
@@ -45,7 +45,7 @@ def evaluate_run(folder: Path, config: RunConfig) -> Path:
     cfg = config.evaluation
     result, _ = evaluate(
         agent,
-        make_worlds(config, min(cfg.num_envs, cfg.episodes)),
+        make_envs(config, min(cfg.num_envs, cfg.episodes)),
         eval_seeds(config, cfg.episodes),
         reward_config(config),
         "online" if counters["online"] else "offline",

@@ -102,8 +102,8 @@ def load_checkpoint(folder: Path | str) -> tuple[dict[str, Tensor], dict[str, An
     try:
         path = latest(root)
     except ForeignFileError as error:
-        mend = f"write {found[-1].name} into it" if found else "train again"
-        raise CaliperError(f"{root / 'latest'} {error}; {mend}.") from error
+        fix = f"write {found[-1].name} into it" if found else "train again"
+        raise CaliperError(f"{root / 'latest'} {error}; {fix}.") from error
     if path != found[-1]:
         print(
             f"caliper: {root / 'latest'} names {path.name}, though {found[-1].name} is newer", file=sys.stderr
@@ -117,8 +117,8 @@ def load_checkpoint(folder: Path | str) -> tuple[dict[str, Tensor], dict[str, An
     except Exception as error:
         reason = str(error) if isinstance(error, ForeignFileError) else "holds something else than plain data"
         others = [p.name for p in found if p != path]
-        mend = f"write {others[-1]} into {root / 'latest'} to go one back" if others else "train again"
-        raise CaliperError(f"The checkpoint {path} is damaged: it {reason}; {mend}.") from error
+        fix = f"write {others[-1]} into {root / 'latest'} to go one back" if others else "train again"
+        raise CaliperError(f"The checkpoint {path} is damaged: it {reason}; {fix}.") from error
     return weights, state
 
 

@@ -18,7 +18,7 @@ import warp as wp
 from caliper.config.devices import engine_device, learner_device
 from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
-from caliper.training.self_test import NO_MEMORY, PARTS, Finding, mend
+from caliper.training.self_test import NO_MEMORY, PARTS, Finding, fix
 from caliper.utils.cache import cache_folder
 from caliper.utils.foreign import ForeignFileError, read_json, write_json
 
@@ -86,8 +86,8 @@ def warp_works(device: str) -> tuple[bool, str]:
         findings = run_self_test(device)
         remember(findings, device)
     for finding in findings:
-        if finding.name in NEEDED and finding.mend is not None:
-            return False, f"Warp failed its self-test here, {finding.name}: {finding.said} -> {finding.mend}"
+        if finding.name in NEEDED and finding.fix is not None:
+            return False, f"Warp failed its self-test here, {finding.name}: {finding.said} -> {finding.fix}"
     return True, f"Warp has passed its self-test on {torch.cuda.get_device_name(device)}"
 
 
@@ -103,7 +103,7 @@ def run_self_test(device: str) -> list[Finding]:
         said, end = late.stdout or b"", f"no end after {PATIENCE} s"
     findings = _findings(said.decode(errors="replace").splitlines())
     missing = [name for name in PARTS if name not in {finding.name for finding in findings}]
-    return findings + [Finding(name, end, mend(end)) for name in missing]
+    return findings + [Finding(name, end, fix(end)) for name in missing]
 
 
 def remember(findings: Iterable[Finding], device: str = "cuda") -> None:
@@ -112,7 +112,7 @@ def remember(findings: Iterable[Finding], device: str = "cuda") -> None:
     Where nothing can be written, the next run tries anew.
     """
     findings = list(findings)
-    if NO_MEMORY in [finding.mend for finding in findings]:
+    if NO_MEMORY in [finding.fix for finding in findings]:
         return
     known = _read() | {_key(device): findings}
     content = {key: [asdict(finding) for finding in values] for key, values in known.items()}

@@ -13,7 +13,7 @@ from caliper.config.build import (
     action_length,
     dataset_meta,
     make_agent,
-    make_worlds,
+    make_envs,
     obs_spec,
     reward_config,
     run_folder,
@@ -108,8 +108,8 @@ def _run(asked: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | No
     set_up_torch(config)
     if config.sim.name == "warp" and config.task.env_id is None:
         print(warp_memory(config), flush=True)
-    env = make_worlds(config, config.online.num_envs, config.online.stagger)
-    eval_env = make_worlds(config, config.evaluation.num_envs)
+    env = make_envs(config, config.online.num_envs, config.online.stagger)
+    eval_env = make_envs(config, config.evaluation.num_envs)
     offline = load_data(config, *data, eval_env)
     spec, actions, device = env.spec, env.action_dim, env.device
     agent = make_agent(config, device)
@@ -195,13 +195,13 @@ def find_dataset(config: RunConfig) -> Dataset:
         collect(config, paths[0])
     for path in paths:
         if not path.exists():
-            mend = "leave its path out to collect one"
+            fix = "leave its path out to collect one"
             if begun:
-                mend = (
+                fix = (
                     "it is what this run began with; if it was moved, say where with data.path=..., or "
                     f"collect it again with: {collect_command(config)}"
                 )
-            raise CaliperError(f"the dataset {path} does not exist; {mend}")
+            raise CaliperError(f"the dataset {path} does not exist; {fix}")
     dataset = joined([_read(ready(path), config) for path in paths])
     _require_content(config, dataset)
     return dataset

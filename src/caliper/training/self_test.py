@@ -30,12 +30,12 @@ from caliper.training.update import WARM_UPS, EagerLearner, GraphLearner
 from caliper.types import Obs, ObsSpec
 
 PARTS = ("driver", "physics", "image", "update")
-WORLDS, STEPS, SIZE = 4, 6, 32
+NUM_ENVS, STEPS, SIZE = 4, 6, 32
 JOINTS = 1e-4  # radians, after STEPS random control steps
 PIXELS = 1.0  # mean difference, of 255
 METRICS = 1e-2  # relative or absolute difference of what an update reports
 NO_MEMORY = "end other programs on the GPU, or take fewer envs"
-MENDS = {
+FIXES = {
     r"out of memory|failed to allocate|need .* GiB": NO_MEMORY,
     r"memory pool": "set sim=batch: this GPU or its driver has no memory pools, which recordings need",
     r"conditional graph|driver version is insufficient|no CUDA driver|nvidia driver": (
@@ -52,7 +52,7 @@ class Finding:
 
     name: str
     said: str
-    mend: str | None = None
+    fix: str | None = None
 
 
 def self_test(device: str = "cuda") -> Iterator[Finding]:
@@ -63,24 +63,24 @@ def self_test(device: str = "cuda") -> Iterator[Finding]:
     """
     if (number := torch.device(device).index) is not None:
         torch.cuda.set_device(number)
-    worlds = _Worlds(torch.device(device))
-    looks: tuple[Callable[[], str], ...] = (
-        partial(_driver, worlds.device),
-        worlds.physics,
-        worlds.image,
-        partial(_update, worlds.device),
+    envs = _Envs(torch.device(device))
+    checks: tuple[Callable[[], str], ...] = (
+        partial(_driver, envs.device),
+        envs.physics,
+        envs.image,
+        partial(_update, envs.device),
     )
-    for name, look in zip(PARTS, looks, strict=True):
+    for name, check in zip(PARTS, checks, strict=True):
         try:
-            yield Finding(name, look())
+            yield Finding(name, check())
         except Exception as error:  # torch, Warp, MuJoCo Warp and CUDA each have their own kinds
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            yield Finding(name, reason, mend(str(error)))
+            yield Finding(name, reason, fix(str(error)))
 
 
-def mend(reason: str) -> str:
+def fix(reason: str) -> str:
     """What to do about an error of CUDA, of torch or of Warp."""
-    for pattern, line in MENDS.items():
+    for pattern, line in FIXES.items():
         if re.search(pattern, reason, re.IGNORECASE):
             return line
     return "set sim=batch, which needs no Warp on the GPU, and report this line"
@@ -104,15 +104,15 @@ def _driver(device: torch.device) -> str:
     return f"{here.name}, driver for CUDA {driver}, with memory pools and conditional graphs"
 
 
-class _Worlds:
+class _Envs:
     """The same episodes in both engines, made when they are first asked for."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
     def make(self, sim: str, device: str) -> SimEnv:
-        env = SimEnv("lift", WORLDS, sim, ("agentview",), SIZE, device=device, threads=1)
-        env.reset(seeds=torch.arange(WORLDS))
+        env = SimEnv("lift", NUM_ENVS, sim, ("agentview",), SIZE, device=device, threads=1)
+        env.reset(seeds=torch.arange(NUM_ENVS))
         return env
 
     @cached_property
@@ -121,7 +121,7 @@ class _Worlds:
 
     def physics(self) -> str:
         exact, fast = self.both
-        actions = 2 * torch.rand(STEPS, WORLDS, exact.action_dim, generator=_generator("cpu")) - 1
+        actions = 2 * torch.rand(STEPS, NUM_ENVS, exact.action_dim, generator=_generator("cpu")) - 1
         start = time.perf_counter()
         for action in actions.to(self.device):
             fast.step(action)

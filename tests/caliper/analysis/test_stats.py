@@ -68,7 +68,7 @@ def test_regret_of_equal_and_unequal_spacing():
     assert math.isnan(regret([], []))
 
 
-def test_dip_looks_at_the_first_fifth_only():
+def test_the_dip_is_of_the_first_fifth_only():
     steps, success = [100, 200, 600, 1000], [0.5, 0.3, 0.0, 1.0]
     assert dip(steps, success, offline=0.7) == pytest.approx(0.4)
     assert dip(steps, success, offline=0.2) == 0.0

@@ -10,7 +10,7 @@ from PIL import Image
 
 from caliper.errors import CaliperError
 from caliper.importing.assets import locate, robosuite_assets, tail
-from caliper.importing.model import looks, physics_model
+from caliper.importing.model import visual_model, physics_model
 
 BOX = """<mujoco><option timestep="0.002"/><asset>{asset}</asset><worldbody><body name="b">
 <joint name="j" type="slide"/><geom type="box" size=".1 .1 .1"/>{geom}</body></worldbody></mujoco>"""
@@ -62,7 +62,7 @@ def test_old_models_compile_and_fit_their_states(recordings, name):
 
 def test_leaving_out_what_is_only_seen_changes_no_physics(recordings):
     xml = recordings["robosuite152_can"].demos[0].model
-    bare, full = physics_model(xml), looks(xml)[0].compile()
+    bare, full = physics_model(xml), visual_model(xml)[0].compile()
     assert bare.ngeom < full.ngeom
     for name in ("body_mass", "body_inertia", "body_ipos", "dof_armature", "dof_damping", "qpos0"):
         assert np.array_equal(getattr(bare, name), getattr(full, name)), name
@@ -70,7 +70,7 @@ def test_leaving_out_what_is_only_seen_changes_no_physics(recordings):
 
 def test_old_visual_links_become_the_installed_robots(recordings):
     """robosuite 1.0 has one mesh where 1.5 has several under other names."""
-    spec, lost = looks(recordings["robosuite100_lift"].demos[0].model)
+    spec, lost = visual_model(recordings["robosuite100_lift"].demos[0].model)
     seen = [g for g in spec.body("robot0_link3").geoms if not g.contype]
     root = ET.parse(robosuite_assets() / "robots/panda/robot.xml").getroot()
     (link,) = (b for b in root.iter("body") if b.get("name") == "link3")
@@ -87,7 +87,7 @@ def _square(path):
 def test_a_texture_that_is_no_longer_square_is_no_cube(tmp_path):
     flat = next(p for p in sorted((robosuite_assets() / "textures").glob("*.png")) if not _square(p))
     texture = f'<texture name="t" type="cube" file="{OTHERS}/textures/{flat.name}"/>'
-    spec, _ = looks(BOX.format(asset=texture + '<material name="m" texture="t"/>', geom=""))
+    spec, _ = visual_model(BOX.format(asset=texture + '<material name="m" texture="t"/>', geom=""))
     assert spec.textures[0].type == mujoco.mjtTexture.mjTEXTURE_2D
     spec.compile()
 
@@ -112,7 +112,7 @@ def test_a_missing_mesh_that_collides_is_refused():
         asset=f'<mesh name="m" file="{OTHERS}/objects/unknown/thing.stl"/>',
         geom='<geom type="mesh" mesh="m"/>',
     )
-    for get in (physics_model, looks):
+    for get in (physics_model, visual_model):
         with pytest.raises(CaliperError, match=r"thing\.stl, which is not installed; .*--assets"):
             get(xml)
 
@@ -123,7 +123,7 @@ def test_a_missing_mesh_that_is_only_seen_is_left_out():
         geom='<geom type="mesh" mesh="m" contype="0" conaffinity="0" mass="0"/>',
     )
     assert physics_model(xml).ngeom == 1
-    spec, lost = looks(xml)
+    spec, lost = visual_model(xml)
     assert (spec.compile().ngeom, lost) == (1, ["thing.stl"])
 
 

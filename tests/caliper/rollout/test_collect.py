@@ -26,7 +26,7 @@ def test_what_is_recorded(dataset):
         assert not e.success and not e.terminated and not e.rewards.any()
 
 
-def test_the_number_of_worlds_changes_nothing(dataset, tmp_path):
+def test_the_number_of_envs_changes_nothing(dataset, tmp_path):
     other = collect(compose([*WORDS, "data.num_envs=3"]), tmp_path / "other.hdf5")
     for a, b in zip(read(dataset), read(other), strict=True):
         assert (a.seed, a.noise) == (b.seed, b.noise)

@@ -68,11 +68,11 @@ def played():
     return evaluate(Scripted(env, 0.8), env, [3, 4, 5, 6, 7, 8], REWARD, "online", 7, 9)
 
 
-def test_the_number_of_worlds_changes_nothing(played):
+def test_the_number_of_envs_changes_nothing(played):
     result, arrays = played
     assert len(set(result.lengths)) > 2  # else the test would show little
-    for worlds in (1, 3):
-        env = lift(worlds)
+    for num_envs in (1, 3):
+        env = lift(num_envs)
         again, same = evaluate(Scripted(env, 0.8), env, result.seeds, REWARD, "online", 7, 9)
         assert again == result
         assert all(np.array_equal(arrays[name], same[name]) for name in arrays)

@@ -8,8 +8,8 @@ from caliper.rollout.replay import replay
 from tests.data.conftest import CountingEnv, make_buffer, make_episode, numbers
 
 
-@pytest.mark.parametrize("worlds", [1, 2, 3, 4, 64])
-def test_every_state_becomes_its_frame(worlds, meta, generator):
+@pytest.mark.parametrize("num_envs", [1, 2, 3, 4, 64])
+def test_every_state_becomes_its_frame(num_envs, meta, generator):
     episodes = [
         make_episode(100, 3),
         make_episode(200, 5, success=True),
@@ -18,7 +18,7 @@ def test_every_state_becomes_its_frame(worlds, meta, generator):
     ]
     dataset = Dataset(meta, episodes)
     buffer = make_buffer(capacity=dataset.num_frames)
-    replay(CountingEnv([99] * worlds), dataset, buffer, progress=False)
+    replay(CountingEnv([99] * num_envs), dataset, buffer, progress=False)
     stored = buffer.state_dict()
     assert stored["episodes"][:, 1].tolist() == [3, 5, 1, 2]
     expected = [n for e in episodes for n in range(int(e.states[0, 0]), int(e.states[0, 0]) + len(e) + 1)]
@@ -30,10 +30,10 @@ def test_every_state_becomes_its_frame(worlds, meta, generator):
     assert torch.equal(batch.terminal.bool(), at == 204)
 
 
-@pytest.mark.parametrize("worlds", [2, 3, 64])
-def test_copies_come_after_the_dataset_as_it_is(worlds, meta):
+@pytest.mark.parametrize("num_envs", [2, 3, 64])
+def test_copies_come_after_the_dataset_as_it_is(num_envs, meta):
     dataset = Dataset(meta, [make_episode(100, 3), make_episode(200, 2, success=True)])
-    buffer, env = make_buffer(capacity=21), CountingEnv([99] * worlds)
+    buffer, env = make_buffer(capacity=21), CountingEnv([99] * num_envs)
     replay(env, dataset, buffer, progress=False, augmentation=VisualAugmentation(copies=3, seed=5))
     stored = buffer.state_dict()
     frames = [*range(100, 104), *range(200, 203)]

@@ -69,7 +69,7 @@ def test_a_failure_leaves_the_earlier_video(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
 
-def test_a_missing_ffmpeg_says_the_mend(tmp_path, monkeypatch):
+def test_a_missing_ffmpeg_says_the_fix(tmp_path, monkeypatch):
     def missing():
         raise RuntimeError("No ffmpeg exe could be found")
 

@@ -26,8 +26,8 @@ def table(capsys):
 
 
 @pytest.fixture
-def no_picture(monkeypatch):
-    monkeypatch.setattr(doctor_module, "_picture", lambda sim, device: "drawn")
+def no_image(monkeypatch):
+    monkeypatch.setattr(doctor_module, "_image", lambda sim, device: "drawn")
 
 
 def installed(monkeypatch, **versions):
@@ -60,7 +60,7 @@ def test_everything_is_here(capsys):
     assert "ffmpeg" in rows["video encoder"]
 
 
-def test_a_machine_without_a_gpu(capsys, monkeypatch, no_picture):
+def test_a_machine_without_a_gpu(capsys, monkeypatch, no_image):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(wp, "is_cuda_available", lambda: False)
     monkeypatch.setattr(wp, "get_cuda_devices", lambda: [])
@@ -75,7 +75,7 @@ def test_a_machine_without_a_gpu(capsys, monkeypatch, no_picture):
     assert rows["sim=auto"] == "batch on cpu (sim=auto: the learner is on the CPU)"
 
 
-def test_a_machine_with_a_gpu(capsys, monkeypatch, no_picture, tmp_path):
+def test_a_machine_with_a_gpu(capsys, monkeypatch, no_image, tmp_path):
     card = SimpleNamespace(name="H200", total_memory=139 * 2**30, major=9, minor=0, arch=90)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -108,7 +108,7 @@ def test_a_machine_with_a_gpu(capsys, monkeypatch, no_picture, tmp_path):
     assert "torch does not see Warp's GPU -> install a torch built for CUDA" in table(capsys)["engine warp"]
 
 
-def test_what_is_missing_comes_with_its_mend(capsys, monkeypatch, no_picture):
+def test_what_is_missing_comes_with_its_fix(capsys, monkeypatch, no_image):
     installed(monkeypatch, robosuite=None, h5py="3.1.0", einops=None)
     with pytest.raises(SystemExit) as stop:
         main(["doctor"])
@@ -120,7 +120,7 @@ def test_what_is_missing_comes_with_its_mend(capsys, monkeypatch, no_picture):
     assert out.endswith("\n\n3 missing\n")
 
 
-def test_no_encoder(capsys, monkeypatch, no_picture):
+def test_no_encoder(capsys, monkeypatch, no_image):
     def missing():
         raise RuntimeError("no ffmpeg exe could be found")
 
@@ -155,7 +155,7 @@ def test_the_pin_of_robosuite_is_the_projects():
     assert f"pip install --no-deps {doctor_module.ROBOSUITE}" in (ROOT / "envs" / "scenes.py").read_text()
 
 
-def test_the_kernel_cache_is_counted_by_architecture(tmp_path, capsys, monkeypatch, no_picture):
+def test_the_kernel_cache_is_counted_by_architecture(tmp_path, capsys, monkeypatch, no_image):
     for name in ("wp_a_1/wp_a_1.sm90.cubin", "wp_b_1/wp_b_1.sm90.cubin", "wp_b_1/wp_b_1.sm75.ptx"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(bytes(2**20))

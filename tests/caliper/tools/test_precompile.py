@@ -127,10 +127,10 @@ def test_scenes_are_dense():
         assert task_scene(task).model.nv <= 32
 
 
-def test_the_set_does_not_depend_on_worlds_or_pictures(monkeypatch):
+def test_the_set_does_not_depend_on_envs_or_images(monkeypatch):
     words = ["task=lift", "threads=1", "task.size=16", "video.episodes=0"]
     few = set(record_run(compose(words)))
-    monkeypatch.setattr(precompile_module, "WORLDS", 5)
+    monkeypatch.setattr(precompile_module, "NUM_ENVS", 5)
     many = set(record_run(compose([*words, "task.size=24", "task.cameras=[agentview]", "sim=warp"])))
     assert few == many and len(few) > 40
     monkeypatch.setattr(precompile_module, "recording", lambda run: recording())

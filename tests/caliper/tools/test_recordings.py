@@ -88,7 +88,7 @@ def test_inspect_describes_a_recording_without_importing(files, capsys):  # noqa
         assert words in found, words
 
 
-def test_inspect_compares_pictures_on_request(files, capsys):  # noqa: F811
+def test_inspect_compares_images_on_request(files, capsys):  # noqa: F811
     path = str(files["robomimic030_can_images"])
     main(["inspect", path, "--images"])
     assert "agentview_image: differ from ours by" in capsys.readouterr().out
@@ -125,7 +125,7 @@ def test_bad_demos_are_described_one_by_one(edited):  # noqa: F811
 
 def test_inspect_refuses_other_words(files, capsys):  # noqa: F811
     with pytest.raises(SystemExit):
-        main(["inspect", str(files["robosuite141_lift"]), "--picture"])
+        main(["inspect", str(files["robosuite141_lift"]), "--image"])
     assert "caliper inspect FILE [--images | --replay]" in capsys.readouterr().err
 
 

@@ -19,7 +19,7 @@ from caliper.tools import replay as replay_module
 from caliper.training.run import find_data, load_data
 from tests.data.test_robomimic import unseal
 
-LOOKS = ["data.appearance.light=0.3", "data.appearance.colour=0.2", "data.appearance.shift=0.02"]
+APPEARANCES = ["data.appearance.light=0.3", "data.appearance.colour=0.2", "data.appearance.shift=0.02"]
 
 
 def replayed(dataset, out, *words):
@@ -37,15 +37,15 @@ def refusal(capsys, *words):
 
 
 @pytest.fixture(scope="module")
-def pictures(dataset, tmp_path_factory):
+def images(dataset, tmp_path_factory):
     """The dataset with images from two cameras."""
     return replayed(
-        dataset, tmp_path_factory.mktemp("pictures") / "new.hdf5", "--cameras", "agentview", "frontview"
+        dataset, tmp_path_factory.mktemp("images") / "new.hdf5", "--cameras", "agentview", "frontview"
     )
 
 
-def test_the_source_is_there_whole_with_pictures_beside_it(dataset, pictures):
-    with h5py.File(dataset) as old, h5py.File(pictures) as new:
+def test_the_source_is_there_whole_with_images_beside_it(dataset, images):
+    with h5py.File(dataset) as old, h5py.File(images) as new:
         names = []
         old.visit(names.append)
         for name in names:
@@ -66,7 +66,7 @@ def test_the_source_is_there_whole_with_pictures_beside_it(dataset, pictures):
 
 
 @pytest.mark.parametrize("sim", ["batch", "warp"])
-def test_pictures_are_those_of_the_live_episode(sim, words, tmp_path):
+def test_images_are_those_of_the_live_episode(sim, words, tmp_path):
     """An episode is drawn while it runs, its states stored, and the file of them rendered."""
     from caliper.config.build import dataset_meta
     from caliper.data.dataset import Episode
@@ -96,10 +96,10 @@ def test_pictures_are_those_of_the_live_episode(sim, words, tmp_path):
                 assert np.array_equal(demo[f"final_obs/{camera}_image"], live[i, v, 3])
 
 
-def test_the_file_is_a_dataset_like_its_source(dataset, pictures, capsys):
-    main(["inspect", str(pictures)])
+def test_the_file_is_a_dataset_like_its_source(dataset, images, capsys):
+    main(["inspect", str(images)])
     assert "yes, the installed scene" in capsys.readouterr().out
-    for a, b in zip(read_dataset(dataset).episodes, read_dataset(pictures).episodes, strict=True):
+    for a, b in zip(read_dataset(dataset).episodes, read_dataset(images).episodes, strict=True):
         assert np.array_equal(a.states, b.states) and np.array_equal(a.actions, b.actions)
 
 
@@ -113,12 +113,12 @@ def test_says_what_it_made_and_names_it_after_the_source(dataset, tmp_path, caps
         assert list(file["data/demo_0/obs"]) == ["agentview_image"]
 
 
-def test_strengths_give_each_episode_a_look(dataset, pictures, tmp_path):
-    words = ["--cameras", "agentview", *LOOKS]
+def test_ranges_give_each_episode_an_appearance(dataset, images, tmp_path):
+    words = ["--cameras", "agentview", *APPEARANCES]
     first = replayed(dataset, tmp_path / "first.hdf5", *words)
     other = replayed(dataset, tmp_path / "other.hdf5", *words, "data.seed=1")
     again = replayed(dataset, tmp_path / "again.hdf5", *words, "data.num_envs=3")
-    with h5py.File(pictures) as a, h5py.File(first) as b, h5py.File(other) as c, h5py.File(again) as d:
+    with h5py.File(images) as a, h5py.File(first) as b, h5py.File(other) as c, h5py.File(again) as d:
         assert json.loads(c["data"].attrs["appearance"]) == {
             "shift": 0.02, "turn": 0, "light": 0.3, "colour": 0.2, "seed": 1
         }  # fmt: skip
@@ -129,7 +129,7 @@ def test_strengths_give_each_episode_a_look(dataset, pictures, tmp_path):
                 assert not np.array_equal(x[name], y[name])
 
 
-def test_an_episode_without_its_final_state_repeats_the_last_picture(dataset, tmp_path):
+def test_an_episode_without_its_final_state_repeats_the_last_image(dataset, tmp_path):
     source = tmp_path / "old.hdf5"
     shutil.copy(dataset, source)
     with h5py.File(source, "r+") as file:
@@ -141,7 +141,7 @@ def test_an_episode_without_its_final_state_repeats_the_last_picture(dataset, tm
         assert np.array_equal(demo["final_obs/agentview_image"], demo["obs/agentview_image"][5])
 
 
-def test_what_will_not_do(dataset, pictures, tmp_path, capsys, monkeypatch):
+def test_what_will_not_do(dataset, images, tmp_path, capsys, monkeypatch):
     out = tmp_path / "new.hdf5"
     assert "choose from: frontview, birdview" in refusal(capsys, dataset, "--cameras", "moon")
     assert "at least one camera, and each once" in refusal(
@@ -149,7 +149,7 @@ def test_what_will_not_do(dataset, pictures, tmp_path, capsys, monkeypatch):
     )
     assert "task.size=big does not fit" in refusal(capsys, dataset, "--size", "big")
     assert "choose another name" in refusal(capsys, dataset, "--out", dataset)
-    assert "already holds images from frontview" in refusal(capsys, pictures, "--cameras", "frontview")
+    assert "already holds images from frontview" in refusal(capsys, images, "--cameras", "frontview")
     assert "the following arguments are required: FILE" in refusal(capsys)
     assert "unrecognized arguments: --format" in refusal(capsys, dataset, "--format")
     assert "there is no dataset at" in refusal(capsys, tmp_path / "none.hdf5")
@@ -175,7 +175,7 @@ def test_an_interrupted_replay_leaves_the_earlier_file(dataset, tmp_path, monkey
         yield torch.zeros(7, 2, 3, 16, 16, dtype=torch.uint8)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(replay_module, "_pictures", interrupted)
+    monkeypatch.setattr(replay_module, "_images", interrupted)
     with pytest.raises(SystemExit):
         replayed(dataset, out)
     assert out.read_bytes() == before and list(tmp_path.iterdir()) == [out]
@@ -185,13 +185,13 @@ def test_an_interrupted_replay_leaves_the_earlier_file(dataset, tmp_path, monkey
 def buffers(configure):
     """The offline buffer of a run: as recorded, and with two more copies drawn in 2 and in 5 envs."""
 
-    def load(*words, worlds=2):
+    def load(*words, num_envs=2):
         config = configure(*words)
-        env = make_env(config, worlds)
+        env = make_env(config, num_envs)
         return load_data(config, find_data(config), None, env).state_dict(), env
 
-    copies = ["data.copies=3", *LOOKS]
-    return load(), load(*copies), load(*copies, worlds=5)
+    copies = ["data.copies=3", *APPEARANCES]
+    return load(), load(*copies), load(*copies, num_envs=5)
 
 
 def test_copies_differ_in_pixels_alone(buffers, dataset):
@@ -207,14 +207,14 @@ def test_copies_differ_in_pixels_alone(buffers, dataset):
     assert torch.equal(env.observe().pixels, plain["pixels"][:2])  # the environment goes on to evaluate
 
 
-def test_looks_do_not_depend_on_the_number_of_worlds(buffers):
+def test_appearances_do_not_depend_on_the_number_of_envs(buffers):
     _, (two, _), (five, _) = buffers
     for name, column in two.items():
         assert torch.equal(column, five[name])
 
 
 def test_the_copies_are_counted(configure, capsys):
-    for words, said in ((), "28 frames"), (["data.copies=3", *LOOKS], "3 copies, "):
+    for words, said in ((), "28 frames"), (["data.copies=3", *APPEARANCES], "3 copies, "):
         config = configure("task.size=64", *words)
         load_data(config, find_data(config), None, make_env(config, 4))
         out = capsys.readouterr().out
@@ -239,6 +239,6 @@ def test_settings_without_sense_are_refused(configure, more, said):
 
 
 def test_copies_are_no_matter_of_collecting(configure):
-    plain, many = configure(), configure("data.copies=3", *LOOKS)
+    plain, many = configure(), configure("data.copies=3", *APPEARANCES)
     assert collect_command(plain) == collect_command(many)
     assert plain.dataset_path() == many.dataset_path()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from caliper.config import devices as config_devices
-from caliper.config.build import make_worlds, set_up_torch
+from caliper.config.build import make_envs, set_up_torch
 from caliper.config.compose import compose
 from caliper.config.validate import check
 from caliper.errors import CaliperError
@@ -132,7 +132,7 @@ def test_a_cache_that_is_damaged_or_not_writable_costs_another_try(gpu, monkeypa
     assert chosen("sim=auto")[1] == "warp" and len(gpu.tried) == 6
 
 
-def test_gymnasiums_worlds_ask_for_no_self_test(gpu, monkeypatch):
+def test_gymnasiums_envs_ask_for_no_self_test(gpu, monkeypatch):
     config = compose(["task=adroit_pen", "sim=auto"])
     devices = choose_devices(config)
     assert (devices.learner, devices.engine, devices.engine_device) == ("cuda", "batch", "cpu")
@@ -144,13 +144,13 @@ def finished(status, out="", err=""):
 
 
 def test_the_self_test_runs_in_a_process_of_its_own(monkeypatch):
-    lines = "".join(json.dumps({"name": f.name, "said": f.said, "mend": None}) + "\n" for f in WELL)
+    lines = "".join(json.dumps({"name": f.name, "said": f.said, "fix": None}) + "\n" for f in WELL)
     monkeypatch.setattr(subprocess, "run", finished(0, "Warp says hello\n" + lines))
     assert run_self_test("cuda") == WELL
     first = lines.splitlines()[0] + "\n"
     monkeypatch.setattr(subprocess, "run", finished(-11, first, "warning\nCUDA out of memory\n"))
     got = run_self_test("cuda")
-    assert [f.name for f in got] == list(PARTS) and got[0].mend is None
+    assert [f.name for f in got] == list(PARTS) and got[0].fix is None
     assert got[1] == Finding("physics", "its process ended with status -11: CUDA out of memory", NO_MEMORY)
 
     def late(*args, timeout, **keys):
@@ -158,12 +158,12 @@ def test_the_self_test_runs_in_a_process_of_its_own(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", late)
     got = run_self_test("cuda")
-    assert got[0].mend is None and got[1].said == "no end after 900 s" and "sim=batch" in got[1].mend
+    assert got[0].fix is None and got[1].said == "no end after 900 s" and "sim=batch" in got[1].fix
 
 
 @pytest.mark.slow
 def test_that_process_says_what_the_test_finds():
-    assert [(f.name, f.mend) for f in run_self_test("cpu")] == [(name, None) for name in PARTS]
+    assert [(f.name, f.fix) for f in run_self_test("cpu")] == [(name, None) for name in PARTS]
 
 
 @pytest.mark.parametrize(
@@ -199,10 +199,10 @@ def test_torch_takes_the_chosen_gpu(gpu, monkeypatch):
     assert torch.backends.cudnn.benchmark is False and len(taken) == 1
 
 
-def test_worlds_come_to_the_learner(monkeypatch):
+def test_envs_come_to_the_learner(monkeypatch):
     monkeypatch.setattr(config_devices, "learner_device", lambda config: "meta")
     monkeypatch.setattr("caliper.config.build.learner_device", lambda config: "meta")
-    env = make_worlds(compose(["task=lift", "task.size=16"]), 1)
+    env = make_envs(compose(["task=lift", "task.size=16"]), 1)
     assert env.device.type == "meta" and env.observe().pixels.device.type == "meta"
 
 

@@ -44,7 +44,7 @@ def test_each_holds_its_stage(recorded):
     assert not {e.seed for e in task.episodes} & {e.seed for e in prior.episodes}
 
 
-def test_a_stage_ends_the_same_whatever_the_number_of_worlds(recorded, tmp_path):
+def test_a_stage_ends_the_same_whatever_the_number_of_envs(recorded, tmp_path):
     one = collect(compose([*COVERED, *PRIOR, "data.num_envs=1"]).prior, tmp_path / "one.hdf5")
     for a, b in zip(read_dataset(recorded[1]).episodes, read_dataset(one).episodes, strict=True):
         assert (a.states.tobytes(), a.actions.tobytes()) == (b.states.tobytes(), b.actions.tobytes())

@@ -7,10 +7,10 @@ import pytest
 from caliper.data.recordings import open_recording
 from caliper.envs.sim import SimEnv, task_scene
 from caliper.errors import CaliperError
-from caliper.importing.pictures import camera_of, compare, drawn, likenesses, stage
+from caliper.importing.images import camera_of, compare, drawn, likenesses, stage
 
 
-def test_pictures_are_those_of_the_environment(imported):
+def test_images_are_those_of_the_environment(imported):
     """The same states through the policy's own envs."""
     import torch
 
@@ -46,7 +46,7 @@ def test_an_unknown_camera_lists_those_there_are(recordings):
         next(iter(drawn(staged.model, staged.states, ("top",), 32)))
 
 
-def test_recorded_pictures_are_recognised_as_they_are(recordings):
+def test_recorded_images_are_recognised_as_they_are(recordings):
     """robomimic's are upright; drawn by OpenGL, they are darker than ours."""
     (found,) = likenesses(recordings["robomimic030_can_images"]).values()
     assert found.faults == ()
@@ -63,7 +63,7 @@ def test_recorded_pictures_are_recognised_as_they_are(recordings):
         (lambda x: x[:, ::-1, :, ::-1], ("upside down", "BGR")),
     ],
 )
-def test_turned_and_swapped_pictures_are_named(edited, turn, faults):
+def test_turned_and_swapped_images_are_named(edited, turn, faults):
     def change(file):
         images = file["data/demo_1/obs/agentview_image"]
         images[()] = turn(images[()])
@@ -73,7 +73,7 @@ def test_turned_and_swapped_pictures_are_named(edited, turn, faults):
     assert " and ".join(faults) in str(found)
 
 
-def test_liberos_pictures_are_upside_down(recordings):
+def test_liberos_images_are_upside_down(recordings):
     found = likenesses(recordings["libero_object"])["agentview_rgb"]
     assert "upside down" in found.faults
 
@@ -84,7 +84,7 @@ def test_a_difference_is_a_mean():
     assert compare(grey, black).faults == ()
 
 
-def test_names_of_pictures_are_those_of_cameras():
+def test_names_of_images_are_those_of_cameras():
     names = {
         "agentview_image": "agentview",
         "agentview_rgb": "agentview",
@@ -94,7 +94,7 @@ def test_names_of_pictures_are_those_of_cameras():
     assert camera_of("robot0_eye_in_hand_image") == "robot0_eye_in_hand"
 
 
-def test_a_file_without_pictures_has_none_to_compare(recordings):
+def test_a_file_without_images_has_none_to_compare(recordings):
     with pytest.raises(CaliperError, match="no images to compare"):
         likenesses(recordings["robosuite141_lift"])
 

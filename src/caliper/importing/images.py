@@ -24,10 +24,10 @@ from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError
 from caliper.importing.controller import Array
 from caliper.importing.importer import find_task, refuse_robots
-from caliper.importing.model import looks, physics_model
+from caliper.importing.model import physics_model, visual_model
 from caliper.importing.scene import carry
 
-WORLDS = 16  # states drawn side by side
+NUM_ENVS = 16  # states drawn side by side
 COMPARED = 12  # images of a demo that are compared with ours
 SURELY = 0.003  # correlation; images that agree better another way round by this much are that way round
 Frames = NDArray[np.uint8]
@@ -36,17 +36,17 @@ Frames = NDArray[np.uint8]
 class _Poses:
     """As much of an engine as a renderer needs: states of any model, shown and never stepped."""
 
-    def __init__(self, model: mujoco.MjModel, worlds: int) -> None:
-        self.model, self.num_envs = model, worlds
+    def __init__(self, model: mujoco.MjModel, envs: int) -> None:
+        self.model, self.num_envs = model, envs
         self.device, self.wp_device = torch.device("cpu"), wp.get_device("cpu")
         self._data = mujoco.MjData(model)
         self._poses = {
-            "geom_xpos": torch.zeros(worlds, model.ngeom, 3, dtype=torch.float64),
-            "geom_xmat": torch.zeros(worlds, model.ngeom, 3, 3, dtype=torch.float64),
-            "cam_xpos": torch.zeros(worlds, model.ncam, 3, dtype=torch.float64),
-            "cam_xmat": torch.zeros(worlds, model.ncam, 3, 3, dtype=torch.float64),
-            "light_xpos": torch.zeros(worlds, model.nlight, 3, dtype=torch.float64),
-            "light_xdir": torch.zeros(worlds, model.nlight, 3, dtype=torch.float64),
+            "geom_xpos": torch.zeros(envs, model.ngeom, 3, dtype=torch.float64),
+            "geom_xmat": torch.zeros(envs, model.ngeom, 3, 3, dtype=torch.float64),
+            "cam_xpos": torch.zeros(envs, model.ncam, 3, dtype=torch.float64),
+            "cam_xmat": torch.zeros(envs, model.ncam, 3, 3, dtype=torch.float64),
+            "light_xpos": torch.zeros(envs, model.nlight, 3, dtype=torch.float64),
+            "light_xdir": torch.zeros(envs, model.nlight, 3, dtype=torch.float64),
         }
 
     def show(self, states: Array) -> None:
@@ -73,11 +73,11 @@ def drawn(
     known = [model.camera(i).name for i in range(model.ncam)]
     if unknown := [name for name in cameras if name not in known]:
         raise CaliperError(f"there is no camera '{unknown[0]}'; choose from: {', '.join(known)}")
-    poses = _Poses(model, min(WORLDS, len(states)))
+    poses = _Poses(model, min(NUM_ENVS, len(states)))
     threads = len(os.sched_getaffinity(0))
     renderer = make_renderer(cast(Engine, poses), cameras, size, threads, antialias)
-    for first in range(0, len(states), WORLDS):
-        batch = states[first : first + WORLDS]
+    for first in range(0, len(states), NUM_ENVS):
+        batch = states[first : first + NUM_ENVS]
         poses.show(batch)
         yield np.asarray(renderer.render()[: len(batch)].permute(0, 1, 3, 4, 2))
 
@@ -120,7 +120,7 @@ def stage(
     except CaliperError:
         if demo.model is None or task is not None:
             raise
-    spec, lost = looks(demo.model, assets)
+    spec, lost = visual_model(demo.model, assets)
     try:
         model = build(lambda: spec).model
     except ValueError as error:
@@ -180,7 +180,7 @@ def compare(recorded: Frames, ours: Frames) -> Likeness:
         ways["upside down", *channels] = source[:, ::-1]
         ways["mirrored", *channels] = source[:, :, ::-1]
         ways["turned by half a turn", *channels] = source[:, ::-1, ::-1]
-    found = {way: _correlation(pictures, ours) for way, pictures in ways.items()}
+    found = {way: _correlation(images, ours) for way, images in ways.items()}
     best = max(found, key=found.__getitem__)
     if found[best] - found[()] < SURELY:
         best = ()
