@@ -118,7 +118,7 @@ class Bench:
             os.dup2(out, 1)
             os.dup2(out, 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-            # The bars' own lock is shared by all forks: one killed while it held it would stop the rest for good.
+            # The bars' lock is shared by all forks: one killed while it holds it would stop the rest.
             tqdm.set_lock(threading.RLock())
             main(list(words))
             code = 0
