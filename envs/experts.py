@@ -25,6 +25,7 @@ TOL, YAW_TOL, YAW_GAIN = 0.012, 0.08, 0.25
 RETRY, DROPPED = 0.03, 0.10  # metres: the object moved away under the gripper; it was lost from it
 CLOSE_TIME, OPEN_TIME, STALL_TIME = 0.4, 0.3, 1.25  # seconds
 RETREAT_Z = 0.12
+MIDDLE = math.pi / 4  # of the wrist's range, as the gripper's angle: from there, 2.9 rad either way
 SLIPPED = 0.04  # metres: what is being moved aside was lost
 HOME = 0.04  # metres from where the episode started: the gripper is back
 SLIDE_TIME = 4.0  # seconds after which moving it aside is given up, to try again
@@ -52,6 +53,7 @@ class Expert:
         self.clock = torch.zeros(n, dtype=torch.long, device=device)
         self.hold = torch.zeros(n, 3, dtype=torch.float64, device=device)
         self.home = torch.zeros_like(self.hold)
+        self._grasp = torch.tensor(env.task.plan.grasp, dtype=torch.float64, device=device)
 
     @property
     def finished(self) -> Tensor:
@@ -68,8 +70,8 @@ class Expert:
         self.home = torch.where(fresh[:, None], grip, self.home)
         angle = 2 * math.pi * normal(env.seeds, 1, stream=3)[:, 0]
         off = torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], 1) * self.bias[:, None]
-        grasp = obj + off
         up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64, device=env.device)
+        grasp = obj + (env.object_mat.double() @ self._grasp) + off
         yaw_error = self._yaw_error()
         flat = (grasp - grip)[:, :2].norm(dim=1)
 
@@ -91,12 +93,13 @@ class Expert:
         lost = carried.norm(dim=1) > DROPPED
         go((phase == LIFT) & lost & (seconds > 0.15), HOVER)
         if plan.target is not None:
-            target = torch.tensor([*plan.target, plan.release_z], dtype=torch.float64, device=env.device)
+            target = self._target()
             over = (obj - target)[:, :2].norm(dim=1)
+            turned = self._turn_error().abs() < plan.turn_tol
             go((phase == LIFT) & ~lost & (grip[:, 2] > plan.carry_z - 0.02), CARRY)
-            go((phase == CARRY) & (over < plan.target_tol), LOWER)
+            go((phase == CARRY) & (over < plan.target_tol) & turned, LOWER)
             go((phase == CARRY) & lost, HOVER)
-            low = (obj[:, 2] - plan.release_z).abs() < TOL
+            low = (obj - target)[:, 2].abs() < TOL
             go((phase == LOWER) & (low | (seconds > STALL_TIME)), OPEN)
             go((phase == OPEN) & (seconds >= OPEN_TIME), RETREAT)
             go((phase == RETREAT) & (seconds > 1.0), HOVER)  # it missed: try again
@@ -126,6 +129,9 @@ class Expert:
         turning |= (self.phase == REACH) | (self.phase == SINK)
         turn = torch.zeros_like(move)
         turn[:, 2] = torch.where(turning, torch.clamp(yaw_error / YAW_GAIN, -1, 1), 0.0)
+        if plan.turn is not None:
+            placing = (self.phase == CARRY) | (self.phase == LOWER)
+            turn[:, 2] += torch.where(placing, torch.clamp(self._turn_error() / YAW_GAIN, -1, 1), 0.0)
         eps = normal(env.seeds, 6, stream=16 + env.steps) * self.noise[:, None]
         closed = (self.phase >= CLOSE) & (self.phase <= LOWER) | (self.phase == GRIP) | (self.phase == SLIDE)
         parts = [move + eps[:, :3]]
@@ -171,12 +177,59 @@ class Expert:
     def _yaw_error(self) -> Tensor:
         """Angle from the fingers' axis to the nearest equivalent angle of the object, radians, (n,)."""
         symmetry, env = self.env.task.plan.symmetry, self.env
-        if symmetry is None or env.action_dim != 7:
+        if (symmetry is None and self.env.task.plan.turn is None) or env.action_dim != 7:
             return torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
         obj, grip = env.object_mat.double(), env.grip_mat.double()
         if self.cover is not None:
             uncovering = (self.phase == REACH) | (self.phase == SINK)
             cover = env.engine.xmat[:, self.cover].view(-1, 3, 3).double()
             obj = torch.where(uncovering[:, None, None], cover, obj)
-        error = torch.atan2(obj[:, 1, 0], obj[:, 0, 0]) - torch.atan2(grip[:, 1, 1], grip[:, 0, 1])
+        error = _yaw(obj, 0) - _yaw(grip, 1)
+        if self.env.task.plan.turn is not None:
+            return self._grasp_turn(_yaw(obj, 0)) - _wrapped(_yaw(grip, 1) - MIDDLE)
         return torch.remainder(error + symmetry / 2, symmetry) - symmetry / 2
+
+    def _target(self) -> Tensor:
+        """Where the object's centre has to be when the gripper lets go, metres, (n, 3)."""
+        plan, env = self.env.task.plan, self.env
+        if isinstance(plan.target, str):
+            up = torch.tensor([0.0, 0.0, plan.release_z], dtype=torch.float64, device=env.device)
+            return env.now.pos(plan.target).double() + up
+        at = [*(plan.target or (0.0, 0.0)), plan.release_z]
+        return torch.tensor(at, dtype=torch.float64, device=env.device).expand(env.num_envs, 3)
+
+    def _grasp_turn(self, yaw: Tensor) -> Tensor:
+        """Which way round to hold what has to be turned later, so that the wrist's range allows both.
+
+        Args:
+            yaw: of the object, radians, (n,).
+
+        Returns:
+            The gripper's angle from the middle of the wrist's range, (n,).
+        """
+        ways = torch.stack([yaw, yaw + math.pi], 1)
+        ends = ways + (self.env.task.plan.turn or 0.0) - yaw[:, None]
+        ways, ends = _wrapped(ways - MIDDLE), _wrapped(ends - MIDDLE)
+        best = (ways**2 + ends**2).argmin(1, keepdim=True)
+        return ways.gather(1, best)[:, 0]
+
+    def _turn_error(self) -> Tensor:
+        """Angle by which the held object still has to turn, radians, (n,); 0 if any angle will do.
+
+        The way round is that on which the wrist does not run into its limits.
+        """
+        env, turn = self.env, self.env.task.plan.turn
+        if turn is None or env.action_dim != 7:
+            return torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
+        grip = _yaw(env.grip_mat.double(), 1)
+        short = turn - _yaw(env.object_mat.double(), 0)
+        return _wrapped(grip + short - MIDDLE) - _wrapped(grip - MIDDLE)
+
+
+def _yaw(mat: Tensor, column: int) -> Tensor:
+    """Angle of a column of rotations (n, 3, 3) about the vertical, radians, (n,)."""
+    return torch.atan2(mat[:, 1, column], mat[:, 0, column])
+
+
+def _wrapped(angle: Tensor) -> Tensor:
+    return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from caliper.envs.situation import Situation, add_touch_sensor
 from caliper.errors import CaliperError
 
 
@@ -37,19 +38,25 @@ class Plan:
     Attributes:
         hover: height above the grasp point at which the gripper aligns.
         carry_z: height of the gripper while it carries.
-        target: where to put the object, world x and y; None if lifting is all there is to do.
-        release_z: height of the object's centre at which to let go.
+        grasp: the point to hold the object by, in its frame.
+        target: where to put the object: world x and y, or a body; None if lifting is all there is to do.
+        release_z: height of the object's centre at which to let go, in the world or above the target body.
         target_tol: how near the target, horizontally, before lowering.
         symmetry: angle after which the object looks the same again; None if the gripper need not turn to it.
+        turn: angle about the vertical to turn the object to before lowering it; None if any will do.
+        turn_tol: how near `turn` before lowering.
         opening: what has to be moved aside first; None if nothing covers the object.
     """
 
     hover: float
     carry_z: float
-    target: tuple[float, float] | None = None
+    grasp: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    target: tuple[float, float] | str | None = None
     release_z: float = 0.0
     target_tol: float = 0.012
     symmetry: float | None = None
+    turn: float | None = None
+    turn_tol: float = 0.08
     opening: Opening | None = None
 
 
@@ -60,6 +67,8 @@ class Task(ABC):
         name: as on the command line.
         object_body: body to manipulate.
         observed: further bodies whose poses a state observation holds, after the object's.
+        contacts: pairs of bodies of which `success` asks whether they touch, each with all that hangs on it.
+        draws: how many uniform numbers `place` takes.
         plan: the scripted expert's numbers.
         joints: further joints whose positions `place_joints` draws.
         starts: names of the ways in which episodes can start, the usual one first; none if there is one way.
@@ -71,6 +80,8 @@ class Task(ABC):
     name: str
     object_body: str
     observed: tuple[str, ...] = ()
+    contacts: tuple[tuple[str, str], ...] = ()
+    draws: int = 4
     plan: Plan
     joints: tuple[str, ...] = ()
     starts: tuple[str, ...] = ()
@@ -91,17 +102,31 @@ class Task(ABC):
     def compose(self) -> mujoco.MjSpec:
         """The scene before harmonisation."""
 
+    def scene(self) -> mujoco.MjSpec:
+        """The scene before harmonisation, with what `contacts` needs."""
+        spec = self.compose()
+        for body, other in self.contacts:
+            add_touch_sensor(spec, body, other)
+        return spec
+
     @abstractmethod
-    def place(self, uniform: Tensor) -> Tensor:
-        """Start poses of the object from uniform numbers (n, 4): position and quaternion (wxyz), (n, 7)."""
+    def place(self, uniform: Tensor) -> dict[str, Tensor]:
+        """Start poses by body, of those on free joints and of fixtures (mocap bodies).
+
+        Args:
+            uniform: (n, draws), in [0, 1).
+
+        Returns:
+            Positions and quaternions (wxyz), (n, 7) each.
+        """
 
     def place_joints(self, uniform: Tensor) -> Tensor:
         """Start positions of `joints` (n, j) from uniform numbers (n, 4)."""
         return uniform[:, :0]
 
     @abstractmethod
-    def success(self, object_pos: Tensor, grip_pos: Tensor) -> Tensor:
-        """Whether the task is solved, bool (n,), from positions (n, 3) of object and grip site."""
+    def success(self, now: Situation) -> Tensor:
+        """Whether the task is solved, bool (n,)."""
 
 
 def choose(what: str, known: tuple[str, ...]) -> str:
