@@ -132,6 +132,10 @@ class Expert:
         if plan.turn is not None:
             placing = (self.phase == CARRY) | (self.phase == LOWER)
             turn[:, 2] += torch.where(placing, torch.clamp(self._turn_error() / YAW_GAIN, -1, 1), 0.0)
+        if plan.level:
+            ahead = env.grip_mat.double()[:, :, 2]  # where the gripper points; down is (0, 0, -1)
+            tilt = torch.stack([-ahead[:, 1], ahead[:, 0]], 1)
+            turn[:, :2] = torch.clamp(tilt / YAW_GAIN, -1, 1)
         eps = normal(env.seeds, 6, stream=16 + env.steps) * self.noise[:, None]
         closed = (self.phase >= CLOSE) & (self.phase <= LOWER) | (self.phase == GRIP) | (self.phase == SLIDE)
         parts = [move + eps[:, :3]]

@@ -45,6 +45,7 @@ class Plan:
         symmetry: angle after which the object looks the same again; None if the gripper need not turn to it.
         turn: angle about the vertical to turn the object to before lowering it; None if any will do.
         turn_tol: how near `turn` before lowering.
+        level: whether to keep the gripper vertical, which turning and far reaching tilt.
         opening: what has to be moved aside first; None if nothing covers the object.
     """
 
@@ -57,6 +58,7 @@ class Plan:
     symmetry: float | None = None
     turn: float | None = None
     turn_tol: float = 0.08
+    level: bool = False
     opening: Opening | None = None
 
 

@@ -73,6 +73,7 @@ class NutAssemblySquare(NutAssembly):
         target=peg,
         release_z=0.05,
         target_tol=0.006,
+        level=True,
         turn=math.pi,  # the handle towards the robot: on the peg's other side the arm is too short
     )
 
@@ -90,6 +91,7 @@ class NutAssemblyRound(NutAssembly):
         target=peg,
         release_z=0.05,
         target_tol=0.008,
+        level=True,
         turn=math.pi,
         turn_tol=1.0,
     )
