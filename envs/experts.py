@@ -95,7 +95,10 @@ class Expert:
         if plan.target is not None:
             target = self._target()
             over = (obj - target)[:, :2].norm(dim=1)
-            turned = self._turn_error().abs() < plan.turn_tol
+            short = self._turn_error()
+            turned = short.abs() < plan.turn_tol
+            if plan.turn is not None:  # go where the gripper will be then: turning last, the arm overreaches
+                carried = _turned(carried, short)
             go((phase == LIFT) & ~lost & (grip[:, 2] > plan.carry_z - 0.02), CARRY)
             go((phase == CARRY) & (over < plan.target_tol) & turned, LOWER)
             go((phase == CARRY) & lost, HOVER)
@@ -233,6 +236,13 @@ class Expert:
 def _yaw(mat: Tensor, column: int) -> Tensor:
     """Angle of a column of rotations (n, 3, 3) about the vertical, radians, (n,)."""
     return torch.atan2(mat[:, 1, column], mat[:, 0, column])
+
+
+def _turned(vector: Tensor, angle: Tensor) -> Tensor:
+    """Vectors (n, 3) turned about the vertical by angles (n,)."""
+    x, y, z = vector.unbind(1)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([cos * x - sin * y, sin * x + cos * y, z], 1)
 
 
 def _wrapped(angle: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class NutAssemblySquare(NutAssembly):
         grasp=(0.054, 0, 0),
         carry_z=PEG_TOP + 0.06,
         target=peg,
-        release_z=0.05,
+        release_z=0.015,
         target_tol=0.006,
         level=True,
         turn=math.pi,  # the handle towards the robot: on the peg's other side the arm is too short
@@ -89,7 +89,7 @@ class NutAssemblyRound(NutAssembly):
         grasp=(0.06, 0, 0),
         carry_z=PEG_TOP + 0.06,
         target=peg,
-        release_z=0.05,
+        release_z=0.015,
         target_tol=0.008,
         level=True,
         turn=math.pi,
