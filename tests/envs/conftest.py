@@ -1,10 +1,12 @@
 """Envs and oracles are slow to make and easy to restart, so they are kept; of envs, eight kinds."""
 
 from functools import cache, lru_cache, partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from caliper.envs.experts import Expert
 from caliper.envs.sim import SimEnv
@@ -12,6 +14,14 @@ from caliper.envs.tasks.lift import CUBE_HALF
 from tests.oracle import arm_controller, joint_state, make_oracle
 
 CAMERAS = ("agentview", "robot0_eye_in_hand")
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def usual(task):
+    """Controller, frequency and horizon that a task's configuration names."""
+    files = (CONFIGS / "train.yaml", CONFIGS / "task" / f"{task}.yaml")
+    default, own = (yaml.safe_load(file.read_text())["task"] for file in files)
+    return {key: own.get(key, default[key]) for key in ("controller", "control_freq", "horizon")}
 
 
 @lru_cache(8)  # more would take gigabytes
