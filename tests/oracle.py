@@ -29,6 +29,7 @@ ENVIRONMENTS = {
     "stack": "Stack",
     "nut_assembly_square": "NutAssemblySquare",
     "nut_assembly_round": "NutAssemblyRound",
+    "door": "Door",
 }
 CONTROLLERS = {"osc_pose": "OSC_POSE", "osc_position": "OSC_POSITION"}
 _WIDTHS = {

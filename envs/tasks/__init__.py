@@ -1,6 +1,7 @@
 """Tasks by name."""
 
-from caliper.envs.tasks.base import Opening, Plan, Task
+from caliper.envs.tasks.base import HandlePlan, Opening, Plan, Task
+from caliper.envs.tasks.door import Door
 from caliper.envs.tasks.lift import Lift
 from caliper.envs.tasks.nut_assembly import NutAssemblyRound, NutAssemblySquare
 from caliper.envs.tasks.pick_covered import PickCovered
@@ -24,6 +25,7 @@ TASKS: dict[str, type[Task]] = {
         Stack,
         NutAssemblySquare,
         NutAssemblyRound,
+        Door,
         PickCovered,
     )
 }
@@ -42,6 +44,8 @@ def make_task(name: str, start: str | None = None) -> Task:
 
 __all__ = [
     "TASKS",
+    "Door",
+    "HandlePlan",
     "Lift",
     "Opening",
     "NutAssemblyRound",

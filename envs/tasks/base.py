@@ -62,6 +62,27 @@ class Plan:
     opening: Opening | None = None
 
 
+@dataclass(frozen=True)
+class HandlePlan:
+    """Numbers of the script that opens a door (`caliper.envs.handles`), whose handle is the task's object.
+
+    Attributes:
+        door: body of the door.
+        hinge: a point of the hinge's axis in the door's frame, metres; the axis is the frame's third.
+        handle_joint: the joint of the handle, which turns about its own second axis; that points to the door.
+        grasp: the point to hold the handle by, in its frame, metres.
+        hover: distance before the door, from the grasp point, at which the gripper aligns, metres.
+        free: angle of the handle from which on the latch lets go, radians.
+    """
+
+    door: str
+    hinge: tuple[float, float, float]
+    handle_joint: str
+    grasp: tuple[float, float, float]
+    hover: float
+    free: float
+
+
 class Task(ABC):
     """One task. Instances hold no state of any env.
 
@@ -84,7 +105,7 @@ class Task(ABC):
     observed: tuple[str, ...] = ()
     contacts: tuple[tuple[str, str], ...] = ()
     draws: int = 4
-    plan: Plan
+    plan: Plan | HandlePlan
     joints: tuple[str, ...] = ()
     starts: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()

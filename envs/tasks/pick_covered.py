@@ -76,7 +76,11 @@ class PickCovered(Task):
     def place(self, uniform: Tensor) -> dict[str, Tensor]:
         """See `Task`. Anywhere in the box that leaves room for the fingers, at any angle."""
         x, y = spread(uniform[:, 0], -SPAWN_X, SPAWN_X), spread(uniform[:, 1], -SPAWN_Y, SPAWN_Y)
-        return {self.object_body: upright(BOX_X + x, y, TABLE_Z + 2 * FLOOR + CUBE_HALF + 0.001, 2 * math.pi * uniform[:, 2])}
+        return {
+            self.object_body: upright(
+                BOX_X + x, y, TABLE_Z + 2 * FLOOR + CUBE_HALF + 0.001, 2 * math.pi * uniform[:, 2]
+            )
+        }
 
     def place_joints(self, uniform: Tensor) -> Tensor:
         """See `Task`. The lid shut, or anywhere from where the whole box is free."""

@@ -62,6 +62,11 @@ def start_like(env, oracle):
     state["qpos"][:] = torch.as_tensor(qpos)
     state["qvel"][:] = torch.as_tensor(qvel)
     state["posture"][:] = torch.as_tensor(arm_controller(oracle).initial_joint)
+    model = env.engine.model
+    for body in np.flatnonzero(model.body_mocapid >= 0):
+        there = oracle.sim.model._model.body(model.body(body).name)
+        state["mocap_pos"][:, model.body_mocapid[body]] = torch.as_tensor(there.pos)
+        state["mocap_quat"][:, model.body_mocapid[body]] = torch.as_tensor(there.quat)
     for name in ("ctrl", "warmstart", "closing", "steps"):
         state[name].zero_()
     env.load_state_dict(state)

@@ -167,7 +167,9 @@ def test_success_of_pick_place_can_is_robosuites(oracle):
     assert 20 < sum(flags) < 380
 
 
-@pytest.mark.parametrize("task", [t if t == "lift" else pytest.param(t, marks=pytest.mark.slow) for t in ENVIRONMENTS])
+@pytest.mark.parametrize(
+    "task", [t if t == "lift" else pytest.param(t, marks=pytest.mark.slow) for t in ENVIRONMENTS]
+)
 def test_objects_start_where_robosuite_puts_them(task, oracle):
     theirs, ours = oracle(task), make_task(task)
     poses = ours.place(uniform(torch.arange(20000), ours.draws, stream=2))
