@@ -67,7 +67,7 @@ def turn_handle(env: SimEnv, plan: HandlePlan, phases: Phases, off: Tensor) -> t
 
 
 def _towards(grip: Tensor, handle: Tensor) -> Tensor:
-    """The rotation, as a vector (n, 3), that points the gripper at the door with the handle between its fingers.
+    """The rotation, as a vector (n, 3), that points the gripper at the door, the handle between its fingers.
 
     Args:
         grip: rotation of the gripper, (n, 3, 3): its third column is where it points, its first where the

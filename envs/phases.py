@@ -11,7 +11,7 @@ class Phases:
 
     Attributes:
         phase: int64 (n,), as decided so far in this control step.
-        before: the phase at the start of the control step, on which transitions are decided: at most one each.
+        before: the phase at the start of the control step, which decides: one transition each at most.
         seconds: since the phase began, (n,).
         hold: position of the gripper when the phase began, metres, (n, 3).
         home: position of the gripper when the episode began, metres, (n, 3).

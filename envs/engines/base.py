@@ -21,7 +21,7 @@ class Engine(ABC):
 
     Attributes:
         qpos, qvel, ctrl, warmstart: (n, nq), (n, nv), (n, nu), (n, nv).
-        mocap_pos, mocap_quat: poses of the fixtures that are placed anew in each episode, (n, m, 3) and (n, m, 4).
+        mocap_pos, mocap_quat: poses of the fixtures, which each episode places anew, (n, m, 3) and (n, m, 4).
         sensordata: what the scene's sensors say, (n, s).
         xpos, xmat: body poses, metres, (n, nbody, 3) and (n, nbody, 3, 3).
         site_xpos, site_xmat: site poses, likewise.

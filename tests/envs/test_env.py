@@ -10,7 +10,7 @@ from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError
 from tests.envs.conftest import CAMERAS, clean_expert, make_envs, random_actions, same_obs, usual
 
-# By default a few tasks stand for all, on `warp` one: what each adds is in the first test below, which is cheap.
+# By default a few tasks stand for all, on `warp` one; the first test below is cheap and holds for each.
 USUAL = {"batch": ("lift", "pick_place_tray", "pick_place_can", "pick_covered"), "warp": ("lift",)}
 
 
@@ -25,7 +25,7 @@ every_task = pytest.mark.parametrize("task", [pytest.param(t, marks=_rare(t)) fo
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_starts_acts_and_comes_back(task):
-    """What each task of the table must hold, without images: what is dear about it is among the slow tests."""
+    """What each task of the table must hold, without images; what is dear is among the slow tests."""
     env, other = (make_envs(task, n, cameras=(), privileged=True, **usual(task)) for n in (2, 1))
     expert, states = clean_expert(env), []
     other.reset(seeds=env.seeds[1:])
