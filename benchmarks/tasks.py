@@ -1,15 +1,15 @@
 """What every task costs, and what its script can do: Caliper on a CPU against robosuite's `env.step`.
 
 For each task: CPU seconds to compile its scene; environment steps per CPU second of the physics alone, and
-with two 64x64 cameras; the same of robosuite's own environment, if it has one, which takes turns with ours, so
-that other load hurts both; success and length of 100 episodes of the script without noise. What is to be
-compared is the ratio of CPU seconds: the script acts in our envs, and robosuite's gets the first one's actions
-from a start of its own. Resets are left out of robosuite's time and left in ours.
+with two 64x64 cameras; the same of robosuite's own environment, if it has one, in turns with ours, so that
+other load hurts both; success and length of 100 episodes of the script without noise. What is to be compared
+is the ratio of CPU seconds. The script acts in our envs, and robosuite's gets the first one's actions from a
+start of its own. Resets are left out of robosuite's time and left in ours.
 
 robosuite draws with OpenGL in software (OSMesa or EGL), see `sim_cpu.py`; without it only physics is compared.
 
     python benchmarks/tasks.py                    # full, writes benchmarks/results/tasks.json
-    python benchmarks/tasks.py --only stack door  # these alone, and keeps the file's other rows
+    python benchmarks/tasks.py --only stack door  # these alone; the file's other rows stay
     python benchmarks/tasks.py --quick            # one task, under 50 s, writes nothing
 """
 
@@ -135,11 +135,11 @@ def measure(task, opengl, quick):
         "script_steps_median": statistics.median(lengths) if lengths else None,
         "script_steps_max": max(lengths, default=None),
     }
-    rounds = 2 if quick else 5
-    for what, cameras, gl, theirs in (("physics", (), None, 20), ("rendered", CAMERAS, opengl, 6)):
+    rounds = 2 if quick else 3
+    for what, cameras, gl, theirs in (("physics", (), None, 10), ("rendered", CAMERAS, opengl, 6)):
         env = SimEnv(task, NUM_ENVS, cameras=cameras, size=SIZE, threads=1, **kind)
         ask = task in ENVIRONMENTS and (what == "physics" or gl)
-        mine, peer, ratio, spread = in_turns(env, make_peer(task, gl) if ask else None, rounds, 20, theirs)
+        mine, peer, ratio, spread = in_turns(env, make_peer(task, gl) if ask else None, rounds, 10, theirs)
         row[f"{what}_steps_per_cpu_second"] = round(mine)
         row[f"{what}_robosuite"] = peer and round(peer, 1)
         row[f"{what}_ratio"], row[f"{what}_ratio_range"] = ratio and round(ratio, 1), spread
