@@ -10,21 +10,24 @@ time-outs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from caliper.envs.handles import turn_handle
+from caliper.envs.phases import Phases
 from caliper.envs.seeding import normal
 from caliper.envs.sim import SimEnv
+from caliper.envs.tasks.base import HandlePlan, Opening, Plan
 
 HOVER, DESCEND, CLOSE, LIFT, CARRY, LOWER, OPEN, RETREAT = range(8)
 REACH, SINK, GRIP, SLIDE, FREE, RISE, RETURN = range(8, 15)  # the same for what covers the object
 GAIN = 0.02  # metres of error at which the command saturates, at 20 Hz
-TOL, YAW_TOL, YAW_GAIN = 0.012, 0.08, 0.25
+TOL, YAW_TOL, TURN_GAIN = 0.012, 0.08, 0.25
 RETRY, DROPPED = 0.03, 0.10  # metres: the object moved away under the gripper; it was lost from it
 CLOSE_TIME, OPEN_TIME, STALL_TIME = 0.4, 0.3, 1.25  # seconds
 RETREAT_Z = 0.12
+MIDDLE = math.pi / 4  # of the wrist's range, as the gripper's angle: from there, 2.9 rad either way
 SLIPPED = 0.04  # metres: what is being moved aside was lost
 HOME = 0.04  # metres from where the episode started: the gripper is back
 SLIDE_TIME = 4.0  # seconds after which moving it aside is given up, to try again
@@ -45,43 +48,44 @@ class Expert:
         """
         self.env, self.stage = env, stage
         self.noise, self.bias = noise.to(env.device), bias.to(env.device)
-        opening = env.task.plan.opening
-        self.cover = env.engine.model.body(opening.body).id if opening else None
-        n, device = env.num_envs, env.device
-        self.phase = torch.zeros(n, dtype=torch.long, device=device)
-        self.clock = torch.zeros(n, dtype=torch.long, device=device)
-        self.hold = torch.zeros(n, 3, dtype=torch.float64, device=device)
-        self.home = torch.zeros_like(self.hold)
+        self.phases = Phases(env.num_envs, env.control_freq, env.device)
+        self._grasp = torch.tensor(env.task.plan.grasp, dtype=torch.float64, device=env.device)
 
     @property
     def finished(self) -> Tensor:
         """Where the stage to stop after is over and the gripper back where it started, bool (n,)."""
-        back: Tensor = (self.env.grip_pos.double() - self.home).norm(dim=1) < HOME
-        return back & (self.phase == RETURN)
+        back: Tensor = (self.env.grip_pos.double() - self.phases.home).norm(dim=1) < HOME
+        return back & (self.phases.phase == RETURN)
 
     def act(self) -> Tensor:
         """Actions for the envs as they are now, float32 (n, a) in [-1, 1]."""
-        env, plan, freq = self.env, self.env.task.plan, self.env.control_freq
-        fresh = env.steps == 0
-        self.phase, self.clock = self.phase.masked_fill(fresh, HOVER), self.clock.masked_fill(fresh, 0)
-        grip, obj = env.grip_pos.double(), env.object_pos.double()
-        self.home = torch.where(fresh[:, None], grip, self.home)
+        env, plan = self.env, self.env.task.plan
+        grip = env.grip_pos.double()
+        self.phases.tick(env.steps == 0, grip)
         angle = 2 * math.pi * normal(env.seeds, 1, stream=3)[:, 0]
         off = torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], 1) * self.bias[:, None]
-        grasp = obj + off
+        if isinstance(plan, HandlePlan):
+            way, turn, closed = turn_handle(env, plan, self.phases, off)
+        else:
+            way, turn, closed = self._pick_and_place(plan, off)
+        move = torch.clamp((way - grip) / (GAIN * 20 / env.control_freq), -1, 1)
+        eps = normal(env.seeds, 6, stream=16 + env.steps) * self.noise[:, None]
+        parts = [move + eps[:, :3]]
+        if env.action_dim == 7:
+            parts.append(torch.clamp(turn / TURN_GAIN, -1, 1) + ROTATION_NOISE * eps[:, 3:])
+        parts.append(torch.where(closed, 1.0, -1.0).double()[:, None])
+        return torch.cat(parts, 1).clamp(-1, 1).float()
+
+    def _pick_and_place(self, plan: Plan, off: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `caliper.envs.handles.turn_handle`."""
+        env, phases = self.env, self.phases
+        go, phase, seconds = phases.go, phases.before, phases.seconds
+        grip, obj = env.grip_pos.double(), env.object_pos.double()
         up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64, device=env.device)
-        yaw_error = self._yaw_error()
+        grasp = obj + (env.object_mat.double() @ self._grasp) + off
+        yaw_error = self._yaw_error(plan)
         flat = (grasp - grip)[:, :2].norm(dim=1)
 
-        def go(where: Tensor, to: int) -> None:
-            self.clock.masked_fill_(where, 0)
-            self.phase.masked_fill_(where, to)
-            self.hold.copy_(torch.where(where[:, None], grip, self.hold))
-
-        # Transitions, each env at most one per step: decided on the phase at the start of the step.
-        phase = self.phase.clone()
-        self.clock += 1
-        seconds = self.clock / freq
         carried = obj - grip
         go((phase == HOVER) & (flat < TOL) & (yaw_error.abs() < YAW_TOL), DESCEND)
         near = (flat < TOL) & ((grasp - grip)[:, 2].abs() < TOL)
@@ -91,62 +95,52 @@ class Expert:
         lost = carried.norm(dim=1) > DROPPED
         go((phase == LIFT) & lost & (seconds > 0.15), HOVER)
         if plan.target is not None:
-            target = torch.tensor([*plan.target, plan.release_z], dtype=torch.float64, device=env.device)
+            target = self._target(plan)
             over = (obj - target)[:, :2].norm(dim=1)
+            short = self._turn_error(plan)
+            turned = short.abs() < plan.turn_tol
+            if plan.turn is not None:  # go where the gripper will be then: turning last, the arm overreaches
+                carried = _turned(carried, short)
             go((phase == LIFT) & ~lost & (grip[:, 2] > plan.carry_z - 0.02), CARRY)
-            go((phase == CARRY) & (over < plan.target_tol), LOWER)
+            go((phase == CARRY) & (over < plan.target_tol) & turned, LOWER)
             go((phase == CARRY) & lost, HOVER)
-            low = (obj[:, 2] - plan.release_z).abs() < TOL
+            low = (obj - target)[:, 2].abs() < TOL
             go((phase == LOWER) & (low | (seconds > STALL_TIME)), OPEN)
             go((phase == OPEN) & (seconds >= OPEN_TIME), RETREAT)
             go((phase == RETREAT) & (seconds > 1.0), HOVER)  # it missed: try again
         else:
             target = obj
-        uncover_ways = self._uncover(go, phase, seconds, yaw_error, off)
+        uncover_ways = self._uncover(plan.opening, yaw_error, off) if plan.opening else []
         # Waypoint of each phase.
-        above = torch.where((self.phase == CARRY)[:, None], target - carried, self.hold)
+        above = torch.where((phases.phase == CARRY)[:, None], target - carried, phases.hold)
         above = torch.cat([above[:, :2], torch.full_like(above[:, 2:], plan.carry_z)], 1)
-        ways = torch.stack(
+        way = phases.choose(
             [
                 grasp + plan.hover * up,
                 grasp,
-                self.hold,
+                phases.hold,
                 above,
                 above,
                 target - carried,
-                self.hold,
-                self.hold + RETREAT_Z * up,
+                phases.hold,
+                phases.hold + RETREAT_Z * up,
                 *uncover_ways,
-            ],
-            1,
-        )  # (n, phases, 3)
-        way = ways.gather(1, self.phase[:, None, None].expand(-1, 1, 3))[:, 0]
-        move = torch.clamp((way - grip) / (GAIN * 20 / freq), -1, 1)
-        turning = (self.phase == HOVER) | (self.phase == DESCEND)
-        turning |= (self.phase == REACH) | (self.phase == SINK)
-        turn = torch.zeros_like(move)
-        turn[:, 2] = torch.where(turning, torch.clamp(yaw_error / YAW_GAIN, -1, 1), 0.0)
-        eps = normal(env.seeds, 6, stream=16 + env.steps) * self.noise[:, None]
-        closed = (self.phase >= CLOSE) & (self.phase <= LOWER) | (self.phase == GRIP) | (self.phase == SLIDE)
-        parts = [move + eps[:, :3]]
-        if env.action_dim == 7:
-            parts.append(turn + ROTATION_NOISE * eps[:, 3:])
-        parts.append(torch.where(closed, 1.0, -1.0).double()[:, None])
-        return torch.cat(parts, 1).clamp(-1, 1).float()
+            ]
+        )
+        phase = phases.phase
+        turn = torch.zeros_like(way)
+        turn[:, 2] = torch.where(_any_of(phase, HOVER, DESCEND, REACH, SINK), yaw_error, 0.0)
+        if plan.turn is not None:
+            turn[:, 2] += torch.where(_any_of(phase, CARRY, LOWER), self._turn_error(plan), 0.0)
+        if plan.level:
+            ahead = env.grip_mat.double()[:, :, 2]  # where the gripper points; down is (0, 0, -1)
+            turn[:, :2] = torch.stack([-ahead[:, 1], ahead[:, 0]], 1)
+        return way, turn, (phase >= CLOSE) & (phase <= LOWER) | (phase == GRIP) | (phase == SLIDE)
 
-    def _uncover(
-        self,
-        go: Callable[[Tensor, int], None],
-        phase: Tensor,
-        seconds: Tensor,
-        yaw_error: Tensor,
-        off: Tensor,
-    ) -> list[Tensor]:
+    def _uncover(self, opening: Opening, yaw_error: Tensor, off: Tensor) -> list[Tensor]:
         """The first stage: makes its transitions, gives the waypoints of its phases, each (n, 3)."""
-        opening, grip = self.env.task.plan.opening, self.env.grip_pos.double()
-        if opening is None:
-            return []
-        body = self.env.engine.xpos[:, self.cover].double()
+        go, phase, seconds = self.phases.go, self.phases.before, self.phases.seconds
+        grip, body = self.env.grip_pos.double(), self.env.now.pos(opening.body).double()
         covered, knob = body[:, 0] < opening.free_x, body + off
         up = torch.tensor([0.0, 0.0, opening.hover], dtype=torch.float64, device=grip.device)
         flat = (knob - grip)[:, :2].norm(dim=1)
@@ -160,23 +154,83 @@ class Expert:
         there = body[:, 0] > opening.to_x - TOL
         go((phase == SLIDE) & (there | slipped | (seconds > SLIDE_TIME)), FREE)
         go((phase == FREE) & (seconds >= OPEN_TIME), RISE)
-        left = (phase == RISE) & (((grip - self.hold - up)[:, 2] > -TOL) | (seconds > STALL_TIME))
+        left = (phase == RISE) & (((grip - self.phases.hold - up)[:, 2] > -TOL) | (seconds > STALL_TIME))
         go(left, HOVER)
         if self.stage is not None:
             go((left | (phase == HOVER)) & ~covered, RETURN)
-        to = self.hold.clone()
+        hold = self.phases.hold
+        to = hold.clone()
         to[:, 0] = opening.to_x + (grip - body)[:, 0]
-        return [knob + up, knob, self.hold, to, self.hold, self.hold + up, self.home]
+        return [knob + up, knob, hold, to, hold, hold + up, self.phases.home]
 
-    def _yaw_error(self) -> Tensor:
+    def _yaw_error(self, plan: Plan) -> Tensor:
         """Angle from the fingers' axis to the nearest equivalent angle of the object, radians, (n,)."""
-        symmetry, env = self.env.task.plan.symmetry, self.env
-        if symmetry is None or env.action_dim != 7:
+        env, symmetry = self.env, plan.symmetry
+        if (symmetry is None and plan.turn is None) or env.action_dim != 7:
             return torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
         obj, grip = env.object_mat.double(), env.grip_mat.double()
-        if self.cover is not None:
-            uncovering = (self.phase == REACH) | (self.phase == SINK)
-            cover = env.engine.xmat[:, self.cover].view(-1, 3, 3).double()
-            obj = torch.where(uncovering[:, None, None], cover, obj)
-        error = torch.atan2(obj[:, 1, 0], obj[:, 0, 0]) - torch.atan2(grip[:, 1, 1], grip[:, 0, 1])
+        if plan.opening is not None:
+            uncovering = _any_of(self.phases.phase, REACH, SINK)
+            obj = torch.where(uncovering[:, None, None], env.now.mat(plan.opening.body).double(), obj)
+        if plan.turn is not None:
+            return _grasp_turn(_yaw(obj, 0), plan.turn) - _wrapped(_yaw(grip, 1) - MIDDLE)
+        assert symmetry is not None
+        error = _yaw(obj, 0) - _yaw(grip, 1)
         return torch.remainder(error + symmetry / 2, symmetry) - symmetry / 2
+
+    def _target(self, plan: Plan) -> Tensor:
+        """Where the object's centre has to be when the gripper lets go, metres, (n, 3)."""
+        env = self.env
+        if isinstance(plan.target, str):
+            up = torch.tensor([0.0, 0.0, plan.release_z], dtype=torch.float64, device=env.device)
+            return env.now.pos(plan.target).double() + up
+        at = [*(plan.target or (0.0, 0.0)), plan.release_z]
+        return torch.tensor(at, dtype=torch.float64, device=env.device).expand(env.num_envs, 3)
+
+    def _turn_error(self, plan: Plan) -> Tensor:
+        """Angle by which the held object still has to turn, radians, (n,); 0 if any angle will do.
+
+        The way round is that on which the wrist does not run into its limits.
+        """
+        env, turn = self.env, plan.turn
+        if turn is None or env.action_dim != 7:
+            return torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
+        grip = _yaw(env.grip_mat.double(), 1)
+        short = turn - _yaw(env.object_mat.double(), 0)
+        return _wrapped(grip + short - MIDDLE) - _wrapped(grip - MIDDLE)
+
+
+def _grasp_turn(yaw: Tensor, to: float) -> Tensor:
+    """Which way round to hold what has to be turned later, so that the wrist's range allows both.
+
+    Args:
+        yaw: of the object, radians, (n,).
+        to: what it has to be turned to, radians.
+
+    Returns:
+        The gripper's angle from the middle of the wrist's range, (n,).
+    """
+    ways = torch.stack([yaw, yaw + math.pi], 1)
+    ways, ends = _wrapped(ways - MIDDLE), _wrapped(ways + to - yaw[:, None] - MIDDLE)
+    best = (ways**2 + ends**2).argmin(1, keepdim=True)
+    return ways.gather(1, best)[:, 0]
+
+
+def _any_of(phase: Tensor, *wanted: int) -> Tensor:
+    return torch.stack([phase == p for p in wanted]).any(0)
+
+
+def _yaw(mat: Tensor, column: int) -> Tensor:
+    """Angle of a column of rotations (n, 3, 3) about the vertical, radians, (n,)."""
+    return torch.atan2(mat[:, 1, column], mat[:, 0, column])
+
+
+def _turned(vector: Tensor, angle: Tensor) -> Tensor:
+    """Vectors (n, 3) turned about the vertical by angles (n,)."""
+    x, y, z = vector.unbind(1)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([cos * x - sin * y, sin * x + cos * y, z], 1)
+
+
+def _wrapped(angle: Tensor) -> Tensor:
+    return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi

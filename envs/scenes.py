@@ -39,6 +39,11 @@ class Scene:
     model: mujoco.MjModel
     hash: str
 
+    @property
+    def state_dim(self) -> int:
+        """Length of a state: time, positions, velocities, and the poses of what is placed anew each time."""
+        return int(1 + self.model.nq + self.model.nv + 7 * self.model.nmocap)
+
 
 @cache
 def load_robosuite() -> Any:
@@ -96,7 +101,8 @@ def harmonise(spec: mujoco.MjSpec) -> mujoco.MjSpec:
         if geom.contype == 0 and geom.conaffinity == 0 and geom.rgba[3] < 1:  # the ray tracer does not blend
             spec.delete(geom)
     for sensor in list(spec.sensors):  # force and torque at the wrist: nobody reads them
-        spec.delete(sensor)
+        if sensor.type != mujoco.mjtSensor.mjSENS_CONTACT:
+            spec.delete(sensor)
     for texture in spec.textures:
         texture.colorspace = mujoco.mjtColorSpace.mjCOLORSPACE_LINEAR  # the ray tracer ignores sRGB
     for material in spec.materials:

@@ -20,6 +20,7 @@ from caliper.envs.proprio import bodies_part, proprio_dim, robot_part
 from caliper.envs.render import make_renderer
 from caliper.envs.render.base import Renderer
 from caliper.envs.scenes import Scene, build
+from caliper.envs.situation import Situation
 from caliper.envs.starts import Starts
 from caliper.envs.tasks import make_task
 from caliper.errors import CaliperError
@@ -32,7 +33,7 @@ _ANTIALIAS_FROM = 128  # pixels; larger images are for people
 @cache
 def task_scene(task: str) -> Scene:
     """The compiled scene of a task, built once per process."""
-    return build(make_task(task).compose)
+    return build(make_task(task).scene)
 
 
 class SimEnv(VectorEnv):
@@ -91,7 +92,7 @@ class SimEnv(VectorEnv):
             )
         self.num_envs, self.device, self.scene_hash = num_envs, torch.device(device), scene.hash
         self.action_dim, self.controller, self.control_freq = action_dim(controller), controller, control_freq
-        self.horizon, self.state_dim = horizon, 1 + scene.model.nq + scene.model.nv
+        self.horizon, self.state_dim = horizon, scene.state_dim
         self.spec = ObsSpec(cameras, size, proprio_dim(self.task, privileged))
         self._substeps = round(substeps)
         self._threads = threads or len(os.sched_getaffinity(0))
@@ -99,11 +100,10 @@ class SimEnv(VectorEnv):
         self._renderers: dict[tuple[tuple[str, ...], int], Renderer] = {}
         self._appearances = Appearances(scene.model, self.device)
         self._appearance: Appearance | None = None
-        self._body = scene.model.body(self.task.object_body).id
+        self.now = Situation(self.engine)
         bodies = (self.task.object_body, *self.task.observed) if privileged else ()
         self._posed = torch.tensor([scene.model.body(b).id for b in bodies], dtype=torch.long, device=device)
         index = self.engine.controller.index
-        self._site = index.grip_site
         self._starts = Starts(self.task, scene.model, index, self.device)
         self._fingers = torch.as_tensor(index.finger_qpos, device=self.device)
         control = self.engine.controller
@@ -125,26 +125,26 @@ class SimEnv(VectorEnv):
     @property
     def grip_pos(self) -> Tensor:
         """Position of the grip site, metres, (n, 3)."""
-        return self.engine.site_xpos[:, self._site]
+        return self.now.grip_pos
 
     @property
     def grip_mat(self) -> Tensor:
         """Rotation of the grip site, (n, 3, 3)."""
-        return self.engine.site_xmat[:, self._site].view(-1, 3, 3)
+        return self.now.grip_mat
 
     @property
     def object_pos(self) -> Tensor:
         """Position of the task's object, metres, (n, 3)."""
-        return self.engine.xpos[:, self._body]
+        return self.now.pos(self.task.object_body)
 
     @property
     def object_mat(self) -> Tensor:
         """Rotation of the task's object, (n, 3, 3)."""
-        return self.engine.xmat[:, self._body].view(-1, 3, 3)
+        return self.now.mat(self.task.object_body)
 
     def solved(self) -> Tensor:
         """Whether the task is solved in the envs' states as they are, bool (n,)."""
-        return self.task.success(self.object_pos, self.grip_pos)
+        return self.task.success(self.now)
 
     # ---- episodes
 
@@ -164,8 +164,10 @@ class SimEnv(VectorEnv):
         self._next_seed.copy_(torch.where(mask, seeds + EPISODE_STRIDE, self._next_seed))
         self.steps.masked_fill_(mask, 0)
         self._limit.masked_fill_(mask, self.horizon)
-        qpos, posture = self._starts.draw(self.seeds)
+        qpos, posture, fixtures = self._starts.draw(self.seeds)
         _put(engine.qpos, qpos, mask)
+        _put(engine.mocap_pos, fixtures[..., :3], mask)
+        _put(engine.mocap_quat, fixtures[..., 3:], mask)
         _put(self._posture, posture, mask)
         for live in (engine.qvel, engine.ctrl, engine.warmstart, self._closing):
             _put(live, torch.zeros_like(live), mask)
@@ -269,7 +271,9 @@ class SimEnv(VectorEnv):
     def get_state(self) -> Tensor:
         """See `VectorEnv`."""
         time = (self.steps.double() / self.control_freq)[:, None]
-        return torch.cat([time, self.engine.qpos.double(), self.engine.qvel.double()], dim=1)
+        e = self.engine
+        fixtures = torch.cat([e.mocap_pos, e.mocap_quat], dim=2).flatten(1)
+        return torch.cat([time, *(part.double() for part in (e.qpos, e.qvel, fixtures))], dim=1)
 
     def set_state(self, state: Tensor) -> None:
         """See `VectorEnv`.
@@ -277,19 +281,23 @@ class SimEnv(VectorEnv):
         Raises:
             CaliperError: more states than envs, or states of another length.
         """
-        m, nq = state.shape[0], self.engine.model.nq
+        m, nq, nv = state.shape[0], self.engine.model.nq, self.engine.model.nv
         if m > self.num_envs or state.shape[1] != self.state_dim:
             raise CaliperError(
                 f"states of shape {tuple(state.shape)} do not fit {self.num_envs} envs of state length "
                 f"{self.state_dim}; the file belongs to another scene or the batch is too large"
             )
         self.engine.qpos[:m] = state[:, 1 : 1 + nq].to(self.engine.qpos)
-        self.engine.qvel[:m] = state[:, 1 + nq :].to(self.engine.qvel)
+        self.engine.qvel[:m] = state[:, 1 + nq : 1 + nq + nv].to(self.engine.qvel)
+        fixtures = state[:, 1 + nq + nv :].reshape(m, -1, 7).to(self.engine.mocap_pos)
+        self.engine.mocap_pos[:m], self.engine.mocap_quat[:m] = fixtures[..., :3], fixtures[..., 3:]
         self.engine.pose()
 
     def _live(self) -> dict[str, Tensor]:
         e = self.engine
         live = {"qpos": e.qpos, "qvel": e.qvel, "ctrl": e.ctrl, "warmstart": e.warmstart}
+        if e.model.nmocap:
+            live |= {"mocap_pos": e.mocap_pos, "mocap_quat": e.mocap_quat}
         return {**live, "posture": self._posture, "closing": self._closing}
 
     def state_dict(self) -> dict[str, Any]:
@@ -311,4 +319,5 @@ class SimEnv(VectorEnv):
 
 def _put(live: Tensor, value: Tensor, mask: Tensor) -> None:
     """Writes rows of `value` into the engine's memory where `mask` is set, in place."""
-    live.copy_(torch.where(mask[:, None], value.to(live.dtype), live))
+    rows = mask.view(-1, *[1] * (live.ndim - 1))
+    live.copy_(torch.where(rows, value.to(live.dtype), live))

@@ -27,8 +27,13 @@ class Starts:
     def __init__(self, task: Task, model: mujoco.MjModel, index: ArmIndex, device: torch.device) -> None:
         """Args: the task, its compiled scene, where the robot is in it, and where to draw."""
         self.task = task
-        body = model.body(task.object_body)
-        self._object = int(model.jnt_qposadr[body.jntadr[0]])
+        self._free, self._fixtures = {}, {}
+        for i in range(model.nbody):
+            body = model.body(i)
+            if model.body_mocapid[i] >= 0:
+                self._fixtures[body.name] = int(model.body_mocapid[i])
+            elif body.jntnum[0] and model.jnt_type[body.jntadr[0]] == mujoco.mjtJoint.mjJNT_FREE:
+                self._free[body.name] = int(model.jnt_qposadr[body.jntadr[0]])
         joints = [int(model.joint(name).qposadr[0]) for name in task.joints]
         self._joints = torch.tensor(joints, dtype=torch.int64, device=device)
         self._arm, self._fingers = (
@@ -39,13 +44,22 @@ class Starts:
             for values in (POSTURE, FINGERS, model.qpos0)
         )
 
-    def draw(self, seeds: Tensor) -> tuple[Tensor, Tensor]:
-        """Joint positions (n, nq) of episodes with the given seeds, int64 (n,), and the arm's part (n, 7)."""
+    def draw(self, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Where episodes with the given seeds, int64 (n,), start.
+
+        Returns:
+            Joint positions (n, nq), the arm's part of them (n, 7), and the fixtures' poses (n, m, 7).
+        """
         arm = self._rest + POSTURE_NOISE * normal(seeds, 7, stream=1)
         qpos = self._qpos0.repeat(len(seeds), 1)
         qpos[:, self._arm] = arm
         qpos[:, self._fingers] = self._open
-        qpos[:, self._object : self._object + 7] = self.task.place(uniform(seeds, 4, stream=2))
+        fixtures = qpos.new_zeros(len(seeds), len(self._fixtures), 7)
+        for body, pose in self.task.place(uniform(seeds, self.task.draws, stream=2)).items():
+            if body in self._free:
+                qpos[:, self._free[body] : self._free[body] + 7] = pose
+            else:
+                fixtures[:, self._fixtures[body]] = pose
         if self.task.joints:  # stream 3 is the expert's
             qpos[:, self._joints] = self.task.place_joints(uniform(seeds, 4, stream=4))
-        return qpos, arm
+        return qpos, arm, fixtures

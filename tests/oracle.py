@@ -10,7 +10,7 @@ robosuite 1.5.2 steps unpatched up to mujoco 3.9. Three patches carry it over wh
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -20,7 +20,17 @@ import numpy as np
 from caliper.envs.scenes import load_robosuite
 from caliper.errors import CaliperError
 
-ENVIRONMENTS = {"lift": "Lift", "pick_place_can": "PickPlaceCan"}
+ENVIRONMENTS = {
+    "lift": "Lift",
+    "pick_place_can": "PickPlaceCan",
+    "pick_place_milk": "PickPlaceMilk",
+    "pick_place_bread": "PickPlaceBread",
+    "pick_place_cereal": "PickPlaceCereal",
+    "stack": "Stack",
+    "nut_assembly_square": "NutAssemblySquare",
+    "nut_assembly_round": "NutAssemblyRound",
+    "door": "Door",
+}
 CONTROLLERS = {"osc_pose": "OSC_POSE", "osc_position": "OSC_POSITION"}
 _WIDTHS = {
     int(mujoco.mjtJoint.mjJNT_FREE): (7, 6),
@@ -65,7 +75,7 @@ def make_oracle(task: str, controller: str = "osc_pose", **kwargs: Any) -> Any:
     """The environment robosuite has for a task, as `robosuite.make` returns it.
 
     Args:
-        task: 'lift' or 'pick_place_can'.
+        task: one of `ENVIRONMENTS`.
         controller: 'osc_pose' or 'osc_position', with robosuite's default gains.
         kwargs: for `robosuite.make`; without any, no images are drawn and episodes end only at `horizon`.
 
@@ -104,14 +114,35 @@ def joint_state(env: Any, model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray
     Returns:
         qpos (nq,) and qvel (nv,) of `model`, float64.
     """
-    theirs, data = env.sim.model._model, env.sim.data._data
+    data = env.sim.data._data
     qpos, qvel = np.zeros(model.nq), np.zeros(model.nv)
+    for ours, theirs, velocity in _pairs(env, model):
+        (qvel if velocity else qpos)[ours] = (data.qvel if velocity else data.qpos)[theirs]
+    return qpos, qvel
+
+
+def put_state(env: Any, model: mujoco.MjModel, state: np.ndarray) -> None:
+    """Puts an oracle into a state [time, qpos, qvel, fixtures] of another model, matched by name."""
+    data, theirs = env.sim.data._data, env.sim.model._model
+    nq = model.nq
+    for ours, there, velocity in _pairs(env, model):
+        (data.qvel if velocity else data.qpos)[there] = state[1 + velocity * nq :][ours]
+    fixtures = state[1 + nq + model.nv :].reshape(-1, 7)
+    for body in np.flatnonzero(model.body_mocapid >= 0):
+        pose = fixtures[model.body_mocapid[body]]
+        there = theirs.body(model.body(body).name).id
+        theirs.body_pos[there], theirs.body_quat[there] = pose[:3], pose[3:]
+    env.sim.forward()
+
+
+def _pairs(env: Any, model: mujoco.MjModel) -> Iterator[tuple[slice, slice, bool]]:
+    """Where each joint's numbers are in another model and in the oracle, and whether they are velocities."""
+    theirs = env.sim.model._model
     for j in range(model.njnt):
         i = theirs.joint(model.joint(j).name).id
         widths = _WIDTHS.get(int(model.jnt_type[j]), (1, 1))
-        for out, source, to, start, width in (
-            (qpos, data.qpos, model.jnt_qposadr[j], theirs.jnt_qposadr[i], widths[0]),
-            (qvel, data.qvel, model.jnt_dofadr[j], theirs.jnt_dofadr[i], widths[1]),
+        for to, start, width, velocity in (
+            (model.jnt_qposadr[j], theirs.jnt_qposadr[i], widths[0], False),
+            (model.jnt_dofadr[j], theirs.jnt_dofadr[i], widths[1], True),
         ):
-            out[to : to + width] = source[start : start + width]
-    return qpos, qvel
+            yield slice(to, to + width), slice(start, start + width), velocity

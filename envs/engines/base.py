@@ -21,6 +21,8 @@ class Engine(ABC):
 
     Attributes:
         qpos, qvel, ctrl, warmstart: (n, nq), (n, nv), (n, nu), (n, nv).
+        mocap_pos, mocap_quat: poses of the fixtures, which each episode places anew, (n, m, 3) and (n, m, 4).
+        sensordata: what the scene's sensors say, (n, s).
         xpos, xmat: body poses, metres, (n, nbody, 3) and (n, nbody, 3, 3).
         site_xpos, site_xmat: site poses, likewise.
         controller: the batched operational-space controller, whose arrays the caller may write.
@@ -37,6 +39,9 @@ class Engine(ABC):
     qvel: Tensor
     ctrl: Tensor
     warmstart: Tensor
+    mocap_pos: Tensor
+    mocap_quat: Tensor
+    sensordata: Tensor
     xpos: Tensor
     xmat: Tensor
     site_xpos: Tensor

@@ -16,10 +16,11 @@ from caliper.envs.engines.base import POSES, Engine
 
 STAGE_POS, STAGE_VEL = int(mujoco.mjtStage.mjSTAGE_POS), int(mujoco.mjtStage.mjSTAGE_VEL)
 _DTYPES = {
-    **{k: wp.float64 for k in ("qpos", "qvel", "ctrl", "M", "qfrc_bias", "qacc_warmstart")},
-    **{k: wp.vec3d for k in ("site_xpos", "xpos", "subtree_com")},
+    **{k: wp.float64 for k in ("qpos", "qvel", "ctrl", "M", "qfrc_bias", "qacc_warmstart", "sensordata")},
+    **{k: wp.vec3d for k in ("mocap_pos", "site_xpos", "xpos", "subtree_com")},
     **{k: wp.vec3d for k in ("geom_xpos", "cam_xpos", "light_xpos", "light_xdir")},
     **{k: wp.mat33d for k in ("site_xmat", "xmat", "geom_xmat", "cam_xmat")},
+    "mocap_quat": wp.quatd,
     "cdof": wp.spatial_vectord,
 }
 
@@ -39,6 +40,8 @@ class BatchEngine(Engine):
         arrays = {k: self._view(k) for k in _DTYPES}
         self._tensors: dict[str, Tensor] = {k: wp.to_torch(a) for k, a in arrays.items()}
         for name in ("qpos", "qvel", "ctrl", "xpos", "xmat", "site_xpos", "site_xmat"):
+            setattr(self, name, self._tensors[name])
+        for name in ("mocap_pos", "mocap_quat", "sensordata"):
             setattr(self, name, self._tensors[name])
         self.warmstart = self._tensors["qacc_warmstart"]
         self.controller = OperationalSpace(model, arrays, control_freq, self.wp_device)

@@ -82,6 +82,8 @@ class WarpEngine(Engine):
         data = self.mjw_data
         for name in ("qpos", "qvel", "ctrl", "xpos", "xmat", "site_xpos", "site_xmat"):
             setattr(self, name, wp.to_torch(getattr(data, name)))
+        for name in ("mocap_pos", "mocap_quat", "sensordata"):
+            setattr(self, name, wp.to_torch(getattr(data, name)))
         self._poses = {name: wp.to_torch(getattr(data, name)) for name in POSES}
         self.warmstart = wp.to_torch(data.qacc_warmstart)
         self._overflow = wp.to_torch(data.overflow)

@@ -1,13 +1,34 @@
 """Tasks by name."""
 
-from caliper.envs.tasks.base import Opening, Plan, Task
+from caliper.envs.tasks.base import HandlePlan, Opening, Plan, Task
+from caliper.envs.tasks.door import Door
 from caliper.envs.tasks.lift import Lift
+from caliper.envs.tasks.nut_assembly import NutAssemblyRound, NutAssemblySquare
 from caliper.envs.tasks.pick_covered import PickCovered
+from caliper.envs.tasks.pick_place_bread import PickPlaceBread
 from caliper.envs.tasks.pick_place_can import PickPlaceCan
+from caliper.envs.tasks.pick_place_cereal import PickPlaceCereal
+from caliper.envs.tasks.pick_place_milk import PickPlaceMilk
 from caliper.envs.tasks.pick_place_tray import PickPlaceTray
+from caliper.envs.tasks.stack import Stack
 from caliper.errors import CaliperError
 
-TASKS: dict[str, type[Task]] = {t.name: t for t in (Lift, PickPlaceTray, PickPlaceCan, PickCovered)}
+TASKS: dict[str, type[Task]] = {
+    t.name: t
+    for t in (
+        Lift,
+        PickPlaceTray,
+        PickPlaceCan,
+        PickPlaceMilk,
+        PickPlaceBread,
+        PickPlaceCereal,
+        Stack,
+        NutAssemblySquare,
+        NutAssemblyRound,
+        Door,
+        PickCovered,
+    )
+}
 
 
 def make_task(name: str, start: str | None = None) -> Task:
@@ -23,12 +44,20 @@ def make_task(name: str, start: str | None = None) -> Task:
 
 __all__ = [
     "TASKS",
+    "Door",
+    "HandlePlan",
     "Lift",
+    "NutAssemblyRound",
+    "NutAssemblySquare",
     "Opening",
     "PickCovered",
+    "PickPlaceBread",
     "PickPlaceCan",
+    "PickPlaceCereal",
+    "PickPlaceMilk",
     "PickPlaceTray",
     "Plan",
+    "Stack",
     "Task",
     "make_task",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from caliper.envs.situation import Situation, add_touch_sensor
 from caliper.errors import CaliperError
 
 
@@ -37,20 +38,49 @@ class Plan:
     Attributes:
         hover: height above the grasp point at which the gripper aligns.
         carry_z: height of the gripper while it carries.
-        target: where to put the object, world x and y; None if lifting is all there is to do.
-        release_z: height of the object's centre at which to let go.
+        grasp: the point to hold the object by, in its frame.
+        target: where to put the object: world x and y, or a body; None if lifting is all there is to do.
+        release_z: height of the object's centre at which to let go, in the world or above the target body.
         target_tol: how near the target, horizontally, before lowering.
         symmetry: angle after which the object looks the same again; None if the gripper need not turn to it.
+        turn: angle about the vertical to turn the object to before lowering it; None if any will do.
+        turn_tol: how near `turn` before lowering.
+        level: whether to keep the gripper vertical, which turning and far reaching tilt.
         opening: what has to be moved aside first; None if nothing covers the object.
     """
 
     hover: float
     carry_z: float
-    target: tuple[float, float] | None = None
+    grasp: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    target: tuple[float, float] | str | None = None
     release_z: float = 0.0
     target_tol: float = 0.012
     symmetry: float | None = None
+    turn: float | None = None
+    turn_tol: float = 0.08
+    level: bool = False
     opening: Opening | None = None
+
+
+@dataclass(frozen=True)
+class HandlePlan:
+    """Numbers of the script that opens a door (`caliper.envs.handles`), whose handle is the task's object.
+
+    Attributes:
+        door: body of the door.
+        hinge: a point of the hinge's axis in the door's frame, metres; the axis is the frame's third.
+        handle_joint: the joint of the handle, which turns about its own second axis; that points to the door.
+        grasp: the point to hold the handle by, in its frame, metres.
+        hover: distance before the door, from the grasp point, at which the gripper aligns, metres.
+        free: angle of the handle from which on the latch lets go, radians.
+    """
+
+    door: str
+    hinge: tuple[float, float, float]
+    handle_joint: str
+    grasp: tuple[float, float, float]
+    hover: float
+    free: float
 
 
 class Task(ABC):
@@ -60,6 +90,8 @@ class Task(ABC):
         name: as on the command line.
         object_body: body to manipulate.
         observed: further bodies whose poses a state observation holds, after the object's.
+        contacts: pairs of bodies of which `success` asks whether they touch, each with all that hangs on it.
+        draws: how many uniform numbers `place` takes.
         plan: the scripted expert's numbers.
         joints: further joints whose positions `place_joints` draws.
         starts: names of the ways in which episodes can start, the usual one first; none if there is one way.
@@ -71,7 +103,9 @@ class Task(ABC):
     name: str
     object_body: str
     observed: tuple[str, ...] = ()
-    plan: Plan
+    contacts: tuple[tuple[str, str], ...] = ()
+    draws: int = 4
+    plan: Plan | HandlePlan
     joints: tuple[str, ...] = ()
     starts: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
@@ -91,17 +125,31 @@ class Task(ABC):
     def compose(self) -> mujoco.MjSpec:
         """The scene before harmonisation."""
 
+    def scene(self) -> mujoco.MjSpec:
+        """The scene before harmonisation, with what `contacts` needs."""
+        spec = self.compose()
+        for body, other in self.contacts:
+            add_touch_sensor(spec, body, other)
+        return spec
+
     @abstractmethod
-    def place(self, uniform: Tensor) -> Tensor:
-        """Start poses of the object from uniform numbers (n, 4): position and quaternion (wxyz), (n, 7)."""
+    def place(self, uniform: Tensor) -> dict[str, Tensor]:
+        """Start poses by body, of those on free joints and of fixtures (mocap bodies).
+
+        Args:
+            uniform: (n, draws), in [0, 1).
+
+        Returns:
+            Positions and quaternions (wxyz), (n, 7) each.
+        """
 
     def place_joints(self, uniform: Tensor) -> Tensor:
         """Start positions of `joints` (n, j) from uniform numbers (n, 4)."""
         return uniform[:, :0]
 
     @abstractmethod
-    def success(self, object_pos: Tensor, grip_pos: Tensor) -> Tensor:
-        """Whether the task is solved, bool (n,), from positions (n, 3) of object and grip site."""
+    def success(self, now: Situation) -> Tensor:
+        """Whether the task is solved, bool (n,)."""
 
 
 def choose(what: str, known: tuple[str, ...]) -> str:

@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import mujoco
 from torch import Tensor
 
 from caliper.envs.scenes import compose, load_robosuite
+from caliper.envs.situation import Situation
 from caliper.envs.tasks.base import Plan, Task, add_camera, spread, upright
 
 TABLE_Z, CUBE_HALF = 0.8, 0.021
 SPREAD = 0.03  # robosuite's: the cube starts within 3 cm of the table's centre
 
 
-def table_scene(cube_rgba: tuple[float, float, float, float] = (1, 0, 0, 1)) -> mujoco.MjSpec:
-    """The table of robosuite with the Panda behind it and one wooden cube on it."""
+def table_scene(objects: list[Any] | None = None) -> mujoco.MjSpec:
+    """The table of robosuite with the Panda behind it and objects on it; a red cube if none are given."""
     load_robosuite()
     from robosuite.models.arenas import TableArena
-    from robosuite.models.objects import BoxObject
-    from robosuite.utils.mjcf_utils import CustomMaterial
 
     arena = TableArena(
         table_full_size=(0.8, 0.8, 0.05), table_friction=(1.0, 5e-3, 1e-4), table_offset=(0, 0, TABLE_Z)
     )
+    if objects is None:
+        objects = [wooden_cube("cube", CUBE_HALF, "red")]
+    spec = compose(arena, objects, (-0.56, 0, 0))
+    add_camera(spec, "showcase", (0.75, 0.55, 1.35), (-0.1, -0.02, 0.88))
+    return spec
+
+
+def wooden_cube(name: str, half: float, colour: str) -> Any:
+    """A cube of robosuite's, by its half side in metres and the colour of its wood."""
+    load_robosuite()
+    from robosuite.models.objects import BoxObject
+    from robosuite.utils.mjcf_utils import CustomMaterial
+
     wood = CustomMaterial(
-        texture="WoodRed",
-        tex_name="redwood",
-        mat_name="redwood_mat",
+        texture=f"Wood{colour.capitalize()}",
+        tex_name=f"{colour}wood",
+        mat_name=f"{colour}wood_mat",
         tex_attrib={"type": "cube"},
         mat_attrib={"texrepeat": "1 1", "specular": "0.4", "shininess": "0.1"},
     )
-    cube = BoxObject(name="cube", size=[CUBE_HALF] * 3, rgba=cube_rgba, material=wood)
-    spec = compose(arena, [cube], (-0.56, 0, 0))
-    add_camera(spec, "showcase", (0.75, 0.55, 1.35), (-0.1, -0.02, 0.88))
-    return spec
+    rgba = {"red": (1, 0, 0, 1), "green": (0, 1, 0, 1)}[colour]
+    return BoxObject(name=name, size=[half] * 3, rgba=rgba, material=wood)
 
 
 class Lift(Task):
@@ -49,11 +60,11 @@ class Lift(Task):
         """See `Task`."""
         return table_scene()
 
-    def place(self, uniform: Tensor) -> Tensor:
+    def place(self, uniform: Tensor) -> dict[str, Tensor]:
         """See `Task`. Anywhere within 3 cm, at any angle, 1 cm above the table as in robosuite."""
         x, y = spread(uniform[:, 0], -SPREAD, SPREAD), spread(uniform[:, 1], -SPREAD, SPREAD)
-        return upright(x, y, TABLE_Z + CUBE_HALF + 0.01, 2 * math.pi * uniform[:, 2])
+        return {self.object_body: upright(x, y, TABLE_Z + CUBE_HALF + 0.01, 2 * math.pi * uniform[:, 2])}
 
-    def success(self, object_pos: Tensor, grip_pos: Tensor) -> Tensor:
+    def success(self, now: Situation) -> Tensor:
         """See `Task`. robosuite's own test."""
-        return object_pos[:, 2] > TABLE_Z + 0.04
+        return now.pos(self.object_body)[:, 2] > TABLE_Z + 0.04

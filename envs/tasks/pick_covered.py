@@ -8,6 +8,7 @@ import mujoco
 import torch
 from torch import Tensor
 
+from caliper.envs.situation import Situation
 from caliper.envs.tasks.base import Opening, Plan, Task, spread, upright
 from caliper.envs.tasks.lift import CUBE_HALF, TABLE_Z, table_scene
 
@@ -72,10 +73,14 @@ class PickCovered(Task):
         _add(lid, "lid_knob", (0, 0, KNOB_HEIGHT / 2 - GRASP), (KNOB, KNOB, KNOB_HEIGHT / 2), yellow)
         return spec
 
-    def place(self, uniform: Tensor) -> Tensor:
+    def place(self, uniform: Tensor) -> dict[str, Tensor]:
         """See `Task`. Anywhere in the box that leaves room for the fingers, at any angle."""
         x, y = spread(uniform[:, 0], -SPAWN_X, SPAWN_X), spread(uniform[:, 1], -SPAWN_Y, SPAWN_Y)
-        return upright(BOX_X + x, y, TABLE_Z + 2 * FLOOR + CUBE_HALF + 0.001, 2 * math.pi * uniform[:, 2])
+        return {
+            self.object_body: upright(
+                BOX_X + x, y, TABLE_Z + 2 * FLOOR + CUBE_HALF + 0.001, 2 * math.pi * uniform[:, 2]
+            )
+        }
 
     def place_joints(self, uniform: Tensor) -> Tensor:
         """See `Task`. The lid shut, or anywhere from where the whole box is free."""
@@ -83,9 +88,9 @@ class PickCovered(Task):
             return torch.zeros_like(uniform[:, :1])
         return spread(uniform[:, :1], OPEN, TRAVEL)
 
-    def success(self, object_pos: Tensor, grip_pos: Tensor) -> Tensor:
+    def success(self, now: Situation) -> Tensor:
         """See `Task`."""
-        return object_pos[:, 2] > TABLE_Z + CLEAR
+        return now.pos(self.object_body)[:, 2] > TABLE_Z + CLEAR
 
 
 def _add(

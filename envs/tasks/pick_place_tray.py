@@ -7,6 +7,7 @@ import math
 import mujoco
 from torch import Tensor
 
+from caliper.envs.situation import Situation
 from caliper.envs.tasks.base import Plan, Task, spread, upright
 from caliper.envs.tasks.lift import CUBE_HALF, TABLE_Z, table_scene
 
@@ -49,16 +50,17 @@ class PickPlaceTray(Task):
             tray.add_geom(name=f"tray_{name}_visual", group=1, contype=0, conaffinity=0, rgba=rgba, **shape)
         return spec
 
-    def place(self, uniform: Tensor) -> Tensor:
+    def place(self, uniform: Tensor) -> dict[str, Tensor]:
         """See `Task`. Anywhere in a square of 14 cm beside the tray, at any angle."""
         x, y = spread(uniform[:, 0], *SPAWN_X), spread(uniform[:, 1], *SPAWN_Y)
-        return upright(x, y, TABLE_Z + CUBE_HALF + 0.001, 2 * math.pi * uniform[:, 2])
+        return {self.object_body: upright(x, y, TABLE_Z + CUBE_HALF + 0.001, 2 * math.pi * uniform[:, 2])}
 
-    def success(self, object_pos: Tensor, grip_pos: Tensor) -> Tensor:
+    def success(self, now: Situation) -> Tensor:
         """See `Task`."""
+        object_pos = now.pos(self.object_body)
         inside: Tensor = ((object_pos[:, 0] - TRAY_XY[0]).abs() < TRAY_HALF) & (
             (object_pos[:, 1] - TRAY_XY[1]).abs() < TRAY_HALF
         )
         resting: Tensor = object_pos[:, 2] < TABLE_Z + 2 * FLOOR + CUBE_HALF + 0.01
-        away: Tensor = (object_pos - grip_pos).norm(dim=1) > CLEAR
+        away: Tensor = (object_pos - now.grip_pos).norm(dim=1) > CLEAR
         return inside & resting & away

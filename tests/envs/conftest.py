@@ -1,10 +1,12 @@
 """Envs and oracles are slow to make and easy to restart, so they are kept; of envs, eight kinds."""
 
 from functools import cache, lru_cache, partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from caliper.envs.experts import Expert
 from caliper.envs.sim import SimEnv
@@ -12,6 +14,14 @@ from caliper.envs.tasks.lift import CUBE_HALF
 from tests.oracle import arm_controller, joint_state, make_oracle
 
 CAMERAS = ("agentview", "robot0_eye_in_hand")
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def usual(task):
+    """Controller, frequency and horizon that a task's configuration names."""
+    files = (CONFIGS / "train.yaml", CONFIGS / "task" / f"{task}.yaml")
+    default, own = (yaml.safe_load(file.read_text())["task"] for file in files)
+    return {key: own.get(key, default[key]) for key in ("controller", "control_freq", "horizon")}
 
 
 @lru_cache(8)  # more would take gigabytes
@@ -52,6 +62,11 @@ def start_like(env, oracle):
     state["qpos"][:] = torch.as_tensor(qpos)
     state["qvel"][:] = torch.as_tensor(qvel)
     state["posture"][:] = torch.as_tensor(arm_controller(oracle).initial_joint)
+    model = env.engine.model
+    for body in np.flatnonzero(model.body_mocapid >= 0):
+        there = oracle.sim.model._model.body(model.body(body).name)
+        state["mocap_pos"][:, model.body_mocapid[body]] = torch.as_tensor(there.pos)
+        state["mocap_quat"][:, model.body_mocapid[body]] = torch.as_tensor(there.quat)
     for name in ("ctrl", "warmstart", "closing", "steps"):
         state[name].zero_()
     env.load_state_dict(state)

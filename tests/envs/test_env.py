@@ -8,15 +8,41 @@ import warp as wp
 from caliper.envs.sim import EPISODE_STRIDE, SimEnv
 from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError
-from tests.envs.conftest import CAMERAS, clean_expert, make_envs, random_actions, same_obs
+from tests.envs.conftest import CAMERAS, clean_expert, make_envs, random_actions, same_obs, usual
 
-# On `warp` one task stands for all by default: recording its launches takes a second for each kind of env.
-KINDS = [pytest.param(t, "batch", id=f"{t}-batch") for t in TASKS]
-KINDS += [
-    pytest.param(t, "warp", id=f"{t}-warp", marks=[] if t == "lift" else pytest.mark.slow) for t in TASKS
-]
+# By default a few tasks stand for all, on `warp` one; the first test below is cheap and holds for each.
+USUAL = {"batch": ("lift", "pick_place_tray", "pick_place_can", "pick_covered"), "warp": ("lift",)}
+
+
+def _rare(task, sim="batch"):
+    return [] if task in USUAL[sim] else pytest.mark.slow
+
+
+KINDS = [pytest.param(t, s, id=f"{t}-{s}", marks=_rare(t, s)) for s in USUAL for t in TASKS]
 every_kind = pytest.mark.parametrize(("task", "sim"), KINDS)
-every_task = pytest.mark.parametrize("task", TASKS)
+every_task = pytest.mark.parametrize("task", [pytest.param(t, marks=_rare(t)) for t in TASKS])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_starts_acts_and_comes_back(task):
+    """What each task of the table must hold, without images; what is dear is among the slow tests."""
+    env, other = (make_envs(task, n, cameras=(), privileged=True, **usual(task)) for n in (2, 1))
+    expert, states = clean_expert(env), []
+    other.reset(seeds=env.seeds[1:])
+    assert not env.solved().any()
+    for _ in range(3):
+        action = expert.act()
+        step = env.step(action)
+        other.step(action[1:])
+        assert step.obs.proprio.shape == (2, env.spec.proprio) and step.obs.proprio.isfinite().all()
+        assert not (step.success | step.diverged).any()
+        assert torch.equal(other.get_state()[0], env.get_state()[1])
+        states.append((env.get_state(), env.observe().proprio, env.solved()))
+    for state, proprio, solved in reversed(states):
+        env.set_state(state)
+        assert torch.equal(env.observe().proprio, proprio) and torch.equal(env.solved(), solved)
+        assert torch.equal(env.get_state()[:, 1:], state[:, 1:])
+    assert "showcase" in [env.engine.model.camera(i).name for i in range(env.engine.model.ncam)]
 
 
 @every_kind

@@ -6,14 +6,11 @@ import pytest
 import torch
 
 from caliper.envs.experts import Expert
-from caliper.envs.tasks import make_task
-from tests.envs.conftest import clean_expert, make_envs, spoiled_expert
+from caliper.envs.tasks import TASKS, make_task
+from tests.envs.conftest import clean_expert, make_envs, spoiled_expert, usual
 
-SETTINGS = {
-    "lift": {"horizon": 60},
-    "pick_place_tray": {"controller": "osc_position", "control_freq": 10, "horizon": 50},
-    "pick_place_can": {"horizon": 200},
-}
+# Of 100 episodes without noise, where it is not 95: why is on the task's page.
+LESS: dict[str, float] = {}
 
 
 def rollout(env, expert):
@@ -31,7 +28,7 @@ def rollout(env, expert):
 
 
 def success(task, episodes, noise=0.0, bias=0.0, n=25):
-    env, solved = make_envs(task, n, cameras=(), **SETTINGS[task]), 0.0
+    env, solved = make_envs(task, n, cameras=(), **usual(task)), 0.0
     for first in range(0, episodes, n):
         env.reset(seeds=first + torch.arange(n))
         solved += float(rollout(env, spoiled_expert(env, noise, bias))[0].sum())
@@ -44,9 +41,17 @@ def test_without_noise_it_succeeds(task):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", SETTINGS)
+@pytest.mark.parametrize("task", TASKS)
 def test_without_noise_it_succeeds_in_a_hundred_episodes(task):
-    assert success(task, 100) >= 0.95
+    assert success(task, 100) >= LESS.get(task, 0.95)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_noise_and_bias_spoil_it_and_leave_it_mixed(task):
+    """What `data.mixture` asks for by default, at its roughest."""
+    noisy, biased = (success(task, 25, *knobs) for knobs in ((1.0, 0.0), (0.3, 0.03)))
+    assert min(noisy, biased) < 0.95 and noisy + biased > 0
 
 
 def test_without_noise_it_brings_the_can_home():
@@ -60,7 +65,7 @@ def test_noise_and_bias_spoil_it():
 
 
 def test_actions_follow_from_the_seed_alone():
-    many, one = (make_envs("pick_place_tray", n, cameras=(), **SETTINGS["pick_place_tray"]) for n in (3, 1))
+    many, one = (make_envs("pick_place_tray", n, cameras=(), **usual("pick_place_tray")) for n in (3, 1))
     runs = []
     for _ in range(2):
         many.reset(seeds=torch.tensor([4, 5, 6]))
@@ -72,7 +77,7 @@ def test_actions_follow_from_the_seed_alone():
 
 
 def test_it_starts_over_with_each_episode():
-    env = make_envs("lift", 1, cameras=(), **SETTINGS["lift"])
+    env = make_envs("lift", 1, cameras=(), horizon=60)
     expert = clean_expert(env)
     solved = 0
     for _ in range(90):

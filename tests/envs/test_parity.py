@@ -4,12 +4,20 @@ import numpy as np
 import pytest
 import torch
 import warp as wp
+from scipy.stats import ks_2samp
 
 from caliper.envs.seeding import normal, uniform
 from caliper.envs.starts import POSTURE, POSTURE_NOISE
 from caliper.envs.tasks import make_task
-from tests.envs.conftest import clean_expert, make_envs, random_actions, start_like
-from tests.oracle import arm_controller, joint_state
+from tests.envs.conftest import (
+    clean_expert,
+    make_envs,
+    random_actions,
+    spoiled_expert,
+    start_like,
+    usual,
+)
+from tests.oracle import ENVIRONMENTS, arm_controller, joint_state, put_state
 
 TORQUE, JOINT = 0.05, 1e-4  # N m, rad
 # The can's scene on `warp` follows from the can's on `batch` and `batch` against `warp`.
@@ -19,6 +27,11 @@ CASES = [
     ("lift", "osc_position", "batch"),
     ("lift", "osc_position", "warp"),
     ("pick_place_can", "osc_pose", "batch"),
+]
+CASES += [
+    pytest.param(task, "osc_pose", "batch", marks=pytest.mark.slow)
+    for task in ENVIRONMENTS
+    if task not in ("lift", "pick_place_can")
 ]
 
 
@@ -105,43 +118,77 @@ def test_scripted_grasp_ends_the_same(task, oracle):
     assert np.abs(env.final_state[0, 1 : 1 + len(qpos)].numpy() - qpos).max() < 2e-3
 
 
+def states_and_success(env, expert, episodes_of):
+    """What a task says of every state of its first episodes: states (k, s) and flags (k,)."""
+    running, states, flags = torch.ones(env.num_envs, dtype=torch.bool), [], []
+    for t in range(env.horizon):
+        step = env.step(expert.act() if expert else episodes_of[t])
+        states.append(env.final_state[running].clone())
+        flags.append(step.success[running])
+        running &= ~(step.terminated | step.truncated)
+        if not running.any():
+            break
+    return torch.cat(states).numpy(), torch.cat(flags).numpy()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ENVIRONMENTS)
+def test_success_is_robosuites_in_every_step(task, oracle):
+    """Over episodes of the script, clean and spoiled, and of random actions."""
+    env, theirs = make_envs(task, 6, cameras=(), **usual(task)), oracle(task)
+    runs = [states_and_success(env, clean_expert(env), None)]
+    env.reset(seeds=100 + torch.arange(6))
+    runs.append(states_and_success(env, spoiled_expert(env, 0.5, 0.02), None))
+    env.reset(seeds=200 + torch.arange(6))
+    runs.append(states_and_success(env, None, random_actions(env, env.horizon, seed=9)))
+    states, flags = (np.concatenate(part) for part in zip(*runs, strict=True))
+    wanted = []
+    for state in states:
+        put_state(theirs, env.engine.model, state)
+        wanted.append(bool(theirs._check_success()))
+    np.testing.assert_array_equal(flags, wanted)
+    assert flags.sum() >= 6 and not flags.all()
+
+
 def test_success_of_pick_place_can_is_robosuites(oracle):
     """On states in, above and beside the can's quarter, with the gripper near and far."""
     env, theirs = make_envs("pick_place_can", 1, cameras=()), oracle("pick_place_can")
-    data, model = theirs.sim.data._data, theirs.sim.model._model
-    can = model.joint("Can_joint0").qposadr[0]
+    can = 1 + env.engine.model.joint("Can_joint0").qposadr[0]
     rng, flags = np.random.default_rng(0), []
-    grip = env.grip_pos[0].numpy()
+    grip, state = env.grip_pos[0].numpy().copy(), env.get_state()
     for k in range(400):
         pos = rng.uniform((0.05, 0.25, 0.78), (0.35, 0.55, 0.95)) if k % 2 else grip + rng.normal(0, 0.05, 3)
-        data.qpos[can : can + 3] = pos
-        theirs.sim.forward()
-        theirs.objects_in_bins[:] = 0
+        state[0, can : can + 3] = torch.as_tensor(pos)
+        env.set_state(state)
+        put_state(theirs, env.engine.model, state[0].numpy())
         want = bool(theirs._check_success())
-        at = torch.as_tensor(data.body("Can_main").xpos.copy())[None]
-        by = torch.as_tensor(data.site("gripper0_right_grip_site").xpos.copy())[None]
-        assert bool(env.task.success(at, by)[0]) == want
+        assert bool(env.solved()[0]) == want
         flags.append(want)
     assert 20 < sum(flags) < 380
 
 
-@pytest.mark.parametrize("task", ["lift", "pick_place_can"])
+@pytest.mark.parametrize(
+    "task", [t if t == "lift" else pytest.param(t, marks=pytest.mark.slow) for t in ENVIRONMENTS]
+)
 def test_objects_start_where_robosuite_puts_them(task, oracle):
-    theirs = oracle(task)
-    name = {"lift": "cube", "pick_place_can": "Can"}[task]
-    draws = [theirs.placement_initializer.sample()[name] for _ in range(400)]
-    pos = np.array([np.asarray(d[0]) for d in draws])
-    quat = np.array([np.asarray(d[1]) for d in draws])
-    ours = make_task(task).place(uniform(torch.arange(4000), 4, stream=2)).numpy()
-    width = np.ptp(pos[:, :2], axis=0)
-    for end in (np.min, np.max):
-        np.testing.assert_allclose(end(ours[:, :2], 0), end(pos[:, :2], 0), atol=float(0.03 * width.max()))
-    np.testing.assert_allclose(ours[:, 2], pos[:, 2].mean(), atol=1e-9)
-    np.testing.assert_allclose(ours[:, 4:6], 0)
-    np.testing.assert_allclose(quat[:, 1:3], 0, atol=1e-12)
-    yaw = [2 * np.arctan2(q[:, 3], q[:, 0]) % (2 * np.pi) for q in (ours[:, 3:], quat)]
-    for share in (0.1, 0.5, 0.9):
-        np.testing.assert_allclose(*(np.quantile(y, share) for y in yaw), atol=0.5)
+    theirs, ours = oracle(task), make_task(task)
+    poses = ours.place(uniform(torch.arange(20000), ours.draws, stream=2))
+    draws = [theirs.placement_initializer.sample() for _ in range(1000)]
+    for body, pose in poses.items():
+        name = body.removesuffix("_main")
+        rows = np.array([np.concatenate(draw[name][:2]) for draw in draws])  # (k, 7)
+        for numbers in zip(_described(pose.numpy()), _described(rows), strict=True):
+            if np.ptp(numbers[1]) < 1e-9:
+                np.testing.assert_allclose(numbers[0], numbers[1][0], atol=1e-9)
+            else:
+                assert ks_2samp(*numbers).pvalue > 1e-3
+
+
+def _described(poses):
+    """Position (3), the quaternion's parts about x and y (2), and the angle about z, of poses (k, 7)."""
+    assert np.abs(np.linalg.norm(poses[:, 3:], axis=1) - 1).max() < 1e-6
+    yaw = 2 * np.arctan2(poses[:, 6], poses[:, 3]) % (2 * np.pi)
+    return [*poses[:, :3].T, *poses[:, 4:6].T, yaw]
 
 
 def test_posture_starts_with_robosuites_noise(oracle):

@@ -168,7 +168,7 @@ def dataset_meta(config: RunConfig) -> DatasetMeta:
         controller=task.controller,
         control_freq=task.control_freq,
         action_dim=action_dim(task.controller),
-        state_dim=1 + scene.model.nq + scene.model.nv,
+        state_dim=scene.state_dim,
         horizon=config.recorded_horizon,
         collector="scripted expert" + (f" until {config.data.stage}" if config.data.stage else ""),
         seed=config.data.seed,
@@ -190,7 +190,7 @@ def installed(meta: DatasetMeta) -> tuple[DatasetMeta, Any] | None:
         scene_hash=scene.hash,
         mujoco_version=version("mujoco"),
         action_dim=action_dim(meta.controller),
-        state_dim=1 + scene.model.nq + scene.model.nv,
+        state_dim=scene.state_dim,
         action=action_json(meta.controller, meta.control_freq),
     )
     return now, scene.model
