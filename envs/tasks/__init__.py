@@ -10,15 +10,15 @@ from caliper.errors import CaliperError
 TASKS: dict[str, type[Task]] = {t.name: t for t in (Lift, PickPlaceTray, PickPlaceCan, PickCovered)}
 
 
-def make_task(name: str, start: str | None = None) -> Task:
-    """A task by its name, whose episodes start in one of its ways; None for the usual.
+def make_task(name: str, start: str | None = None, robot: str = "panda") -> Task:
+    """A task by its name, of a robot, whose episodes start in one of its ways; None for the usual.
 
     Raises:
         CaliperError: no such task, or no such start; lists them.
     """
     if name not in TASKS:
         raise CaliperError(f"task '{name}' is unknown; choose one of: {', '.join(TASKS)}")
-    return TASKS[name](start)
+    return TASKS[name](start, robot)
 
 
 __all__ = [

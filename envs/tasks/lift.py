@@ -14,8 +14,10 @@ TABLE_Z, CUBE_HALF = 0.8, 0.021
 SPREAD = 0.03  # robosuite's: the cube starts within 3 cm of the table's centre
 
 
-def table_scene(cube_rgba: tuple[float, float, float, float] = (1, 0, 0, 1)) -> mujoco.MjSpec:
-    """The table of robosuite with the Panda behind it and one wooden cube on it."""
+def table_scene(
+    robot: str, cube_rgba: tuple[float, float, float, float] = (1, 0, 0, 1)
+) -> mujoco.MjSpec:
+    """The table of robosuite with a robot behind it and one wooden cube on it."""
     load_robosuite()
     from robosuite.models.arenas import TableArena
     from robosuite.models.objects import BoxObject
@@ -32,7 +34,7 @@ def table_scene(cube_rgba: tuple[float, float, float, float] = (1, 0, 0, 1)) -> 
         mat_attrib={"texrepeat": "1 1", "specular": "0.4", "shininess": "0.1"},
     )
     cube = BoxObject(name="cube", size=[CUBE_HALF] * 3, rgba=cube_rgba, material=wood)
-    spec = compose(arena, [cube], (-0.56, 0, 0))
+    spec = compose(arena, [cube], (-0.56, 0, 0), robot)
     add_camera(spec, "showcase", (0.75, 0.55, 1.35), (-0.1, -0.02, 0.88))
     return spec
 
@@ -47,7 +49,7 @@ class Lift(Task):
 
     def compose(self) -> mujoco.MjSpec:
         """See `Task`."""
-        return table_scene()
+        return table_scene(self.robot)
 
     def place(self, uniform: Tensor) -> Tensor:
         """See `Task`. Anywhere within 3 cm, at any angle, 1 cm above the table as in robosuite."""

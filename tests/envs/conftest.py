@@ -51,9 +51,10 @@ def start_like(env, oracle):
     state = env.state_dict()
     state["qpos"][:] = torch.as_tensor(qpos)
     state["qvel"][:] = torch.as_tensor(qvel)
-    state["posture"][:] = torch.as_tensor(arm_controller(oracle).initial_joint)
-    for name in ("ctrl", "warmstart", "closing", "steps"):
+    for name in ("ctrl", "warmstart", "steps", *env.engine.controller.memory):
         state[name].zero_()
+    if "posture" in state:
+        state["posture"][:] = torch.as_tensor(arm_controller(oracle).initial_joint)
     env.load_state_dict(state)
 
 
@@ -68,8 +69,8 @@ def _box_of_our_size(box):
 
 
 @cache
-def _oracle(task, controller):
-    oracle = make_oracle(task, controller, horizon=1 << 30, ignore_done=True)
+def _oracle(task, controller, robot):
+    oracle = make_oracle(task, controller, robot, horizon=1 << 30, ignore_done=True)
     if task == "lift":
         import robosuite.environments.manipulation.lift as module
 
@@ -82,10 +83,10 @@ def _oracle(task, controller):
 
 @pytest.fixture
 def oracle():
-    """`oracle(task, controller)`: robosuite's environment at the start of an episode with a fixed seed."""
+    """`oracle(task, controller, robot)`: robosuite's environment at the start of an episode with a fixed seed."""
 
-    def make(task, controller="osc_pose", seed=0):
-        env = _oracle(task, controller)
+    def make(task, controller="osc_pose", robot="panda", seed=0):
+        env = _oracle(task, controller, robot)
         env.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
         env.reset()
         return env
