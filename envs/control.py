@@ -26,7 +26,7 @@ POSE, JOINTS = ("x", "y", "z", "rx", "ry", "rz"), ("joint_position", "joint_velo
 
 
 def action_names(controller: str, robot: str = "panda") -> tuple[str, ...]:
-    """What the entries of an action are called: the arm's, then the gripper's, which opens (-1) or closes (1).
+    """What an action's entries are called: the arm's, then the gripper's, which opens (-1) or closes (1).
 
     Raises:
         CaliperError: no such controller or robot.

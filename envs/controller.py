@@ -12,7 +12,6 @@ MuJoCo's arrays and in float32 on MuJoCo Warp's.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +44,6 @@ class ArmIndex:
     grip_site: int
     base_site: int
     root: int
-    carried: int  # joints, from the first on, that move the base site
 
     @staticmethod
     def of(model: mujoco.MjModel, robot: Robot) -> ArmIndex:
@@ -59,11 +57,7 @@ class ArmIndex:
                 start = model.M_rowadr[dof[i]]
                 row = model.M_colind[start : start + model.M_rownnz[dof[i]]].tolist()
                 inertia[i, j] = inertia[j, i] = start + row.index(dof[j])
-        site, base = model.site(robot.grip_site).id, model.site(robot.base_site).id
-        above, body = set(), int(model.site_bodyid[base])
-        while body:
-            above.add(body)
-            body = int(model.body_parentid[body])
+        site = model.site(robot.grip_site).id
         return ArmIndex(
             qpos=model.jnt_qposadr[joints],
             dof=dof,
@@ -73,13 +67,12 @@ class ArmIndex:
             finger_half=np.ptp(model.jnt_range[fingers], axis=1) / 2,
             inertia=inertia,
             grip_site=site,
-            base_site=base,
+            base_site=model.site(robot.base_site).id,
             root=int(model.body_rootid[model.site_bodyid[site]]),
-            carried=sum(int(model.jnt_bodyid[joint]) in above for joint in joints),
         )
 
 
-class Controller(ABC):
+class Controller:
     """The controller of an arm and its gripper: two launches over an engine's arrays, no host copy between.
 
     Attributes:
@@ -89,7 +82,13 @@ class Controller(ABC):
     """
 
     def __init__(
-        self, model: mujoco.MjModel, robot: Robot, arrays: Arrays, freq: float, device: wp.Device, entries: int
+        self,
+        model: mujoco.MjModel,
+        robot: Robot,
+        arrays: Arrays,
+        freq: float,
+        device: wp.Device,
+        entries: int,
     ) -> None:
         """Takes the engine's live arrays by MuJoCo's field names; vectors and matrices as Warp's types.
 
@@ -174,7 +173,7 @@ class OperationalSpace(Controller):
         self.memory["posture"] = wp.to_torch(self.posture)
         scales = (POSITION_RANGE, ROTATION_RANGE) if absolute else (POSITION_SCALE, ROTATION_SCALE)
         sites = [arrays["site_xpos"], arrays["site_xmat"]]
-        set_goal, torque = kernels(self.real, self.joints, i.carried)
+        set_goal, torque = kernels(self.real, self.joints, robot.carried)
         goal_args = [
             *(self.action, *sites, i.grip_site, i.base_site, *scales, int(absolute)),
             *(self.goal_pos, self.goal_mat, *self.gripper_args),

@@ -136,7 +136,9 @@ def velocity_kernels(real: Any, joints: int) -> tuple[Any, Any]:
         goal: wp.array2d(dtype=real),
         summed: wp.array2d(dtype=real),  # (n, j) errors
         past: wp.array2d(dtype=real),  # (n, 5 j) errors, the latest first
-        status: wp.array2d(dtype=real),  # (n, 2): physics steps seen, at most 5; whether a motor was at its limit
+        status: wp.array2d(
+            dtype=real
+        ),  # (n, 2): physics steps seen, at most 5; whether a motor was at its limit
         ctrl: wp.array2d(dtype=real),
     ) -> None:
         w = wp.tid()

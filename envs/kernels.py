@@ -63,7 +63,7 @@ def kernels(real: Any, joints: int, carried: int) -> tuple[Any, Any]:
     mat6j, matj6 = wp.types.matrix((6, joints), real), wp.types.matrix((joints, 6), real)
     command_gripper = gripper_function(real)
     tiny = wp.constant(real(1e-12))
-    zero, half, one = (wp.constant(real(x)) for x in (0.0, 0.5, 1.0))
+    half, one = (wp.constant(real(x)) for x in (0.5, 1.0))
     kp, kd = wp.constant(real(KP)), wp.constant(real(2 * math.sqrt(KP)))
     kn, kvn = wp.constant(real(KNULL)), wp.constant(real(2 * math.sqrt(KNULL)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+import mujoco
 import numpy as np
 
 from caliper.envs.scenes import mounted
@@ -26,6 +27,7 @@ class Robot:
         closing: commands of these, in half ranges per second, that close it.
         grip_site: the point that operational-space control moves.
         base_site: the frame in which it does.
+        carried: how many of the arm's joints, the first ones, move that frame.
     """
 
     joints: tuple[str, ...]
@@ -37,6 +39,7 @@ class Robot:
     closing: tuple[float, ...]
     grip_site: str
     base_site: str
+    carried: int
 
 
 @cache
@@ -47,6 +50,10 @@ def robot_facts(robot: str) -> Robot:
         CaliperError: no such robot.
     """
     model, gripper = mounted(robot)
+    base_site = f"{model.naming_prefix}right_center"
+    body, carried = mujoco.MjSpec.from_string(model.get_xml()).site(base_site).parent, 0
+    while body.parent is not None:
+        carried, body = carried + len(body.joints), body.parent
     return Robot(
         joints=tuple(model.joints),
         motors=tuple(model.actuators),
@@ -57,5 +64,6 @@ def robot_facts(robot: str) -> Robot:
         # What robosuite commands in the first control step of a fresh gripper that is told to close.
         closing=tuple((gripper.format_action(np.array([1.0])) * GRIPPER_FREQ).tolist()),
         grip_site=gripper.important_sites["grip_site"],
-        base_site=f"{model.naming_prefix}right_center",
+        base_site=base_site,
+        carried=carried,
     )

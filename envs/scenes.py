@@ -66,7 +66,7 @@ def load_robosuite() -> Any:
 
 
 def mounted(robot: str) -> tuple[Any, Any]:
-    """robosuite's model of a robot on its default mount, with its default gripper, and that gripper's model.
+    """Robosuite's model of a robot on its default mount, with its default gripper, and that gripper's model.
 
     Args:
         robot: one of `ROBOTS`.

@@ -40,9 +40,10 @@ class SimEnv(VectorEnv):
     """A task on batched MuJoCo.
 
     `Obs.proprio` (n, 9 + f): grip position relative to the workspace's centre over 15 cm (3), the first two
-    columns of the gripper's rotation (6), positions of the gripper's f joints over half their ranges. A privileged environment
-    adds 12 entries for the object and for whatever else the task observes: position relative to the
-    workspace's centre (3) and to the grip (3), over 15 cm, and the first two columns of the rotation (6).
+    columns of the gripper's rotation (6), positions of the gripper's f joints over half their ranges. A
+    privileged environment adds 12 entries for the object and for whatever else the task observes: position
+    relative to the workspace's centre (3) and to the grip (3), over 15 cm, and the first two columns of the
+    rotation (6).
     """
 
     def __init__(
@@ -93,7 +94,11 @@ class SimEnv(VectorEnv):
                 f"control_freq {control_freq} does not divide the physics' 500 Hz; try 20 or 10"
             )
         self.num_envs, self.device, self.scene_hash = num_envs, torch.device(device), scene.hash
-        self.action_dim, self.controller, self.control_freq = action_dim(controller, robot), controller, control_freq
+        self.action_dim, self.controller, self.control_freq = (
+            action_dim(controller, robot),
+            controller,
+            control_freq,
+        )
         self.horizon, self.state_dim = horizon, 1 + scene.model.nq + scene.model.nv
         self.spec = ObsSpec(cameras, size, proprio_dim(self.task, privileged, robot))
         self._substeps = round(substeps)

@@ -14,9 +14,7 @@ TABLE_Z, CUBE_HALF = 0.8, 0.021
 SPREAD = 0.03  # robosuite's: the cube starts within 3 cm of the table's centre
 
 
-def table_scene(
-    robot: str, cube_rgba: tuple[float, float, float, float] = (1, 0, 0, 1)
-) -> mujoco.MjSpec:
+def table_scene(robot: str, cube_rgba: tuple[float, float, float, float] = (1, 0, 0, 1)) -> mujoco.MjSpec:
     """The table of robosuite with a robot behind it and one wooden cube on it."""
     load_robosuite()
     from robosuite.models.arenas import TableArena

@@ -83,7 +83,7 @@ def _oracle(task, controller, robot):
 
 @pytest.fixture
 def oracle():
-    """`oracle(task, controller, robot)`: robosuite's environment at the start of an episode with a fixed seed."""
+    """`oracle(task, controller, robot)`: robosuite's environment, at an episode's start, seeded."""
 
     def make(task, controller="osc_pose", robot="panda", seed=0):
         env = _oracle(task, controller, robot)
