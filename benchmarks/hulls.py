@@ -16,10 +16,11 @@ import torch
 import warp as wp
 from _common import arguments, report  # type: ignore[import-not-found]  # beside this script
 
+from caliper.envs.control import Control
 from caliper.envs.engines.memory import env_bytes
 from caliper.envs.engines.warp import CONSTRAINTS, CONTACTS, CONVEX, WarpEngine
+from caliper.envs.robots import robot_facts
 from caliper.envs.scenes import harmonise
-from caliper.envs.starts import POSTURE
 from caliper.envs.tasks import make_task
 
 LARGEST = (None, 128, 32)  # vertices of a hull
@@ -43,8 +44,10 @@ def compiled(largest):
 
 def measure(largest, n, steps):
     model, hulls = compiled(largest)
-    engine = WarpEngine(model, n, 20, torch.device("cpu"))
-    engine.qpos[:, torch.as_tensor(engine.controller.index.qpos)] = torch.tensor(POSTURE).float()
+    engine = WarpEngine(model, n, Control(), torch.device("cpu"))
+    engine.qpos[:, torch.as_tensor(engine.controller.index.qpos)] = torch.tensor(
+        robot_facts("panda").posture
+    ).float()
     engine.refresh()
     action, generator = wp.to_torch(engine.controller.action), torch.Generator().manual_seed(0)
     seconds = []

@@ -25,6 +25,7 @@ IDENTITY = (
     "task",
     "scene_hash",
     "mujoco_version",
+    "robot",
     "controller",
     "control_freq",
     "action_dim",
@@ -48,6 +49,7 @@ class DatasetMeta:
         scene_hash: hash of the harmonised model the states belong to.
         mujoco_version: version of MuJoCo that made the states.
         controller: name of the controller that reads the actions.
+        robot: who acted, as in `robot=`; files that do not say it hold the first of them.
         control_freq: actions per second (Hz).
         action_dim: length of an action.
         state_dim: length of a state row [time, qpos, qvel].
@@ -70,6 +72,7 @@ class DatasetMeta:
     seed: int
     schema_version: int = SCHEMA_VERSION
     action: str = ""
+    robot: str = "panda"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,7 @@ class Dataset:
             told = all(
                 name in keys for name in IDENTITY if getattr(self.meta, name) != getattr(expected, name)
             )
+            robot = "" if expected.robot == "panda" else f"robot={expected.robot} "
             as_it_is = (
                 f"Use it as it is with task.controller={self.meta.controller} "
                 f"task.control_freq={self.meta.control_freq}, or collect"
@@ -184,7 +188,7 @@ class Dataset:
             raise CaliperError(
                 f"{self.path or 'the dataset'} does not fit: {'; '.join(wrong)}. "
                 f"{as_it_is if told else 'Collect'} it again with: caliper collect task={expected.task} "
-                f"task.controller={expected.controller} task.control_freq={expected.control_freq} "
+                f"{robot}task.controller={expected.controller} task.control_freq={expected.control_freq} "
                 f"data.horizon={expected.horizon}"
             )
 

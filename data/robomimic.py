@@ -34,6 +34,7 @@ from caliper.data.rewards import converted
 from caliper.errors import CaliperError
 
 SEAL = "sha256"
+LATER = ("action", "robot")  # attributes that files written before them lack
 COUNTS = ("control_freq", "action_dim", "state_dim", "horizon")
 KINDS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 DEMO_FACTS = {"num_samples": "int", "success": "bool", "terminated": "bool", "seed": "int", "noise": "float"}
@@ -147,7 +148,7 @@ class DatasetWriter:
 
     def _env_args(self) -> dict[str, Any]:
         """What robomimic reads to name the environment; its type 1 is robosuite."""
-        names = ("controller", "control_freq", "horizon")
+        names = ("robot", "controller", "control_freq", "horizon")
         kwargs = {name: getattr(self.meta, name) for name in names}
         version = self.meta.mujoco_version
         return {"env_name": self.meta.task, "env_version": version, "type": 1, "env_kwargs": kwargs}
@@ -195,7 +196,7 @@ def _read(file: ForeignFile, path: Path, rewards: str | None) -> Dataset:
     if file.names().get("data") != "group":
         raise CaliperError(f"{path} has no group 'data'; it is not a dataset in robomimic's layout")
     attributes = file.attributes("data")
-    fields = [f for f in dataclasses.fields(DatasetMeta) if f.name != "action" or f.name in attributes]
+    fields = [f for f in dataclasses.fields(DatasetMeta) if f.name not in LATER or f.name in attributes]
     absent = [f.name for f in fields if f.name not in attributes]
     if absent:
         raise CaliperError(

@@ -5,66 +5,95 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from caliper.envs.controller import GRIPPER_SPEED, action_dim
-from caliper.envs.kernels import POSITION_SCALE, ROTATION_SCALE
+from caliper.envs.control import JOINTS, action_names
+from caliper.envs.joint_control import ANGLE_SCALE, SPEED_SCALE
+from caliper.envs.kernels import POSITION_RANGE, POSITION_SCALE, ROTATION_RANGE, ROTATION_SCALE
+from caliper.envs.robots import robot_facts
 
 AXES = {"x": "away from the robot", "y": "to its left", "z": "up"}
 FRAME = "the robot's base, which has the world's directions in every scene"
+TURNING_FRAME = "the robot's first link, which turns with {}; at 0 it has the world's directions"
 RELATIVE_TO = "the pose of the grip point when the action arrives, not the goal of the action before"
 
 
-def action_meaning(controller: str, control_freq: int) -> dict[str, Any]:
+def action_meaning(controller: str, control_freq: int, robot: str = "panda") -> dict[str, Any]:
     """What an action means, in plain values: what a dataset says of its own.
 
     Args:
-        controller: "osc_pose" or "osc_position".
+        controller: one of `caliper.envs.control.CONTROLLERS`.
         control_freq: actions per second.
+        robot: one of `caliper.envs.scenes.ROBOTS`.
 
     Returns:
         entries (each with name, one = what an entry of 1 asks for, and meaning), limits, outside, frame,
         relative_to, seconds.
 
     Raises:
-        CaliperError: no such controller.
+        CaliperError: no such controller or robot.
     """
-    moves = [
-        {"name": axis, "one": f"{POSITION_SCALE:g} m", "meaning": f"offset of the grip point {way}"}
-        for axis, way in AXES.items()
-    ]
-    turns = [
-        {
-            "name": f"r{axis}",
-            "one": f"{ROTATION_SCALE:g} rad",
-            "meaning": f"turn about {axis} of the frame: a part of axis times angle",
-        }
-        for axis in AXES
-    ]
-    wide = 2 / GRIPPER_SPEED
+    names, facts = action_names(controller, robot), robot_facts(robot)
+    wide = 2 / max(map(abs, facts.closing))
     gripper = {
         "name": "gripper",
         "one": "closes",
         "meaning": f"only the sign counts: above 0 closes, below 0 opens, 0 holds; {wide:g} s a way",
     }
+    frame = TURNING_FRAME.format(facts.joints[0]) if facts.carried else FRAME
+    if controller in JOINTS:
+        frame, arm = "each joint's own axis", [_joint(controller, name) for name in names[:-1]]
+        relative_to = "the angles when the action arrives" if controller == "joint_position" else "rest"
+    elif controller.endswith("absolute"):
+        frame, arm = f"{frame}; its origin is {facts.base_site}", [_pose(name) for name in names[:-1]]
+        relative_to = "nothing: it says the pose itself"
+    else:
+        arm, relative_to = [_offset(name) for name in names[:-1]], RELATIVE_TO
     return {
-        "entries": [*moves, *(turns if action_dim(controller) == 7 else ()), gripper],
+        "entries": [*arm, gripper],
         "limits": [-1, 1],
         "outside": "clipped by the env, refused in a file",
-        "frame": FRAME,
-        "relative_to": RELATIVE_TO,
+        "frame": frame,
+        "relative_to": relative_to,
         "seconds": round(1 / control_freq, 6),
     }
 
 
-def action_json(controller: str, control_freq: int) -> str:
+def _offset(name: str) -> dict[str, str]:
+    if name in AXES:
+        one, meaning = f"{POSITION_SCALE:g} m", f"offset of the grip point {AXES[name]}"
+    else:
+        one, meaning = (
+            f"{ROTATION_SCALE:g} rad",
+            f"turn about {name[1]} of the frame: a part of axis times angle",
+        )
+    return {"name": name, "one": one, "meaning": meaning}
+
+
+def _pose(name: str) -> dict[str, str]:
+    if name in AXES:
+        one, meaning = f"{POSITION_RANGE:g} m", f"where the grip point goes, {AXES[name]}"
+    else:
+        one = f"{ROTATION_RANGE:g} rad"
+        meaning = f"how the gripper is turned in the frame, about {name[1]}: a part of axis times angle"
+    return {"name": name, "one": one, "meaning": meaning}
+
+
+def _joint(controller: str, name: str) -> dict[str, str]:
+    if controller == "joint_position":
+        return {"name": name, "one": f"{ANGLE_SCALE:g} rad", "meaning": "offset of the joint's angle"}
+    return {"name": name, "one": f"{SPEED_SCALE:g} rad/s", "meaning": "speed of the joint"}
+
+
+def action_json(controller: str, control_freq: int, robot: str = "panda") -> str:
     """The same as one line of JSON: what a dataset carries."""
-    return json.dumps(action_meaning(controller, control_freq), sort_keys=True)
+    return json.dumps(action_meaning(controller, control_freq, robot), sort_keys=True)
 
 
-def action_table(controller: str, control_freq: int) -> str:
+def action_table(controller: str, control_freq: int, robot: str = "panda") -> str:
     """The same as lines of text for people."""
-    meaning = action_meaning(controller, control_freq)
+    meaning = action_meaning(controller, control_freq, robot)
+    width = max(8, *(len(entry["name"]) for entry in meaning["entries"]))
     rows = [
-        f"{i}  {entry['name']:8} 1 = {entry['one']:9} {entry['meaning']}"
+        f"{i}  {entry['name']:{width}} 1 = {entry['one']:9} {entry['meaning']}"
         for i, entry in enumerate(meaning["entries"])
     ]
     low, high = meaning["limits"]

@@ -8,27 +8,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from caliper.envs.robots import robot_facts
 from caliper.envs.tasks import Task
 
-GRIP_CENTRE, GRIP_SCALE, FINGER_SCALE = (-0.05, 0.0, 0.95), 0.15, 0.02  # metres
-PROPRIO, POSE = 11, 12  # entries of the robot's part, and of each body's
+GRIP_CENTRE, GRIP_SCALE = (-0.05, 0.0, 0.95), 0.15  # metres
+PROPRIO, POSE = 9, 12  # entries of the grip's pose, and of each body's
 
 
-def proprio_dim(task: Task, privileged: bool) -> int:
+def proprio_dim(task: Task, privileged: bool, robot: str = "panda") -> int:
     """Length of `Obs.proprio` of a task, see `SimEnv`."""
-    return PROPRIO + (POSE * (1 + len(task.observed)) if privileged else 0)
+    own = PROPRIO + len(robot_facts(robot).fingers)
+    return own + (POSE * (1 + len(task.observed)) if privileged else 0)
 
 
 def robot_part(grip_pos: Tensor, grip_mat: Tensor, fingers: Tensor) -> Tensor:
-    """The robot's part (n, 11).
+    """The robot's part (n, 9 + f).
 
     Args:
         grip_pos: (n, 3), metres.
         grip_mat: (n, 3, 3).
-        fingers: (n, 2), metres.
+        fingers: (n, f), over half their ranges.
     """
     columns = grip_mat[:, :, :2].transpose(1, 2).reshape(-1, 6)
-    return torch.cat([_scaled(grip_pos), columns, fingers / FINGER_SCALE], dim=1).float()
+    return torch.cat([_scaled(grip_pos), columns, fingers], dim=1).float()
 
 
 def bodies_part(pos: Tensor, mat: Tensor, grip_pos: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ TEXTURE_SIZE = 64  # pixels; the ray tracer samples points, so larger textures o
 HEADLIGHT_AMBIENT, HEADLIGHT_DIFFUSE, LIGHT_DIFFUSE = 0.1, 0.3, 0.55
 VISUAL_GROUP = 1  # robosuite's group of geoms that are seen
 HARMONISED = 1  # version of the rules below; part of the scene's hash
+ROBOTS = {"panda": "Panda", "sawyer": "Sawyer", "iiwa": "IIWA", "ur5e": "UR5e", "kinova3": "Kinova3"}
 
 
 @dataclass(frozen=True)
@@ -69,26 +70,46 @@ def load_robosuite() -> Any:
     return models
 
 
-def compose(arena: Any, objects: list[Any], base_pos: tuple[float, float, float]) -> mujoco.MjSpec:
-    """The Panda of robosuite with its gripper and mount, an arena and objects, as an editable MuJoCo spec.
+def mounted(robot: str) -> tuple[Any, Any]:
+    """Robosuite's model of a robot on its default mount, with its default gripper, and that gripper's model.
+
+    Args:
+        robot: one of `ROBOTS`.
+
+    Raises:
+        CaliperError: no such robot.
+    """
+    if robot not in ROBOTS:
+        raise CaliperError(f"robot '{robot}' is unknown; choose one of: {', '.join(ROBOTS)}")
+    load_robosuite()
+    from robosuite.models.bases import robot_base_factory
+    from robosuite.models.grippers import gripper_factory
+    from robosuite.models.robots import create_robot
+
+    model = create_robot(ROBOTS[robot], idn=0)
+    model.add_base(base=robot_base_factory(model.default_base, idn=0))
+    gripper = gripper_factory(model.default_gripper["right"], idn="0_right")
+    model.add_gripper(gripper, model.eef_name["right"])
+    return model, gripper
+
+
+def compose(
+    arena: Any, objects: list[Any], base_pos: tuple[float, float, float], robot: str
+) -> mujoco.MjSpec:
+    """A robot of robosuite with its gripper and mount, an arena and objects, as an editable MuJoCo spec.
 
     Args:
         arena: a `robosuite.models.arenas.Arena`.
         objects: `robosuite.models.objects.MujocoObject`s.
         base_pos: the robot's base in the world, metres.
+        robot: one of `ROBOTS`.
     """
-    load_robosuite()
-    from robosuite.models.bases import robot_base_factory
-    from robosuite.models.grippers import gripper_factory
-    from robosuite.models.robots import create_robot
+    model, _ = mounted(robot)
     from robosuite.models.tasks import ManipulationTask
 
-    robot = create_robot("Panda", idn=0)
-    robot.add_base(base=robot_base_factory(robot.default_base, idn=0))
-    robot.add_gripper(gripper_factory(robot.default_gripper["right"], idn="0_right"), robot.eef_name["right"])
-    robot.set_base_xpos(base_pos)
+    model.set_base_xpos(base_pos)
     arena.set_origin([0, 0, 0])
-    task = ManipulationTask(mujoco_arena=arena, mujoco_robots=[robot], mujoco_objects=objects)
+    task = ManipulationTask(mujoco_arena=arena, mujoco_robots=[model], mujoco_objects=objects)
     return mujoco.MjSpec.from_string(task.get_xml())
 
 

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from caliper.envs.appearance import AS_IT_IS, Appearance, AppearanceRanges, Appearances
 from caliper.envs.base import VectorEnv
-from caliper.envs.controller import action_dim
+from caliper.envs.control import Control, action_dim
 from caliper.envs.engines import make_engine
 from caliper.envs.graphs import TorchGraph
 from caliper.envs.health import Health, sound
 from caliper.envs.proprio import bodies_part, proprio_dim, robot_part
 from caliper.envs.render import make_renderer
 from caliper.envs.render.base import Renderer
+from caliper.envs.robots import robot_facts
 from caliper.envs.scenes import Scene, build
 from caliper.envs.situation import Situation
 from caliper.envs.starts import Starts
@@ -31,18 +32,19 @@ _ANTIALIAS_FROM = 128  # pixels; larger images are for people
 
 
 @cache
-def task_scene(task: str) -> Scene:
-    """The compiled scene of a task, built once per process."""
-    return build(make_task(task).scene)
+def task_scene(task: str, robot: str = "panda") -> Scene:
+    """The compiled scene of a task with a robot, built once per process."""
+    return build(make_task(task, robot=robot).scene)
 
 
 class SimEnv(VectorEnv):
     """A task on batched MuJoCo.
 
-    `Obs.proprio` (n, 11): grip position relative to the workspace's centre over 15 cm (3), the first two
-    columns of the gripper's rotation (6), the fingers' positions over 2 cm (2). A privileged environment
-    adds 12 entries for the object and for whatever else the task observes: position relative to the
-    workspace's centre (3) and to the grip (3), over 15 cm, and the first two columns of the rotation (6).
+    `Obs.proprio` (n, 9 + f): grip position relative to the workspace's centre over 15 cm (3), the first two
+    columns of the gripper's rotation (6), positions of the gripper's f joints over half their ranges. A
+    privileged environment adds 12 entries for the object and for whatever else the task observes: position
+    relative to the workspace's centre (3) and to the grip (3), over 15 cm, and the first two columns of the
+    rotation (6).
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class SimEnv(VectorEnv):
         privileged: bool = False,
         start: str | None = None,
         max_diverged: float = 0.01,
+        robot: str = "panda",
     ) -> None:
         """Builds the envs and starts an episode in each.
 
@@ -70,7 +73,7 @@ class SimEnv(VectorEnv):
             sim: engine, 'batch' (CPU) or 'warp' (CUDA, or Warp's CPU device).
             cameras: names of the policy's cameras, in order; none means no images.
             size: side of the policy's images, pixels.
-            controller: 'osc_pose' (7-D actions) or 'osc_position' (4-D).
+            controller: how actions move the arm, see `caliper.envs.control`.
             control_freq: control steps per second; must divide the physics' 500.
             horizon: control steps per episode.
             device: 'cpu' or 'cuda'.
@@ -79,24 +82,30 @@ class SimEnv(VectorEnv):
             privileged: whether observations hold what a camera would have to show.
             start: how episodes start, one of the task's `starts`; None is the usual way.
             max_diverged: share of the episodes whose physics may blow up before `check` raises.
+            robot: who acts, see `caliper.envs.scenes.ROBOTS`.
 
         Raises:
             CaliperError: an unknown name, or a frequency that does not divide the physics' rate.
         """
-        self.task = make_task(task, start)
-        scene = task_scene(task)
+        self.task = make_task(task, start, robot)
+        scene = task_scene(task, robot)
         substeps = 1 / scene.model.opt.timestep / control_freq
         if abs(substeps - round(substeps)) > 1e-6:
             raise CaliperError(
                 f"control_freq {control_freq} does not divide the physics' 500 Hz; try 20 or 10"
             )
         self.num_envs, self.device, self.scene_hash = num_envs, torch.device(device), scene.hash
-        self.action_dim, self.controller, self.control_freq = action_dim(controller), controller, control_freq
+        self.action_dim, self.controller, self.control_freq = (
+            action_dim(controller, robot),
+            controller,
+            control_freq,
+        )
         self.horizon, self.state_dim = horizon, scene.state_dim
-        self.spec = ObsSpec(cameras, size, proprio_dim(self.task, privileged))
+        self.spec = ObsSpec(cameras, size, proprio_dim(self.task, privileged, robot))
         self._substeps = round(substeps)
         self._threads = threads or len(os.sched_getaffinity(0))
-        self.engine = make_engine(sim, scene.model, num_envs, control_freq, self.device, self._threads)
+        control = Control(controller, control_freq, robot)
+        self.engine = make_engine(sim, scene.model, num_envs, control, self.device, self._threads)
         self._renderers: dict[tuple[tuple[str, ...], int], Renderer] = {}
         self._appearances = Appearances(scene.model, self.device)
         self._appearance: Appearance | None = None
@@ -104,11 +113,10 @@ class SimEnv(VectorEnv):
         bodies = (self.task.object_body, *self.task.observed) if privileged else ()
         self._posed = torch.tensor([scene.model.body(b).id for b in bodies], dtype=torch.long, device=device)
         index = self.engine.controller.index
-        self._starts = Starts(self.task, scene.model, index, self.device)
+        self._starts = Starts(self.task, scene.model, robot_facts(robot), index, self.device)
         self._fingers = torch.as_tensor(index.finger_qpos, device=self.device)
-        control = self.engine.controller
-        self._action, self._posture = wp.to_torch(control.action), wp.to_torch(control.posture)
-        self._closing = wp.to_torch(control.closing)
+        self._finger_half = torch.as_tensor(index.finger_half, device=self.device).to(self.engine.qpos)
+        self._action = wp.to_torch(self.engine.controller.action)
         # Written in place from here on: recorded work knows the memory, not the names.
         env_ids = torch.arange(num_envs, device=self.device)
         self._next_seed = (seed + 1) * (1 << 40) + env_ids
@@ -164,12 +172,12 @@ class SimEnv(VectorEnv):
         self._next_seed.copy_(torch.where(mask, seeds + EPISODE_STRIDE, self._next_seed))
         self.steps.masked_fill_(mask, 0)
         self._limit.masked_fill_(mask, self.horizon)
-        qpos, posture, fixtures = self._starts.draw(self.seeds)
+        qpos, arm, fixtures = self._starts.draw(self.seeds)
         _put(engine.qpos, qpos, mask)
         _put(engine.mocap_pos, fixtures[..., :3], mask)
         _put(engine.mocap_quat, fixtures[..., 3:], mask)
-        _put(self._posture, posture, mask)
-        for live in (engine.qvel, engine.ctrl, engine.warmstart, self._closing):
+        engine.controller.begin(mask, arm)
+        for live in (engine.qvel, engine.ctrl, engine.warmstart):
             _put(live, torch.zeros_like(live), mask)
 
     def stagger(self, shortest: int = 1) -> None:
@@ -194,8 +202,7 @@ class SimEnv(VectorEnv):
         if action.shape != (self.num_envs, self.action_dim):
             want, got = (self.num_envs, self.action_dim), tuple(action.shape)
             raise CaliperError(f"action has shape {got}; {self.controller} in {want[0]} envs takes {want}")
-        self._action[:, : self.action_dim - 1] = action[:, :-1]
-        self._action[:, 6] = action[:, -1]
+        self._action.copy_(action)
         self.engine.advance(self._substeps)
         success, truncated, diverged, reward, self.final_state, proprio = self._judge(self._outcome)
         final_obs = obs = Obs(self._pixels(), proprio)
@@ -231,7 +238,7 @@ class SimEnv(VectorEnv):
 
     def _proprio(self) -> Tensor:
         e = self.engine
-        own = robot_part(self.grip_pos, self.grip_mat, e.qpos[:, self._fingers])
+        own = robot_part(self.grip_pos, self.grip_mat, e.qpos[:, self._fingers] / self._finger_half)
         if not len(self._posed):
             return own
         pos, mat = (x.index_select(1, self._posed) for x in (e.xpos, e.xmat))
@@ -298,7 +305,7 @@ class SimEnv(VectorEnv):
         live = {"qpos": e.qpos, "qvel": e.qvel, "ctrl": e.ctrl, "warmstart": e.warmstart}
         if e.model.nmocap:
             live |= {"mocap_pos": e.mocap_pos, "mocap_quat": e.mocap_quat}
-        return {**live, "posture": self._posture, "closing": self._closing}
+        return {**live, **e.controller.memory}
 
     def state_dict(self) -> dict[str, Any]:
         """See `VectorEnv`."""

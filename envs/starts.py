@@ -1,21 +1,15 @@
-"""Where an episode starts: the robot in robosuite's rest posture, the task's object and joints as drawn."""
+"""Where an episode starts: the robot in its rest posture, the task's object and joints as drawn."""
 
 from __future__ import annotations
-
-import math
 
 import mujoco
 import torch
 from torch import Tensor
 
 from caliper.envs.controller import ArmIndex
+from caliper.envs.robots import POSTURE_NOISE, Robot
 from caliper.envs.seeding import normal, uniform
 from caliper.envs.tasks import Task
-
-# robosuite's rest posture of the Panda, radians, and its Gaussian noise at reset.
-POSTURE = (0.0, math.pi / 16, 0.0, -math.pi / 2 - math.pi / 3, 0.0, math.pi - 0.2, math.pi / 4)
-POSTURE_NOISE = 0.02
-FINGERS = (0.020833, -0.020833)  # robosuite's start opening, metres
 
 
 class Starts:
@@ -24,8 +18,10 @@ class Starts:
     Each kind of thing has a stream of its own, so that one with more numbers moves no other.
     """
 
-    def __init__(self, task: Task, model: mujoco.MjModel, index: ArmIndex, device: torch.device) -> None:
-        """Args: the task, its compiled scene, where the robot is in it, and where to draw."""
+    def __init__(
+        self, task: Task, model: mujoco.MjModel, robot: Robot, index: ArmIndex, device: torch.device
+    ) -> None:
+        """Args: the task, its compiled scene, its robot, where that is in it, and where to draw."""
         self.task = task
         self._free, self._fixtures = {}, {}
         for i in range(model.nbody):
@@ -41,16 +37,16 @@ class Starts:
         )
         self._rest, self._open, self._qpos0 = (
             torch.tensor(values, dtype=torch.float64, device=device)
-            for values in (POSTURE, FINGERS, model.qpos0)
+            for values in (robot.posture, robot.opening, model.qpos0)
         )
 
     def draw(self, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Where episodes with the given seeds, int64 (n,), start.
 
         Returns:
-            Joint positions (n, nq), the arm's part of them (n, 7), and the fixtures' poses (n, m, 7).
+            Joint positions (n, nq), the arm's part of them (n, j), and the fixtures' poses (n, m, 7).
         """
-        arm = self._rest + POSTURE_NOISE * normal(seeds, 7, stream=1)
+        arm = self._rest + POSTURE_NOISE * normal(seeds, len(self._rest), stream=1)
         qpos = self._qpos0.repeat(len(seeds), 1)
         qpos[:, self._arm] = arm
         qpos[:, self._fingers] = self._open

@@ -5,6 +5,8 @@ robosuite 1.5.2 steps unpatched up to mujoco 3.9. Three patches carry it over wh
 1. 3.12: an enum member no longer equals a NumPy integer, so robosuite's look-up of joints fails.
 2. 3.10: `mj_fullM(model, matrix, qM)` became `mj_fullM(model, data, matrix)`.
 3. 3.11: `MjData.qM` is gone.
+
+A fourth mends robosuite's own JOINT_VELOCITY, which 1.5.2 cannot make: see `_gravity`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from caliper.envs.scenes import load_robosuite
+from caliper.envs.scenes import ROBOTS, load_robosuite
 from caliper.errors import CaliperError
 
 ENVIRONMENTS = {
@@ -31,7 +33,14 @@ ENVIRONMENTS = {
     "nut_assembly_round": "NutAssemblyRound",
     "door": "Door",
 }
-CONTROLLERS = {"osc_pose": "OSC_POSE", "osc_position": "OSC_POSITION"}
+CONTROLLERS = {
+    "osc_pose": "OSC_POSE",
+    "osc_position": "OSC_POSITION",
+    "osc_pose_absolute": "OSC_POSE",
+    "osc_position_absolute": "OSC_POSITION",
+    "joint_position": "JOINT_POSITION",
+    "joint_velocity": "JOINT_VELOCITY",
+}
 _WIDTHS = {
     int(mujoco.mjtJoint.mjJNT_FREE): (7, 6),
     int(mujoco.mjtJoint.mjJNT_BALL): (4, 3),
@@ -68,15 +77,31 @@ def patched_robosuite() -> Any:
         controller.mujoco = types.SimpleNamespace(
             **vars(mujoco) | {"mj_fullM": lambda model, matrix, data: mujoco.mj_fullM(model, data, matrix)}
         )
+    from robosuite.controllers.parts.generic.joint_vel import JointVelocityController
+
+    JointVelocityController.torque_compensation = property(_gravity, lambda self, flag: None)
     return robosuite
 
 
-def make_oracle(task: str, controller: str = "osc_pose", **kwargs: Any) -> Any:
+class _Torques(np.ndarray):
+    """An array that is true, as the flag that robosuite asks for under the same name."""
+
+    def __bool__(self) -> bool:
+        return self.ndim > 0 or bool(self.item())  # a sum is a number
+
+
+def _gravity(controller: Any) -> _Torques:
+    """The bias, which JOINT_VELOCITY adds; its class hides the property of it under a flag of that name."""
+    return controller.sim.data.qfrc_bias[controller.qvel_index].view(_Torques)
+
+
+def make_oracle(task: str, controller: str = "osc_pose", robot: str = "panda", **kwargs: Any) -> Any:
     """The environment robosuite has for a task, as `robosuite.make` returns it.
 
     Args:
         task: one of `ENVIRONMENTS`.
-        controller: 'osc_pose' or 'osc_position', with robosuite's default gains.
+        controller: as Caliper calls it, with robosuite's default gains.
+        robot: as Caliper calls it.
         kwargs: for `robosuite.make`; without any, no images are drawn and episodes end only at `horizon`.
 
     Raises:
@@ -86,11 +111,12 @@ def make_oracle(task: str, controller: str = "osc_pose", **kwargs: Any) -> Any:
         if name not in known:
             raise CaliperError(f"robosuite's side of '{name}' is unknown; choose one of: {', '.join(known)}")
     robosuite = patched_robosuite()
-    config = robosuite.load_composite_controller_config(robot="Panda")
-    arm = config["body_parts"]["right"]
-    arm["type"] = CONTROLLERS[controller]
-    if controller == "osc_position":  # limits of the three translations alone
-        arm["output_max"], arm["output_min"] = arm["output_max"][:3], arm["output_min"][:3]
+    config = robosuite.load_composite_controller_config(robot=ROBOTS[robot])
+    part = robosuite.load_part_controller_config(default_controller=CONTROLLERS[controller])
+    config["body_parts"]["right"] = part | {"gripper": {"type": "GRIP"}}
+    part = config["body_parts"]["right"]
+    if controller.endswith("absolute"):
+        part["input_type"] = "absolute"
     defaults = {
         "has_renderer": False,
         "has_offscreen_renderer": False,
@@ -99,7 +125,7 @@ def make_oracle(task: str, controller: str = "osc_pose", **kwargs: Any) -> Any:
         "horizon": 200,
     }
     return robosuite.make(
-        ENVIRONMENTS[task], robots="Panda", controller_configs=config, **{**defaults, **kwargs}
+        ENVIRONMENTS[task], robots=ROBOTS[robot], controller_configs=config, **{**defaults, **kwargs}
     )
 
 

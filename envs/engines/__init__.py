@@ -5,6 +5,7 @@ from __future__ import annotations
 import mujoco
 import torch
 
+from caliper.envs.control import Control
 from caliper.envs.engines.base import Engine
 from caliper.envs.engines.batch import BatchEngine
 from caliper.envs.engines.warp import WarpEngine
@@ -14,7 +15,7 @@ SIMS = ("batch", "warp")
 
 
 def make_engine(
-    sim: str, model: mujoco.MjModel, n: int, control_freq: float, device: torch.device, threads: int
+    sim: str, model: mujoco.MjModel, n: int, control: Control, device: torch.device, threads: int
 ) -> Engine:
     """An engine with n envs of a scene.
 
@@ -22,7 +23,7 @@ def make_engine(
         sim: 'batch' or 'warp'.
         model: the scene.
         n: number of envs.
-        control_freq: control steps per second.
+        control: of the robot.
         device: where it runs.
         threads: of the physics on a CPU; `warp` takes one.
 
@@ -32,7 +33,7 @@ def make_engine(
     if sim == "batch":
         if device.type != "cpu":
             raise CaliperError(f"sim 'batch' runs on the CPU, not on '{device}'; use sim=warp there")
-        return BatchEngine(model, n, control_freq, threads)
+        return BatchEngine(model, n, control, threads)
     if sim == "warp":
-        return WarpEngine(model, n, control_freq, device)
+        return WarpEngine(model, n, control, device)
     raise CaliperError(f"sim '{sim}' is unknown; choose one of: {', '.join(SIMS)}")

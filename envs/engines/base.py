@@ -9,7 +9,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from caliper.envs.controller import OperationalSpace
+from caliper.envs.controller import Controller
 
 POSES = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir")
 
@@ -25,7 +25,7 @@ class Engine(ABC):
         sensordata: what the scene's sensors say, (n, s).
         xpos, xmat: body poses, metres, (n, nbody, 3) and (n, nbody, 3, 3).
         site_xpos, site_xmat: site poses, likewise.
-        controller: the batched operational-space controller, whose arrays the caller may write.
+        controller: the batched controller, whose arrays the caller may write.
         limits: names of what may stop short in a physics step that is still sound, see `overflow`.
     """
 
@@ -33,7 +33,7 @@ class Engine(ABC):
     num_envs: int
     device: torch.device
     wp_device: wp.Device
-    controller: OperationalSpace
+    controller: Controller
     limits: tuple[str, ...] = ()
     qpos: Tensor
     qvel: Tensor

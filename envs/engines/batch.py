@@ -11,7 +11,7 @@ import warp as wp
 from mujoco.batch import Batch
 from torch import Tensor
 
-from caliper.envs.controller import OperationalSpace
+from caliper.envs.control import Control
 from caliper.envs.engines.base import POSES, Engine
 
 STAGE_POS, STAGE_VEL = int(mujoco.mjtStage.mjSTAGE_POS), int(mujoco.mjtStage.mjSTAGE_VEL)
@@ -28,8 +28,8 @@ _DTYPES = {
 class BatchEngine(Engine):
     """Engine on the CPU."""
 
-    def __init__(self, model: mujoco.MjModel, num_envs: int, control_freq: float, threads: int) -> None:
-        """Args: the scene, the number of envs, control steps per second, threads of the physics pool."""
+    def __init__(self, model: mujoco.MjModel, num_envs: int, control: Control, threads: int) -> None:
+        """Args: the scene, the number of envs, the control of the robot, threads of the physics pool."""
         self.model, self.num_envs = model, num_envs
         # Left alone, MuJoCo puts an env whose numbers blew up back to its start, amid an episode.
         own = copy(model)
@@ -44,7 +44,7 @@ class BatchEngine(Engine):
         for name in ("mocap_pos", "mocap_quat", "sensordata"):
             setattr(self, name, self._tensors[name])
         self.warmstart = self._tensors["qacc_warmstart"]
-        self.controller = OperationalSpace(model, arrays, control_freq, self.wp_device)
+        self.controller = control.on(model, arrays, self.wp_device)
 
     def _view(self, name: str) -> wp.array[Any]:
         """A Warp array over a bound MuJoCo field, without a copy."""

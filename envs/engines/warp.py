@@ -13,7 +13,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from caliper.envs.controller import OperationalSpace
+from caliper.envs.control import Control
 from caliper.envs.engines.base import POSES, Engine
 from caliper.envs.engines.memory import env_bytes
 from caliper.envs.graphs import WarpGraph, scope, warp_device
@@ -52,13 +52,13 @@ class WarpEngine(Engine):
         self,
         model: mujoco.MjModel,
         num_envs: int,
-        control_freq: float,
+        control: Control,
         device: torch.device,
         contacts: int = CONTACTS,
         constraints: int = CONSTRAINTS,
         convex: int = CONVEX,
     ) -> None:
-        """Args: the scene, number of envs, control steps per second, device, memory per env.
+        """Args: the scene, number of envs, the control of the robot, device, memory per env.
 
         Raises:
             CaliperError: the GPU has not the memory.
@@ -92,7 +92,7 @@ class WarpEngine(Engine):
         self._refresh, self._pose = WarpGraph(self.wp_device), WarpGraph(self.wp_device)
         arrays = {k: getattr(data, k) for k in _FIELDS}
         with scope(self.wp_device):
-            self.controller = OperationalSpace(model, arrays, control_freq, self.wp_device)
+            self.controller = control.on(model, arrays, self.wp_device)
 
     def advance(self, substeps: int) -> None:
         """See `Engine`."""

@@ -31,15 +31,15 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
-def make_task(name: str, start: str | None = None) -> Task:
-    """A task by its name, whose episodes start in one of its ways; None for the usual.
+def make_task(name: str, start: str | None = None, robot: str = "panda") -> Task:
+    """A task by its name, of a robot, whose episodes start in one of its ways; None for the usual.
 
     Raises:
         CaliperError: no such task, or no such start; lists them.
     """
     if name not in TASKS:
         raise CaliperError(f"task '{name}' is unknown; choose one of: {', '.join(TASKS)}")
-    return TASKS[name](start)
+    return TASKS[name](start, robot)
 
 
 __all__ = [

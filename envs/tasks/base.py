@@ -98,6 +98,7 @@ class Task(ABC):
         stages: names of the stages after which the expert can stop, see `caliper.envs.experts`.
         recorded_as: what robosuite and its relatives call the task; their recordings can be imported into it.
         start: the way in which this instance's episodes start.
+        robot: the one in the scene, see `caliper.envs.scenes.ROBOTS`.
     """
 
     name: str
@@ -111,14 +112,15 @@ class Task(ABC):
     stages: tuple[str, ...] = ()
     recorded_as: tuple[str, ...] = ()
 
-    def __init__(self, start: str | None = None) -> None:
-        """Args: one of `starts`; None for the usual.
+    def __init__(self, start: str | None = None, robot: str = "panda") -> None:
+        """Args: one of `starts`, None for the usual; the robot that is to solve it.
 
         Raises:
             CaliperError: the task has no such start; lists them.
         """
         if start is not None and start not in self.starts:
             raise CaliperError(f"task '{self.name}' has no start '{start}'; {choose('start', self.starts)}")
+        self.robot = robot
         self.start = start or next(iter(self.starts), None)
 
     @abstractmethod

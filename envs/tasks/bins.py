@@ -44,7 +44,7 @@ class BinTask(Task):
 
         arena = BinsArena(bin1_pos=BIN1, table_full_size=(*BIN_SIZE, 0.82), table_friction=(1, 0.005, 0.0001))
         thing = getattr(objects, f"{self.kind}Object")(name=self.kind)
-        spec = compose(arena, [thing], (-0.5, -0.1, 0))
+        spec = compose(arena, [thing], (-0.5, -0.1, 0), self.robot)
         add_camera(spec, "showcase", (0.95, 0.15, 1.65), (0.0, 0.03, 0.88))
         return spec
 

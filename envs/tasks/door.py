@@ -48,7 +48,8 @@ class Door(Task):
             pos=[0.5986131746834771, -4.392035683362857e-09, 1.5903500240372423],
             quat=[0.6380177736282349, 0.3048497438430786, 0.30484986305236816, 0.6380177736282349],
         )
-        spec = compose(arena, [DoorObject(name="Door", friction=0.0, damping=0.1, lock=True)], (-0.56, 0, 0))
+        door = DoorObject(name="Door", friction=0.0, damping=0.1, lock=True)
+        spec = compose(arena, [door], (-0.56, 0, 0), self.robot)
         spec.body("Door_main").mocap = True
         add_camera(spec, "showcase", (0.55, 0.75, 1.6), (-0.15, -0.2, 1.05))
         return spec

@@ -16,8 +16,8 @@ TABLE_Z, CUBE_HALF = 0.8, 0.021
 SPREAD = 0.03  # robosuite's: the cube starts within 3 cm of the table's centre
 
 
-def table_scene(objects: list[Any] | None = None) -> mujoco.MjSpec:
-    """The table of robosuite with the Panda behind it and objects on it; a red cube if none are given."""
+def table_scene(robot: str, objects: list[Any] | None = None) -> mujoco.MjSpec:
+    """The table of robosuite with a robot behind it and objects on it; a red cube if none are given."""
     load_robosuite()
     from robosuite.models.arenas import TableArena
 
@@ -26,7 +26,7 @@ def table_scene(objects: list[Any] | None = None) -> mujoco.MjSpec:
     )
     if objects is None:
         objects = [wooden_cube("cube", CUBE_HALF, "red")]
-    spec = compose(arena, objects, (-0.56, 0, 0))
+    spec = compose(arena, objects, (-0.56, 0, 0), robot)
     add_camera(spec, "showcase", (0.75, 0.55, 1.35), (-0.1, -0.02, 0.88))
     return spec
 
@@ -58,7 +58,7 @@ class Lift(Task):
 
     def compose(self) -> mujoco.MjSpec:
         """See `Task`."""
-        return table_scene()
+        return table_scene(self.robot)
 
     def place(self, uniform: Tensor) -> dict[str, Tensor]:
         """See `Task`. Anywhere within 3 cm, at any angle, 1 cm above the table as in robosuite."""

@@ -43,7 +43,7 @@ class NutAssembly(Task):
             table_full_size=(0.8, 0.8, 0.05), table_friction=(1, 0.005, 0.0001), table_offset=(0, 0, TABLE_Z)
         )
         nut = getattr(objects, f"{self.kind}Object")(name=self.kind)
-        spec = compose(arena, [nut], (-0.56, 0, 0))
+        spec = compose(arena, [nut], (-0.56, 0, 0), self.robot)
         add_camera(spec, "showcase", (0.85, 0.55, 1.4), (0.0, 0.02, 0.88))
         return spec
 

@@ -45,7 +45,7 @@ class PickCovered(Task):
 
     def compose(self) -> mujoco.MjSpec:
         """See `Task`. The lid's origin is where its knob is to be held."""
-        spec = table_scene()
+        spec = table_scene(self.robot)
         box = spec.worldbody.add_body(name="box", pos=[BOX_X, 0, TABLE_Z])
         wall_x, wall_y, z = HALF_X + WALL, HALF_Y + WALL, HEIGHT / 2
         rail = (wall_x + WALL + RAIL / 2, WALL, z)

@@ -33,7 +33,7 @@ class PickPlaceTray(Task):
 
     def compose(self) -> mujoco.MjSpec:
         """See `Task`."""
-        spec = table_scene()
+        spec = table_scene(self.robot)
         tray = spec.worldbody.add_body(name="tray", pos=[*TRAY_XY, TABLE_Z])
         wall = TRAY_HALF + RIM
         boxes = {

@@ -38,7 +38,9 @@ class Stack(Task):
 
     def compose(self) -> mujoco.MjSpec:
         """See `Task`."""
-        return table_scene([wooden_cube("cubeA", SMALL, "red"), wooden_cube("cubeB", LARGE, "green")])
+        return table_scene(
+            self.robot, [wooden_cube("cubeA", SMALL, "red"), wooden_cube("cubeB", LARGE, "green")]
+        )
 
     def place(self, uniform: Tensor) -> dict[str, Tensor]:
         """See `Task`. Both anywhere within 8 cm, at any angle, apart, 1 cm above the table."""

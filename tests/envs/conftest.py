@@ -61,14 +61,15 @@ def start_like(env, oracle):
     state = env.state_dict()
     state["qpos"][:] = torch.as_tensor(qpos)
     state["qvel"][:] = torch.as_tensor(qvel)
-    state["posture"][:] = torch.as_tensor(arm_controller(oracle).initial_joint)
     model = env.engine.model
     for body in np.flatnonzero(model.body_mocapid >= 0):
         there = oracle.sim.model._model.body(model.body(body).name)
         state["mocap_pos"][:, model.body_mocapid[body]] = torch.as_tensor(there.pos)
         state["mocap_quat"][:, model.body_mocapid[body]] = torch.as_tensor(there.quat)
-    for name in ("ctrl", "warmstart", "closing", "steps"):
+    for name in ("ctrl", "warmstart", "steps", *env.engine.controller.memory):
         state[name].zero_()
+    if "posture" in state:
+        state["posture"][:] = torch.as_tensor(arm_controller(oracle).initial_joint)
     env.load_state_dict(state)
 
 
@@ -83,8 +84,8 @@ def _box_of_our_size(box):
 
 
 @cache
-def _oracle(task, controller):
-    oracle = make_oracle(task, controller, horizon=1 << 30, ignore_done=True)
+def _oracle(task, controller, robot):
+    oracle = make_oracle(task, controller, robot, horizon=1 << 30, ignore_done=True)
     if task == "lift":
         import robosuite.environments.manipulation.lift as module
 
@@ -97,10 +98,10 @@ def _oracle(task, controller):
 
 @pytest.fixture
 def oracle():
-    """`oracle(task, controller)`: robosuite's environment at the start of an episode with a fixed seed."""
+    """`oracle(task, controller, robot)`: robosuite's environment, at an episode's start, seeded."""
 
-    def make(task, controller="osc_pose", seed=0):
-        env = _oracle(task, controller)
+    def make(task, controller="osc_pose", robot="panda", seed=0):
+        env = _oracle(task, controller, robot)
         env.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
         env.reset()
         return env

@@ -66,7 +66,7 @@ def test_the_gripper_closes_above_zero_and_opens_below(env):
         for _ in range(steps):
             env.step(action)
         fingers = env.engine.qpos[0, env._fingers]
-        return float(fingers[0] - fingers[1]), env._closing[0].tolist()
+        return float(fingers[0] - fingers[1]), env.engine.controller.memory["closing"][0].tolist()
 
     closed, command = width(1.0, 10)
     assert command == [-1.0, 1.0]  # from half open to an end takes 5 of the 10 steps of the whole way

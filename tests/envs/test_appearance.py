@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from caliper.envs.appearance import AppearanceRanges, Appearances, own_colours, rotations
+from caliper.envs.control import Control
 from caliper.envs.engines.batch import BatchEngine
 from caliper.envs.render import make_renderer
 from caliper.envs.sim import task_scene
@@ -108,7 +109,7 @@ def test_a_moved_camera_sees_what_it_would_see_from_there(env, camera):
     model.cam_pos[cam] += matrix.reshape(3, 3) @ shift.double().numpy()
     mujoco.mju_axisAngle2Quat(more, (turn / turn.norm()).double().numpy(), float(turn.norm()))
     mujoco.mju_mulQuat(model.cam_quat[cam], model.cam_quat[cam].copy(), more)
-    engine = BatchEngine(model, 2, 20, 1)
+    engine = BatchEngine(model, 2, Control(), 1)
     engine.qpos.copy_(env.engine.qpos)
     engine.refresh()
     want = make_renderer(engine, (camera,), 64).render()

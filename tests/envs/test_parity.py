@@ -6,8 +6,8 @@ import torch
 import warp as wp
 from scipy.stats import ks_2samp
 
+from caliper.envs.robots import POSTURE_NOISE, robot_facts
 from caliper.envs.seeding import normal, uniform
-from caliper.envs.starts import POSTURE, POSTURE_NOISE
 from caliper.envs.tasks import make_task
 from tests.envs.conftest import (
     clean_expert,
@@ -192,19 +192,19 @@ def _described(poses):
 
 
 def test_posture_starts_with_robosuites_noise(oracle):
-    robot = oracle("lift").robots[0]
+    robot, rest = oracle("lift").robots[0], robot_facts("panda").posture
     assert robot.initialization_noise == {"magnitude": POSTURE_NOISE, "type": "gaussian"}
-    np.testing.assert_allclose(robot.init_qpos, POSTURE, atol=1e-9)
+    np.testing.assert_allclose(robot.init_qpos, rest, atol=1e-9)
     env = make_envs("lift", 4, cameras=())
     arm = env.engine.controller.index.qpos
-    noise = env.engine.qpos[:, arm] - torch.tensor(POSTURE)
+    noise = env.engine.qpos[:, arm] - torch.tensor(rest, dtype=torch.float64)
     torch.testing.assert_close(noise, POSTURE_NOISE * normal(env.seeds, 7, stream=1))
     assert torch.equal(env.state_dict()["posture"], env.engine.qpos[:, arm])
     for seed in range(3):  # robosuite's nullspace pulls to the noisy posture, not to the clean one
         theirs = oracle("lift", seed=seed)
         qpos, _ = joint_state(theirs, env.engine.model)
         np.testing.assert_array_equal(arm_controller(theirs).initial_joint, qpos[arm])
-        assert 0 < np.abs(qpos[arm] - POSTURE).max() < 5 * POSTURE_NOISE
+        assert 0 < np.abs(qpos[arm] - rest).max() < 5 * POSTURE_NOISE
         fingers = env.engine.controller.index.finger_qpos
         np.testing.assert_allclose(qpos[fingers], env.engine.qpos[0, fingers], atol=1e-9)
 

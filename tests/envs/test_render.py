@@ -103,6 +103,7 @@ def test_other_envs_resets_change_nothing():
 @pytest.mark.parametrize("task", TASKS)
 def test_joined_meshes_look_like_the_many(task, monkeypatch):
     """The scene before joining, drawn at the same state, gives the same image to the odd edge pixel."""
+    from caliper.envs.control import Control
     from caliper.envs.engines.batch import BatchEngine
 
     env = make_envs(task, 1, cameras=())
@@ -113,7 +114,7 @@ def test_joined_meshes_look_like_the_many(task, monkeypatch):
     assert many.hash == env.scene_hash and many.model.ngeom > env.engine.model.ngeom + 30
     for field in ("body_mass", "body_inertia", "body_ipos", "dof_M0", "jnt_range"):
         assert np.array_equal(getattr(many.model, field), getattr(env.engine.model, field))
-    engine = BatchEngine(many.model, 1, 20, 1)
+    engine = BatchEngine(many.model, 1, Control(), 1)
     engine.qpos.copy_(env.engine.qpos)
     engine.refresh()
     cameras = (*CAMERAS, "showcase")

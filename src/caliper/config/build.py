@@ -19,11 +19,12 @@ from caliper.envs.action_meaning import action_json
 from caliper.envs.appearance import AppearanceRanges, VisualAugmentation
 from caliper.envs.base import VectorEnv
 from caliper.envs.bridge import bridged
-from caliper.envs.controller import ACTION_DIMS, action_dim
+from caliper.envs.control import CONTROLLERS, action_dim
 from caliper.envs.engines.memory import env_bytes
 from caliper.envs.engines.warp import CONSTRAINTS, CONTACTS, CONVEX
 from caliper.envs.gymnasium_env import GymnasiumEnv, dimensions
 from caliper.envs.proprio import proprio_dim
+from caliper.envs.scenes import ROBOTS
 from caliper.envs.sim import SimEnv, task_scene
 from caliper.envs.tasks import TASKS, make_task
 from caliper.errors import CaliperError
@@ -71,6 +72,7 @@ def make_env(
         privileged=task.obs == "state",
         start=start or task.start,
         max_diverged=config.sim.max_diverged,
+        robot=task.robot,
     )
 
 
@@ -99,7 +101,9 @@ def make_envs(config: RunConfig, num_envs: int, stagger: bool = False) -> Vector
 
 def warp_memory(config: RunConfig) -> str:
     """How much memory the physics of a run's envs will take on MuJoCo Warp, in one line."""
-    held, besides = env_bytes(task_scene(config.task.name).model, CONTACTS, CONSTRAINTS, CONVEX)
+    held, besides = env_bytes(
+        task_scene(config.task.name, config.task.robot).model, CONTACTS, CONSTRAINTS, CONVEX
+    )
     counts = config.online.num_envs, config.evaluation.num_envs
     total = sum(counts) * held + max(counts) * besides
     return (
@@ -112,7 +116,7 @@ def obs_spec(config: RunConfig) -> ObsSpec:
     """What the run's policy sees, without making its envs."""
     if config.task.env_id is not None:
         return ObsSpec((), 1, dimensions(config.task.env_id, config.task.kwargs)[0])
-    proprio = proprio_dim(make_task(config.task.name), config.task.obs == "state")
+    proprio = proprio_dim(make_task(config.task.name), config.task.obs == "state", config.task.robot)
     return ObsSpec(cameras(config), config.task.size, proprio)
 
 
@@ -120,7 +124,7 @@ def action_length(config: RunConfig) -> int:
     """Entries of an action, without making an env."""
     if config.task.env_id is not None:
         return dimensions(config.task.env_id, config.task.kwargs)[1]
-    return action_dim(config.task.controller)
+    return action_dim(config.task.controller, config.task.robot)
 
 
 def make_agent(config: RunConfig, device: torch.device | str) -> Agent:
@@ -160,38 +164,39 @@ def collect_seeds(config: RunConfig) -> list[int]:
 def dataset_meta(config: RunConfig) -> DatasetMeta:
     """What a dataset must say of itself to fit the run, and what a new one will say."""
     task = config.task
-    scene = task_scene(task.name)
+    scene = task_scene(task.name, task.robot)
     return DatasetMeta(
         task=task.name,
         scene_hash=scene.hash,
         mujoco_version=version("mujoco"),
+        robot=task.robot,
         controller=task.controller,
         control_freq=task.control_freq,
-        action_dim=action_dim(task.controller),
+        action_dim=action_dim(task.controller, task.robot),
         state_dim=scene.state_dim,
         horizon=config.recorded_horizon,
         collector="scripted expert" + (f" until {config.data.stage}" if config.data.stage else ""),
         seed=config.data.seed,
-        action=action_json(task.controller, task.control_freq),
+        action=action_json(task.controller, task.control_freq, task.robot),
     )
 
 
 def installed(meta: DatasetMeta) -> tuple[DatasetMeta, Any] | None:
     """What a dataset made now, of the same task and control, would say of itself; and its scene's MjModel.
 
-    None where no such task or controller is installed.
+    None where no such task, robot or controller is installed.
     """
-    if meta.task not in TASKS or meta.controller not in ACTION_DIMS:
+    if meta.task not in TASKS or meta.robot not in ROBOTS or meta.controller not in CONTROLLERS:
         return None
-    scene = task_scene(meta.task)
+    scene = task_scene(meta.task, meta.robot)
     now = replace(
         meta,
         schema_version=SCHEMA_VERSION,
         scene_hash=scene.hash,
         mujoco_version=version("mujoco"),
-        action_dim=action_dim(meta.controller),
+        action_dim=action_dim(meta.controller, meta.robot),
         state_dim=scene.state_dim,
-        action=action_json(meta.controller, meta.control_freq),
+        action=action_json(meta.controller, meta.control_freq, meta.robot),
     )
     return now, scene.model
 

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from caliper.errors import CaliperError
 
-GROUPS = ("task", "obs", "agent", "encoder", "sim", "preset")
+GROUPS = ("task", "robot", "obs", "agent", "encoder", "sim", "preset")
 
 
 def require_pair(word: str) -> None:

@@ -21,6 +21,7 @@ class TaskConfig:
 
     name: str = key()
     obs: str = key(choices=("pixels", "state"))
+    robot: str = key()
     controller: str = key()
     control_freq: int = key(at_least=1)
     horizon: int = key(at_least=1)
@@ -211,7 +212,13 @@ class RunConfig:
     def dataset_path(self) -> str:
         """Where the dataset is, or will be collected to; another mixture makes another file."""
         task, data = self.task, self.data
-        words = [task.name, task.controller, f"{task.control_freq}hz", f"{self.recorded_horizon}steps"]
+        words = [
+            task.name,
+            *([task.robot] * (task.robot != "panda")),
+            task.controller,
+            f"{task.control_freq}hz",
+            f"{self.recorded_horizon}steps",
+        ]
         words += [f"from_{self.recorded_start}"] * (self.recorded_start is not None)
         words += [f"until_{data.stage}"] * (data.stage is not None)
         mixture = zlib.crc32(json.dumps(data.mixture).encode())

@@ -14,7 +14,7 @@ from caliper.config.devices import check_engine_device, check_learner_device
 from caliper.config.estimate import refuse_too_large, refuse_too_many_envs
 from caliper.config.schema import RunConfig
 from caliper.encoders import ENCODERS
-from caliper.envs.controller import action_dim
+from caliper.envs.control import action_dim
 from caliper.envs.gymnasium_env import dimensions
 from caliper.envs.sim import task_scene
 from caliper.envs.tasks import TASKS
@@ -83,7 +83,7 @@ def check_task(config: RunConfig) -> None:
     refuse_too_many_envs(config)
     check_engine_device(config)
     if config.task.env_id is None:
-        action_dim(config.task.controller)
+        action_dim(config.task.controller, config.task.robot)
         _check_cameras(config)
         _check_ways(config)
     else:
@@ -108,7 +108,7 @@ def _check_limits(config: RunConfig) -> None:
 
 
 def _check_cameras(config: RunConfig) -> None:
-    model = task_scene(config.task.name).model
+    model = task_scene(config.task.name, config.task.robot).model
     known = [model.camera(i).name for i in range(model.ncam)]
     wanted = {"task.cameras": config.task.cameras, "video.camera": [config.video.camera]}
     for key, names in wanted.items():

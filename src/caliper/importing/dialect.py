@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from caliper.data.recordings import RecordedDemo
-from caliper.envs.starts import POSTURE
+from caliper.envs.robots import robot_facts
 from caliper.importing.controller import DIALECTS, Array, Controller, Dialect, Hidden, Settings, arms_of
 
 TURNING, FIRST = 24, 8  # steps that are tried: those that rotate most, where dialects differ, and the first
@@ -66,7 +66,7 @@ def control_freq(states: Array) -> float | None:
 def read_as(model: mujoco.MjModel, settings: Settings, demo: RecordedDemo, freq: float, way: Way) -> Reading:
     """A demo read in a way, and how well the way explains it."""
     arms = arms_of(model, settings)
-    rest = np.tile(np.array(POSTURE), (len(arms), 1))
+    rest = np.tile(np.array(robot_facts("panda").posture), (len(arms), 1))
     start = np.stack([demo.states[0, 1 + arm.qpos] for arm in arms])
     controller = Controller(model, settings, way.dialect, freq, rest if way.posture == "rest" else start)
     history = controller.history(demo.states, demo.actions)

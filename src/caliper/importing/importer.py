@@ -19,8 +19,8 @@ from caliper.data.dataset import DatasetMeta, Episode
 from caliper.data.recordings import RecordedDemo, Recording, is_foreign, open_recording
 from caliper.data.robomimic import DatasetWriter
 from caliper.envs.action_meaning import action_json
+from caliper.envs.robots import robot_facts
 from caliper.envs.sim import task_scene
-from caliper.envs.starts import POSTURE
 from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError
 from caliper.importing.controller import Array, Settings, arms_of, read_settings
@@ -274,8 +274,8 @@ class Importer:
         arms = arms_of(model, self.settings)
         if len(arms) > 1:
             raise CaliperError(f"it has {len(arms)} arms; the scenes have one {ROBOT}")
-        if len(arms[0].motors) != len(POSTURE):
-            raise CaliperError(f"its arm has {len(arms[0].motors)} joints; a {ROBOT} has {len(POSTURE)}")
+        if len(arms[0].motors) != (joints := len(robot_facts("panda").joints)):
+            raise CaliperError(f"its arm has {len(arms[0].motors)} joints; a {ROBOT} has {joints}")
         if demo.actions.shape[1] != arms[0].dim:
             raise CaliperError(
                 f"its actions have {demo.actions.shape[1]} numbers; its controller and gripper take "

@@ -10,9 +10,8 @@ import mujoco
 import numpy as np
 import torch
 
-from caliper.envs.controller import GRIPPER_SPEED
+from caliper.envs.robots import robot_facts
 from caliper.envs.sim import SimEnv
-from caliper.envs.starts import POSTURE
 from caliper.errors import CaliperError
 from caliper.importing.controller import ARM_JOINT, Array
 
@@ -245,7 +244,9 @@ class SceneTrial:
             for name in ("ctrl", "warmstart", "closing"):
                 state[name].zero_()
             state["steps"].zero_()
-            state["posture"][:] = torch.as_tensor(np.array(POSTURE) if posture == "rest" else start)
+            state["posture"][:] = torch.as_tensor(
+                np.array(robot_facts("panda").posture) if posture == "rest" else start
+            )
             state["qpos"][:m] = torch.as_tensor(rows[:, 1 : 1 + nq])
             state["qvel"][:m] = torch.as_tensor(rows[:, 1 + nq :])
             state["closing"][:m] = torch.as_tensor(closing[first : first + m])
@@ -267,8 +268,9 @@ class SceneTrial:
 
 def fingers_closed(grip: Array, control_freq: int) -> Array:
     """The finger command before each step (t, 2), from the gripper entries (t,) of all actions."""
-    way, closing, out = GRIPPER_SPEED / control_freq, np.zeros(2), []
+    way = np.array(robot_facts("panda").closing) / control_freq
+    closing, out = np.zeros(2), []
     for sign in np.sign(grip):
         out.append(closing)
-        closing = np.clip(closing + np.array([-way, way]) * sign, -1, 1)
+        closing = np.clip(closing + way * sign, -1, 1)
     return np.array(out)

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from caliper.data.dataset import Dataset, Episode
+from caliper.envs.robots import robot_facts
 from caliper.envs.sim import SimEnv
-from caliper.envs.starts import POSTURE
 
 NUM_ENVS = 32
 ARM, OBJECT = 0.02, 0.005  # rad and m: farther off, a demo has left its states
@@ -78,6 +78,7 @@ def replay_actions(dataset: Dataset) -> Iterator[Replayed]:
         controller=meta.controller,
         control_freq=meta.control_freq,
         horizon=1 << 40,
+        robot=meta.robot,
     )
     for first in range(0, len(demos), env.num_envs):
         chunk = demos[first : first + env.num_envs]
@@ -122,9 +123,11 @@ def _put(env: SimEnv, states: Sequence[Array], rest: bool) -> None:
     """Begins an episode in each env from a state, with nothing left of what was before."""
     rows = torch.as_tensor(np.stack(states))  # (n, s)
     state, n, nq = env.state_dict(), len(states), env.engine.model.nq
-    for name in ("ctrl", "warmstart", "closing", "steps"):
+    for name in ("ctrl", "warmstart", "steps", *env.engine.controller.memory):
         state[name].zero_()
     state["qpos"][:n], state["qvel"][:n] = rows[:, 1 : 1 + nq], rows[:, 1 + nq :]
     joints = rows[:, 1 + env.engine.controller.index.qpos]
-    state["posture"][:n] = torch.tensor(POSTURE, dtype=joints.dtype).expand(n, -1) if rest else joints
+    if "posture" in state:
+        posture = torch.tensor(robot_facts(env.task.robot).posture, dtype=joints.dtype)
+        state["posture"][:n] = posture.expand(n, -1) if rest else joints
     env.load_state_dict(state)

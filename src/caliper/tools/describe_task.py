@@ -31,12 +31,13 @@ def describe_task(words: list[str]) -> str:
 
 
 def _own(config: RunConfig) -> list[tuple[str, str]]:
-    cfg, task, scene = config.task, TASKS[config.task.name], task_scene(config.task.name)
+    cfg, task, scene = config.task, TASKS[config.task.name], task_scene(config.task.name, config.task.robot)
     model, spec = scene.model, obs_spec(config)
     cameras = [model.camera(i).name for i in range(model.ncam)]
     return [
         ("task", (task.__doc__ or "").splitlines()[0]),
         ("scene", f"{scene.hash}, MuJoCo {version('mujoco')}"),
+        ("robot", cfg.robot),
         ("object", task.object_body),
         *([("starts", ", ".join(task.starts))] if task.starts else []),
         *([("stages", ", ".join(task.stages))] if task.stages else []),
@@ -47,7 +48,7 @@ def _own(config: RunConfig) -> list[tuple[str, str]]:
          f"and {spec.proprio} numbers"),
         ("cameras", ", ".join(cameras)),
         ("controller", f"{cfg.controller}, {cfg.control_freq} Hz; physics {1 / model.opt.timestep:g} Hz"),
-        ("action", action_table(cfg.controller, cfg.control_freq)),
+        ("action", action_table(cfg.controller, cfg.control_freq, cfg.robot)),
     ]  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def _clips(path: Path, count: int, assets: Path | None) -> list[_Clip]:
     meta = dataset.meta
     if meta.task not in TASKS:
         raise CaliperError(f"{path} is of task {meta.task}, which has no scene here")
-    model = task_scene(meta.task).model
+    model = task_scene(meta.task, meta.robot).model
     if meta.state_dim != 1 + model.nq + model.nv:
         raise CaliperError(
             f"{path} has states of {meta.state_dim} numbers, the scene {1 + model.nq + model.nv}"

@@ -46,6 +46,7 @@ def describe(path: str | Path, installed: Callable[[DatasetMeta], tuple[DatasetM
     rows = [
         ("task", meta.task),
         ("scene", meta.scene_hash),
+        ("robot", meta.robot),
         ("controller", f"{meta.controller}, {meta.action_dim}-D actions at {meta.control_freq} Hz"),
         ("actions", _meaning(meta, installed(meta))),
         ("states", f"{meta.state_dim} numbers, MuJoCo {meta.mujoco_version}"),
@@ -123,7 +124,8 @@ def _meaning(meta: DatasetMeta, installed: tuple[DatasetMeta, Any] | None) -> st
     if not meta.action:
         return "the file does not say what they mean"
     if installed is not None and meta.action == installed[0].action:
-        return f"mean what caliper tasks {meta.task} says of {meta.controller}"
+        of = f"{meta.controller}" if meta.robot == "panda" else f"{meta.controller} with robot={meta.robot}"
+        return f"mean what caliper tasks {meta.task} says of {of}"
     return f"mean, the file says, {meta.action}"
 
 

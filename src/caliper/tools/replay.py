@@ -74,11 +74,15 @@ def replay_file(source: Path, out: Path | None, words: list[str]) -> Path:
     """
     dataset = read_dataset(source, rewards=None)
     meta = dataset.meta
-    own = [f"task.controller={meta.controller}", f"task.control_freq={meta.control_freq}"]
+    own = [
+        f"task.robot={meta.robot}",
+        f"task.controller={meta.controller}",
+        f"task.control_freq={meta.control_freq}",
+    ]
     config = compose([f"task={meta.task}", *own, *words])
     check_task(config)
     dataset.check(dataset_meta(config))
-    if fault := state_fault(dataset, task_scene(meta.task).model):
+    if fault := state_fault(dataset, task_scene(meta.task, meta.robot).model):
         raise CaliperError(f"{source} can't be used: {fault}; collect it again")
     out = out or source.with_name(f"{source.stem}_{config.task.size}px.hdf5")
     if out.resolve() == source.resolve():

@@ -210,7 +210,7 @@ def find_dataset(config: RunConfig) -> Dataset:
 def _read(path: Path, config: RunConfig) -> Dataset:
     dataset = read_dataset(path, config.data.rewards)
     dataset.check(dataset_meta(config))
-    if fault := state_fault(dataset, task_scene(config.task.name).model):
+    if fault := state_fault(dataset, task_scene(config.task.name, config.task.robot).model):
         raise CaliperError(f"{path} can't be used: {fault}; collect it again")
     if (key := config.data.filter) is None:
         return dataset

@@ -4,7 +4,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from caliper.envs.starts import POSTURE
+from caliper.envs.robots import robot_facts
 from caliper.errors import CaliperError
 from caliper.importing.controller import (
     DIALECTS,
@@ -22,7 +22,8 @@ V10, V14, V15 = DIALECTS
 LIFT, CAN, HANDOVER = "robosuite141_lift", "robosuite152_can", "teleop13_handover"
 
 
-def controller_of(recordings, name, dialect, posture=POSTURE):
+def controller_of(recordings, name, dialect, posture=None):
+    posture = posture or robot_facts("panda").posture
     demo = recordings[name].demos[0]
     settings = read_settings(recordings[name].settings["controller_configs"])
     arms = 2 if name == HANDOVER else 1
@@ -71,7 +72,9 @@ def test_position_control_points_down_below_1_5_and_keeps_the_pose_since(recordi
     demo = recordings[LIFT].demos[0]
     settings = read_settings({"type": "OSC_POSITION"})
     for dialect in DIALECTS:
-        controller = Controller(physics_model(demo.model), settings, dialect, 20, np.array([POSTURE]))
+        controller = Controller(
+            physics_model(demo.model), settings, dialect, 20, np.array([robot_facts("panda").posture])
+        )
         assert controller.arms[0].dim == 4
         data = posed(controller, demo)
         (goal,) = controller.goals(data, np.array([0, 0, 1, -1.0]), [Hidden(np.zeros(2), np.eye(3))])

@@ -13,8 +13,8 @@ from caliper.config.compose import compose
 from caliper.data.dataset import Dataset
 from caliper.data.recordings import open_recording, read_filters
 from caliper.data.robomimic import read_dataset
+from caliper.envs.robots import robot_facts
 from caliper.envs.sim import task_scene
-from caliper.envs.starts import POSTURE
 from caliper.envs.tasks import TASKS, make_task
 from caliper.errors import CaliperError
 from caliper.importing.importer import (
@@ -42,7 +42,7 @@ def open_loop(path) -> list[int | None]:
         state[name].zero_()
     first = torch.as_tensor(np.stack([e.states[0] for e in dataset.episodes]))
     state["qpos"][:n], state["qvel"][:n] = first[:, 1 : 1 + nq], first[:, 1 + nq :]
-    state["posture"][:] = torch.tensor(POSTURE)
+    state["posture"][:] = torch.tensor(robot_facts("panda").posture)
     env.load_state_dict(state)
     solved: list[int | None] = [None] * n
     for t in range(max(len(e) for e in dataset.episodes) + 5):
