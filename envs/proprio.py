@@ -14,9 +14,9 @@ GRIP_CENTRE, GRIP_SCALE, FINGER_SCALE = (-0.05, 0.0, 0.95), 0.15, 0.02  # metres
 PROPRIO, POSE = 11, 12  # entries of the robot's part, and of each body's
 
 
-def proprio_dim(task: Task, privileged: bool) -> int:
-    """Length of `Obs.proprio` of a task, see `SimEnv`."""
-    return PROPRIO + (POSE * (1 + len(task.observed)) if privileged else 0)
+def bodies_dim(task: Task, privileged: bool) -> int:
+    """Length of the bodies' part of a task, see `SimEnv`."""
+    return POSE * (1 + len(task.observed)) if privileged else 0
 
 
 def robot_part(grip_pos: Tensor, grip_mat: Tensor, fingers: Tensor) -> Tensor:
