@@ -15,15 +15,16 @@ from caliper.types import Batch, Obs, ObsSpec
 
 
 def _frame_layout(spec: ObsSpec) -> Layout:
-    return {
-        "pixels": ((len(spec.cameras), 3, spec.size, spec.size), torch.uint8),  # (v, c, h, w)
-        "proprio": ((spec.proprio,), torch.float32),
-    }
+    images = {name: (plane.shape, plane.dtype) for name, plane in spec.planes.items()}  # (v, c, h, w)
+    return {**images, "proprio": ((spec.proprio,), torch.float32)}
 
 
-def _transition_layout(action_dim: int, chunk: int) -> Layout:
+def _transition_layout(action_dim: int, chunk: int, stack: int) -> Layout:
+    # Where the transition's first frame is, and where its observations are stacked, how many frames of the
+    # episode are before it.
+    places: Layout = {name: ((), torch.int64) for name in ("frame", "age")[: 1 + (stack > 1)]}
     return {
-        "frame": ((), torch.int64),  # where the transition's first frame is
+        **places,
         "span": ((), torch.int64),  # frames from there to the next observation's
         "action": ((chunk * action_dim,), torch.float32),
         "reward": ((), torch.float32),
@@ -36,8 +37,10 @@ class ReplayBuffer:
     """Transitions of whole episodes, drawn uniformly.
 
     The next observation is the frame after, or `chunk` frames on; an episode's last frame is stored without a
-    transition of its own. When the ring is full the oldest episodes leave, whole. Returns are computed when
-    an episode comes in, so that none is ever a default.
+    transition of its own. Stacked observations are put together when they are drawn: each frame is stored
+    once, and an episode's first stands for those before its start. When the ring is full
+    the oldest episodes leave, whole. Returns are computed when an episode comes in, so that none is ever a
+    default.
 
     Args:
         capacity: frames to hold (an episode of t transitions takes t + 1).
@@ -73,18 +76,21 @@ class ReplayBuffer:
             )
         try:
             self._frames = Ring(capacity, _frame_layout(spec), self.device)
-            self._transitions = Ring(capacity, _transition_layout(action_dim, chunk), self.device)
+            layout = _transition_layout(action_dim, chunk, spec.stack)
+            self._transitions = Ring(capacity, layout, self.device)
         except RuntimeError as error:
             raise CaliperError(
                 f"a replay buffer of {capacity} frames needs {self.nbytes / 2**30:.1f} GiB on {self.device}, "
                 f"which can't be had ({str(error).splitlines()[0]}); lower the capacity or the image size"
             ) from error
+        self._back = torch.arange(spec.stack - 1, -1, -1, device=self.device)  # (k,) frames, oldest first
         self._episodes: deque[tuple[int, int]] = deque()  # frames and transitions of each, oldest first
 
     @staticmethod
     def estimate(capacity: int, spec: ObsSpec, action_dim: int, chunk: int = 1) -> int:
         """Bytes that a buffer of `capacity` frames takes, without allocating it."""
-        return capacity * (row_bytes(_frame_layout(spec)) + row_bytes(_transition_layout(action_dim, chunk)))
+        transition = _transition_layout(action_dim, chunk, spec.stack)
+        return capacity * (row_bytes(_frame_layout(spec)) + row_bytes(transition))
 
     def __len__(self) -> int:
         return self._transitions.count
@@ -116,7 +122,7 @@ class ReplayBuffer:
         """Inserts a whole episode and drops the oldest ones if it needs their room.
 
         Args:
-            obs: t + 1 frames, the last being what the last action led to, on the buffer's device.
+            obs: t + 1 single frames, the last being what the last action led to, on the buffer's device.
             actions: (t, a), likewise.
             rewards: (t,), raw; on the host, or they are waited for.
             terminated: whether the last state is terminal (success) rather than cut by the horizon.
@@ -149,11 +155,15 @@ class ReplayBuffer:
             self._frames.drop(frames)
             self._transitions.drop(transitions)
         first = self._frames.count  # as an arrival number; frames before it stay where they are
-        frame = self._frames.slots(torch.arange(first, first + m, device=self.device))
-        self._frames.push({"pixels": obs.pixels, "proprio": obs.proprio})
+        age = torch.arange(m, device=self.device)
+        places = {"frame": self._frames.slots(first + age), "age": age}
+        self._frames.push(obs.tensors)
         mc_return = known[:m] if returns else torch.full_like(known[:m], -torch.inf)
-        self._transitions.push(rows | {"frame": frame, "mc_return": mc_return})
+        self._push_transitions(rows | places | {"mc_return": mc_return})
         self._episodes.append((t + 1, m))
+
+    def _push_transitions(self, rows: dict[str, Tensor]) -> None:
+        self._transitions.push({name: rows[name] for name in self._transitions.columns})
 
     def sample(self, b: int, generator: torch.Generator, captured: bool = False) -> Batch:
         """Draws b transitions uniformly, with replacement, without waiting for the device.
@@ -178,25 +188,38 @@ class ReplayBuffer:
             drawn %= self._transitions.extent[1]
         row = self._transitions.slots(drawn)  # (b,)
         columns = {name: column.index_select(0, row) for name, column in self._transitions.columns.items()}
-        frame = columns["frame"]
+        frame, span, age = columns["frame"], columns["span"], columns.get("age")
         return Batch(
-            self._observe(frame),
+            self._observe(frame, age),
             columns["action"],
             columns["reward"],
-            self._observe((frame + columns["span"]) % self.capacity),
+            self._observe((frame + span) % self.capacity, None if age is None else age + span),
             columns["terminal"],
             columns["mc_return"],
         )
 
-    def _observe(self, slot: Tensor) -> Obs:
+    def _observe(self, slot: Tensor, age: Tensor | None) -> Obs:
+        """The frames at `slot` (b,), under those before them, of which each episode has `age` (b,)."""
         columns = self._frames.columns
         # index_select copies whole rows; indexing with [] is 4 to 7 times slower on uint8 images on a CPU.
-        return Obs(columns["pixels"].index_select(0, slot), columns["proprio"].index_select(0, slot))
+        if age is None:
+            return Obs.of({name: column.index_select(0, slot) for name, column in columns.items()})
+        before = torch.minimum(age[:, None], self._back)  # (b, k)
+        slots = ((slot[:, None] - before) % self.capacity).flatten()
+        return Obs.of(
+            {name: self._stacked(column.index_select(0, slots)) for name, column in columns.items()}
+        )
+
+    def _stacked(self, frames: Tensor) -> Tensor:
+        """Rows (b k, v, c, h, w) or (b k, p) as (b, v, k c, h, w) or (b, k p)."""
+        frames = frames.view(-1, self.spec.stack, *frames.shape[1:])
+        return frames.flatten(1) if frames.dim() == 3 else frames.transpose(1, 2).flatten(2, 3)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The stored episodes, oldest first, as tensors on the CPU; only the part in use."""
         transitions = self._transitions.used()
-        del transitions["frame"]  # follows from the lengths
+        for name in ("frame", "age"):  # which follow from the lengths
+            transitions.pop(name, None)
         episodes = torch.tensor(list(self._episodes), dtype=torch.int64).view(-1, 2)
         return {"episodes": episodes} | self._frames.used() | transitions
 
@@ -210,7 +233,7 @@ class ReplayBuffer:
         counts = {"frames": int(frames.sum()), "transitions": int(transitions.sum())}
         layouts = {
             "frames": _frame_layout(self.spec),
-            "transitions": _transition_layout(self.action_dim, self.chunk),
+            "transitions": _transition_layout(self.action_dim, self.chunk, 1),
         }
         del layouts["transitions"]["frame"]
         for kind, layout in layouts.items():
@@ -230,10 +253,13 @@ class ReplayBuffer:
         start = self._frames.slots(torch.tensor(0, device=self.device))
         # The last frames of an episode start no transition; so many are left out before each one.
         skipped = torch.cumsum(frames - transitions, 0) - (frames - transitions)
-        frame = torch.arange(counts["transitions"]) + torch.repeat_interleave(skipped, transitions)
-        frame = frame.to(self.device) + start
+        order = torch.arange(counts["transitions"])
+        frame = (order + torch.repeat_interleave(skipped, transitions)).to(self.device) + start
+        begun = torch.cumsum(transitions, 0) - transitions
+        age = (order - torch.repeat_interleave(begun, transitions)).to(self.device)
         self._frames.push({name: state[name] for name in layouts["frames"]})
-        self._transitions.push(
-            {"frame": frame % self.capacity} | {name: state[name] for name in layouts["transitions"]}
+        self._push_transitions(
+            {"frame": frame % self.capacity, "age": age}
+            | {name: state[name] for name in layouts["transitions"]}
         )
         self._episodes = deque(map(tuple, state["episodes"].tolist()))

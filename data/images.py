@@ -1,9 +1,11 @@
 """Images beside the states of a dataset file, named and shaped as robosuite and robomimic do.
 
     data/demo_<i>/obs/<camera>_image        (t, h, w, 3) u8, at which the actions were taken
+    data/demo_<i>/obs/<camera>_depth        (t, h, w, 1) f16, metres away; 0 where nothing is
+    data/demo_<i>/obs/<camera>_segmentation_instance   (t, h, w, 1) u8, which of `instances`, from 1; or 0
     data/demo_<i>/next_obs/<camera>_image   (t, h, w, 3) u8, that followed: a virtual dataset, no second copy
     data/demo_<i>/final_obs/<camera>_image  (h, w, 3) u8, what the last action led to, as `final_state`
-    data                                    attrs: cameras, image_size, and JSON in appearance
+    data                                    attrs: cameras, image_size, instances, and JSON in appearance
 
 robomimic reads `next_obs` for offline reinforcement learning, not for cloning. It is `obs` shifted by one,
 so it refers to the images in the same file. An episode that has no `final_state` repeats its last image.
@@ -19,12 +21,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from caliper.data.dataset import numbered
 from caliper.data.hdf5 import Child, ForeignFile, UnreadableError
 from caliper.errors import CaliperError
-from caliper.types import ObsSpec
+from caliper.types import Obs, ObsSpec
+
+ENDINGS = {"pixels": "image", "depth": "depth", "segmentation": "segmentation_instance"}  # robosuite's
 
 
 def refuse_images(path: Path, cameras: tuple[str, ...]) -> None:
@@ -49,16 +52,22 @@ def refuse_images(path: Path, cameras: tuple[str, ...]) -> None:
 
 
 def add_images(
-    source: Path, path: Path, spec: ObsSpec, appearance: Mapping[str, Any], episodes: Iterable[Tensor]
+    source: Path,
+    path: Path,
+    spec: ObsSpec,
+    appearance: Mapping[str, Any],
+    episodes: Iterable[Obs],
+    instances: tuple[str, ...] = (),
 ) -> None:
     """Writes a copy of a dataset file with images.
 
     Args:
         source: the dataset file, all of which is copied.
         path: the file to make.
-        spec: cameras and size of the images.
+        spec: cameras, sizes and kinds of the images.
         appearance: how they look, for the file's attribute.
-        episodes: per episode, in the order of `read_dataset`: uint8 (t + 1, v, 3, h, w).
+        episodes: per episode, in the order of `read_dataset`, t + 1 single frames.
+        instances: what a segmentation's numbers stand for, from 1.
 
     Raises:
         OSError: a write failed.
@@ -69,27 +78,38 @@ def add_images(
     shutil.copyfile(source, path)
     attributes = {
         "cameras": list(spec.cameras),
-        "image_size": spec.size,
+        "image_size": spec.size,  # or height and width of each
+        **({"instances": list(instances)} if spec.instances else {}),
         "appearance": json.dumps(dict(appearance)),
     }
     process = Child("images_child.py", path)
     try:
         _tell(process, {"attributes": attributes})
-        for name, length, pixels in zip(names, lengths, episodes, strict=True):
-            images = np.ascontiguousarray(pixels.permute(1, 0, 3, 4, 2).cpu().numpy())  # (v, t + 1, h, w, c)
-            about = {"demo": name, "actions": length, "cameras": spec.cameras, "shape": images.shape}
-            _tell(process, about, images)
+        for name, length, obs in zip(names, lengths, episodes, strict=True):
+            views = _views(spec, obs)
+            about = [[key, images.dtype.str, images.shape] for key, images in views.items()]
+            _tell(process, {"demo": name, "actions": length, "views": about}, views.values())
         _tell(process, {"end": True})
     finally:
         process.end()
 
 
-def _tell(process: Child, message: Mapping[str, Any], images: NDArray[np.uint8] | None = None) -> None:
+def _views(spec: ObsSpec, obs: Obs) -> dict[str, NDArray[Any]]:
+    """The images of single frames by what the file calls them, (t + 1, h, w, c) each."""
+    found = {}
+    for name, plane in spec.planes.items():
+        images = obs.images[name].permute(1, 0, 3, 4, 2).cpu().numpy()  # (v, t + 1, h, w, c)
+        for camera, view in zip(plane.cameras, images, strict=True):
+            found[f"{spec.cameras[camera]}_{ENDINGS[plane.kind]}"] = np.ascontiguousarray(view)
+    return found
+
+
+def _tell(process: Child, message: Mapping[str, Any], images: Iterable[NDArray[Any]] = ()) -> None:
     """Sends a line and perhaps images, and waits until they are written."""
     try:
         process.asked.write(json.dumps(message).encode("ascii") + b"\n")
-        if images is not None:
-            process.asked.write(images.reshape(-1).data)
+        for view in images:
+            process.asked.write(view.reshape(-1).view(np.uint8).data)
         process.asked.flush()
     except BrokenPipeError:
         pass  # it says why before it ends

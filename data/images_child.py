@@ -55,14 +55,14 @@ def serve(path: str, asked: BinaryIO, told: BinaryIO) -> None:
 
 
 def _episode(file: h5py.File, request: dict[str, Any], asked: BinaryIO) -> None:
-    """Writes the images of one episode, (v, t, h, w, 3) of the t + 1 or t that there are."""
-    shape, demo = request["shape"], file[f"data/{request['demo']}"]
-    content = asked.read(int(np.prod(shape)))
-    images = np.frombuffer(content, np.uint8).reshape(shape)
-    if shape[1] == request["actions"]:  # no state after the last action
-        images = np.concatenate([images, images[:, -1:]], axis=1)
-    for camera, view in zip(request["cameras"], images, strict=True):
-        _add(demo, f"{camera}_image", view)
+    """Writes the images of one episode, (t, h, w, c) per view of the t + 1 or t that there are."""
+    demo = file[f"data/{request['demo']}"]
+    for name, dtype, shape in request["views"]:
+        content = asked.read(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        images = np.frombuffer(content, dtype).reshape(shape)
+        if shape[0] == request["actions"]:  # no state after the last action
+            images = np.concatenate([images, images[-1:]])
+        _add(demo, name, images)
     file.flush()
 
 
@@ -72,7 +72,7 @@ def _add(demo: h5py.Group, name: str, images: np.ndarray[Any, Any]) -> None:
         f"obs/{name}", data=images[:t], chunks=(1, *shape), compression="gzip", compression_opts=1
     )
     last = demo.create_dataset(f"final_obs/{name}", data=images[t], chunks=shape, compression="gzip")
-    following = h5py.VirtualLayout((t, *shape), np.uint8)
+    following = h5py.VirtualLayout((t, *shape), images.dtype)
     following[: t - 1] = h5py.VirtualSource(".", obs.name, obs.shape)[1:]  # "." is this file, under any name
     following[t - 1] = h5py.VirtualSource(".", last.name, shape)
     demo.create_virtual_dataset(f"next_obs/{name}", following)

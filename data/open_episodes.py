@@ -25,11 +25,12 @@ class OpenEpisodes:
     ) -> None:
         self.device = torch.device(device)
         self.horizon = horizon
-        frames, image = (n, horizon + 1), (len(spec.cameras), 3, spec.size, spec.size)
-        self._pixels = torch.empty(
-            (*frames, *image), dtype=torch.uint8, device=self.device
-        )  # (n, t, v, c, h, w)
-        self._proprio = torch.empty((*frames, spec.proprio), device=self.device)  # (n, t, p)
+        self._stack = spec.stack
+        shapes = {name: (plane.shape, plane.dtype) for name, plane in spec.planes.items()}
+        self._frames = {  # (n, t, v, c, h, w) and (n, t, p), single frames
+            name: torch.empty((n, horizon + 1, *shape), dtype=dtype, device=self.device)
+            for name, (shape, dtype) in {**shapes, "proprio": ((spec.proprio,), torch.float32)}.items()
+        }
         self._action = torch.empty((n, horizon, action_dim), device=self.device)  # (n, t, a)
         self._world = torch.arange(n, device=self.device)
         # On the host, so that an episode's returns and length wait for nothing.
@@ -59,8 +60,8 @@ class OpenEpisodes:
                 f"an env ran past its horizon of {self.horizon} steps without a terminated or truncated"
             )
         at = self._length.to(self.device, non_blocking=True)
-        self._pixels[self._world, at] = obs.pixels
-        self._proprio[self._world, at] = obs.proprio
+        for name, seen in obs.newest(self._stack).tensors.items():
+            self._frames[name][self._world, at] = seen
         self._action[self._world, at] = action
         flags = (step.terminated | step.truncated, step.terminated, step.diverged, step.reward)
         ended, terminated, diverged, reward = torch.stack([f.float() for f in flags]).cpu()  # the only wait
@@ -68,11 +69,12 @@ class OpenEpisodes:
         self._length += 1
         self._length[diverged.bool()] = 0
         finished: list[int] = (ended.bool() & ~diverged.bool()).nonzero().flatten().tolist()
+        last = step.final_obs.newest(self._stack).tensors
         for i in finished:
             t = int(self._length[i])
-            self._pixels[i, t] = step.final_obs.pixels[i]
-            self._proprio[i, t] = step.final_obs.proprio[i]
-            frames = Obs(self._pixels[i, : t + 1], self._proprio[i, : t + 1])
+            for name, seen in last.items():
+                self._frames[name][i, t] = seen[i]
+            frames = Obs.of({name: frames[i, : t + 1] for name, frames in self._frames.items()})
             sink.add_episode(frames, self._action[i, :t], self._reward[i, :t], bool(terminated[i]))
             self._length[i] = 0
         return [bool(terminated[i]) for i in finished]
@@ -90,9 +92,4 @@ class OpenEpisodes:
             tensor[:, : state[name].shape[1]] = state[name].to(self.device)
 
     def _recorded(self) -> dict[str, Tensor]:
-        return {
-            "pixels": self._pixels,
-            "proprio": self._proprio,
-            "action": self._action,
-            "reward": self._reward,
-        }
+        return {**self._frames, "action": self._action, "reward": self._reward}

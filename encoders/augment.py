@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -14,7 +12,8 @@ from caliper.types import Obs
 def augment(obs: Obs, pad: int, generator: torch.Generator, offsets: Tensor | None = None) -> Obs:
     """The observations with each sample's images shifted at random and ready for every encoder.
 
-    See `random_shift` and `scaled`.
+    All images of a sample, of every camera and kind, move by the same number of pixels. See `random_shift`
+    and `scaled`.
 
     Args:
         obs: b observations.
@@ -25,12 +24,13 @@ def augment(obs: Obs, pad: int, generator: torch.Generator, offsets: Tensor | No
     b, cameras = obs.pixels.shape[:2]
     if not cameras:
         return obs
-    pixels = obs.pixels
-    if pad:
-        if offsets is None:
-            offsets = torch.randint(-pad, pad + 1, (b, 2), generator=generator, device=pixels.device)
-        pixels = random_shift(pixels, offsets)
-    return replace(obs, pixels=scaled(pixels))
+    if pad and offsets is None:
+        offsets = torch.randint(-pad, pad + 1, (b, 2), generator=generator, device=obs.pixels.device)
+    ready = {}
+    for name, images in obs.images.items():
+        shifted = images if offsets is None or not pad else random_shift(images, offsets)
+        ready[name] = scaled(shifted, name)
+    return Obs.of({**ready, "proprio": obs.proprio})
 
 
 def random_shift(pixels: Tensor, offsets: Tensor) -> Tensor:
@@ -40,11 +40,11 @@ def random_shift(pixels: Tensor, offsets: Tensor) -> Tensor:
     uint8 and makes no padded copy. All views of a sample move together.
 
     Args:
-        pixels: uint8 (b, v, c, h, w).
+        pixels: (b, v, c, h, w), of any type.
         offsets: int64 (b, 2), rows then columns, each in [-pad, pad].
 
     Returns:
-        uint8 (b, v, c, h, w).
+        The same, shifted.
     """
     v, c, h, w = pixels.shape[1:]
     rows = (torch.arange(h, device=pixels.device) + offsets[:, :1]).clamp_(0, h - 1)  # (b, h)
@@ -54,18 +54,23 @@ def random_shift(pixels: Tensor, offsets: Tensor) -> Tensor:
     return rearrange(flat.gather(2, source.expand(-1, v * c, -1)), "b (v c) (h w) -> b v c h w", v=v, h=h)
 
 
-def scaled(pixels: Tensor) -> Tensor:
+def scaled(pixels: Tensor, name: str = "pixels") -> Tensor:
     """Images as convolutions like them best, on CPU and GPU: channels last, and in autocast's precision.
 
     Args:
-        pixels: uint8 (b, v, c, h, w), or what this function gave before, which stays as it is.
+        pixels: (b, v, c, h, w) as in `Obs`: uint8 pixels, float16 depth; or what this function gave before,
+            which stays as it is, as does a segmentation, whose numbers each encoder makes channels of.
+        name: of the images in an observation.
 
     Returns:
-        (b, v, c, h, w) in [-0.5, 0.5].
+        (b, v, c, h, w) in [-0.5, 0.5]; of a depth d in metres d / (1 + d) - 0.5, fine near the camera and
+        the same for all that is far, nothing at all counting as 0 metres.
     """
-    if pixels.is_floating_point():
+    if pixels.dtype not in (torch.uint8, torch.float16) or name.startswith("segmentation"):
         return pixels
-    images = rearrange(pixels, "b v c h w -> b (v c) h w").to(torch.float32).mul_(1 / 255).sub_(0.5)
+    images = rearrange(pixels, "b v c h w -> b (v c) h w").to(torch.float32)
+    images = images.div_(images + 1) if name.startswith("depth") else images.mul_(1 / 255)
+    images = images.sub_(0.5)
     kind = pixels.device.type
     if torch.is_autocast_enabled(kind):
         images = images.to(torch.get_autocast_dtype(kind))

@@ -27,6 +27,7 @@ class Conv(PixelEncoder):
         padding: int = 1,
         latent: int | None = 50,
         proprio: int | None = 50,
+        cameras: str = "stacked",
     ) -> None:
         """Builds the stack; `channels`, `kernels` and `strides` have one entry per layer.
 
@@ -46,5 +47,5 @@ class Conv(PixelEncoder):
                 inputs = width
             return nn.Sequential(*layers)
 
-        super().__init__(spec, body, latent=latent, proprio=proprio)
-        initialise(self.body)
+        super().__init__(spec, body, latent=latent, proprio=proprio, cameras=cameras)
+        initialise(self)

@@ -36,6 +36,7 @@ class Impala(PixelEncoder):
         blocks: int = 2,
         latent: int | None = 50,
         proprio: int | None = 50,
+        cameras: str = "stacked",
     ) -> None:
         """Builds one stage per entry of `channels`, each with `blocks` residual blocks.
 
@@ -51,5 +52,5 @@ class Impala(PixelEncoder):
                 inputs = width
             return nn.Sequential(*layers, nn.ReLU())
 
-        super().__init__(spec, body, latent=latent, proprio=proprio)
-        initialise(self.body)
+        super().__init__(spec, body, latent=latent, proprio=proprio, cameras=cameras)
+        initialise(self)

@@ -39,6 +39,7 @@ class ResNet18(PixelEncoder):
         max_pool: bool = False,
         latent: int | None = 50,
         proprio: int | None = 50,
+        cameras: str = "stacked",
     ) -> None:
         """Builds the body; without the stem's `max_pool` the last map is 4x4 at 64 pixels instead of 2x2.
 
@@ -55,4 +56,7 @@ class ResNet18(PixelEncoder):
                 stem, net.bn1, nn.ReLU(inplace=True), pool, net.layer1, net.layer2, net.layer3, net.layer4
             )
 
-        super().__init__(spec, body, pool=SpatialSoftmax(512, keypoints), latent=latent, proprio=proprio)
+        def pool() -> nn.Module:
+            return SpatialSoftmax(512, keypoints)
+
+        super().__init__(spec, body, pool=pool, latent=latent, proprio=proprio, cameras=cameras)

@@ -71,6 +71,10 @@ class VectorEnv(ABC):
     def observe(self) -> Obs:
         """The observation of all envs as they are now."""
 
+    def frame(self) -> Obs:
+        """The observation of all envs as they are now, of one frame whatever `spec` stacks."""
+        return self.observe()
+
     @abstractmethod
     def get_state(self) -> Tensor:
         """Simulator states [time, qpos, qvel], float64 (n, s)."""

@@ -45,16 +45,16 @@ class Bridge(VectorEnv):
         """See `VectorEnv`."""
         own = self.env.step(action.to(self.env.device))
         flags = (own.terminated, own.truncated, own.success, own.diverged)
-        images = (own.obs.pixels, own.obs.proprio, own.final_obs.pixels, own.final_obs.proprio)
-        parts = (self.env.final_state, *images, own.reward, *flags)
+        seen, final = own.obs.tensors, own.final_obs.tensors
+        parts = (self.env.final_state, *seen.values(), *final.values(), own.reward, *flags)
         once = {id(part): part for part in parts}  # where nothing has ended, both observations are one
         sent = dict(zip(once, across(list(once.values()), self.device), strict=True))
-        self.final_state, pixels, proprio, final_pixels, final_proprio, reward, *flags_sent = (
-            sent[id(part)] for part in parts
-        )
-        terminated, truncated, success, diverged = flags_sent
-        final_obs = Obs(final_pixels, final_proprio)
-        return Step(Obs(pixels, proprio), reward, terminated, truncated, final_obs, success, diverged)
+        self.final_state, reward = sent[id(self.env.final_state)], sent[id(own.reward)]
+        terminated, truncated, success, diverged = (sent[id(flag)] for flag in flags)
+        final_obs = Obs.of({name: sent[id(tensor)] for name, tensor in final.items()})
+        same = own.obs is own.final_obs
+        obs = final_obs if same else Obs.of({name: sent[id(tensor)] for name, tensor in seen.items()})
+        return Step(obs, reward, terminated, truncated, final_obs, success, diverged)
 
     def check(self) -> None:
         """See `VectorEnv`."""
@@ -67,6 +67,10 @@ class Bridge(VectorEnv):
     def observe(self) -> Obs:
         """See `VectorEnv`."""
         return self._seen(self.env.observe())
+
+    def frame(self) -> Obs:
+        """See `VectorEnv`."""
+        return self._seen(self.env.frame())
 
     def get_state(self) -> Tensor:
         """See `VectorEnv`."""
@@ -93,7 +97,8 @@ class Bridge(VectorEnv):
         self.env.load_state_dict(state)
 
     def _seen(self, obs: Obs) -> Obs:
-        return Obs(*across([obs.pixels, obs.proprio], self.device))
+        tensors = obs.tensors
+        return Obs.of(dict(zip(tensors, across(list(tensors.values()), self.device), strict=True)))
 
     def _back(self, given: Tensor | None) -> Tensor | None:
         return None if given is None else given.to(self.env.device)

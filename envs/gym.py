@@ -11,7 +11,7 @@ from torch import Tensor
 
 from caliper.envs.base import VectorEnv
 from caliper.errors import CaliperError
-from caliper.types import Obs
+from caliper.types import Obs, Plane
 
 try:
     gymnasium, vector = import_module("gymnasium"), import_module("gymnasium.vector")
@@ -27,19 +27,20 @@ _Base: Any = vector.VectorEnv
 class GymVectorEnv(_Base):  # type: ignore[misc]  # gymnasium is optional, hence untyped here
     """Adapter with same-step autoreset.
 
-    Observations are dicts: `pixels` uint8 (n, v, 3, h, w) and `proprio` float32 (n, p). Where an episode
-    ends, `infos["final_obs"]` holds what its last action led to; `infos["success"]` is the task's own test.
+    Observations are dicts: `pixels` uint8 (n, v, 3, h, w), `proprio` float32 (n, p), and further images as in
+    `caliper.types.Obs`. Where an episode ends, `infos["final_obs"]` holds what its last action led to;
+    `infos["success"]` is the task's own test.
     """
 
     def __init__(self, env: VectorEnv) -> None:
         """Wraps `env`, which stays usable by itself."""
         spec, spaces = env.spec, gymnasium.spaces
-        image = (len(spec.cameras), 3, spec.size, spec.size)
+        k = spec.stack
         self.env, self.num_envs = env, env.num_envs
         self.metadata = {"autoreset_mode": vector.AutoresetMode.SAME_STEP}
         self.single_observation_space = spaces.Dict(
-            pixels=spaces.Box(0, 255, image, np.uint8),
-            proprio=spaces.Box(-np.inf, np.inf, (spec.proprio,), np.float32),
+            proprio=spaces.Box(-np.inf, np.inf, (k * spec.proprio,), np.float32),
+            **{name: _box(spaces, plane, k) for name, plane in spec.planes.items()},
         )
         self.single_action_space = spaces.Box(-1.0, 1.0, (env.action_dim,), np.float32)
         batch = vector.utils.batch_space
@@ -93,4 +94,12 @@ class GymVectorEnv(_Base):  # type: ignore[misc]  # gymnasium is optional, hence
 
 def _numpy(obs: Obs) -> dict[str, np.ndarray]:
     """A copy that no later step writes to."""
-    return {"pixels": obs.pixels.cpu().numpy().copy(), "proprio": obs.proprio.cpu().numpy().copy()}
+    return {name: tensor.cpu().numpy().copy() for name, tensor in obs.tensors.items()}
+
+
+def _box(spaces: Any, plane: Plane, k: int) -> Any:
+    """The space of a plane's images, stacked k times."""
+    v, c, h, w = plane.shape
+    if plane.kind == "depth":
+        return spaces.Box(0, np.inf, (v, k * c, h, w), np.float16)
+    return spaces.Box(0, 255, (v, k * c, h, w), np.uint8)

@@ -8,17 +8,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from caliper.envs.robots import robot_facts
 from caliper.envs.tasks import Task
 
 GRIP_CENTRE, GRIP_SCALE = (-0.05, 0.0, 0.95), 0.15  # metres
 PROPRIO, POSE = 9, 12  # entries of the grip's pose, and of each body's
 
 
-def proprio_dim(task: Task, privileged: bool, robot: str = "panda") -> int:
-    """Length of `Obs.proprio` of a task, see `SimEnv`."""
-    own = PROPRIO + len(robot_facts(robot).fingers)
-    return own + (POSE * (1 + len(task.observed)) if privileged else 0)
+def bodies_dim(task: Task, privileged: bool) -> int:
+    """Length of the bodies' part of a task, see `SimEnv`."""
+    return POSE * (1 + len(task.observed)) if privileged else 0
 
 
 def robot_part(grip_pos: Tensor, grip_mat: Tensor, fingers: Tensor) -> Tensor:

@@ -16,14 +16,17 @@ from caliper.envs.control import Control, action_dim
 from caliper.envs.engines import make_engine
 from caliper.envs.graphs import TorchGraph
 from caliper.envs.health import Health, sound
-from caliper.envs.proprio import bodies_part, proprio_dim, robot_part
+from caliper.envs.instances import instances
+from caliper.envs.lowdim import STANDARD, RobotState
+from caliper.envs.proprio import bodies_dim, bodies_part
 from caliper.envs.render import make_renderer
-from caliper.envs.render.base import Renderer
+from caliper.envs.render.base import Renderer, Size, height_width
 from caliper.envs.robots import robot_facts
 from caliper.envs.scenes import Scene, build
 from caliper.envs.situation import Situation
 from caliper.envs.starts import Starts
 from caliper.envs.tasks import make_task
+from caliper.envs.views import Views
 from caliper.errors import CaliperError
 from caliper.types import Obs, ObsSpec, Step
 
@@ -53,7 +56,7 @@ class SimEnv(VectorEnv):
         num_envs: int,
         sim: str = "batch",
         cameras: tuple[str, ...] = ("agentview", "robot0_eye_in_hand"),
-        size: int = 64,
+        size: int | tuple[tuple[int, int], ...] = 64,
         controller: str = "osc_pose",
         control_freq: int = 20,
         horizon: int = 200,
@@ -64,6 +67,9 @@ class SimEnv(VectorEnv):
         start: str | None = None,
         max_diverged: float = 0.01,
         robot: str = "panda",
+        depth: bool = False,
+        segmentation: bool = False,
+        proprio: tuple[str, ...] = (STANDARD,),
     ) -> None:
         """Builds the envs and starts an episode in each.
 
@@ -72,7 +78,7 @@ class SimEnv(VectorEnv):
             num_envs: number of envs.
             sim: engine, 'batch' (CPU) or 'warp' (CUDA, or Warp's CPU device).
             cameras: names of the policy's cameras, in order; none means no images.
-            size: side of the policy's images, pixels.
+            size: side of the policy's images, pixels; or height and width of each camera's.
             controller: how actions move the arm, see `caliper.envs.control`.
             control_freq: control steps per second; must divide the physics' 500.
             horizon: control steps per episode.
@@ -83,6 +89,9 @@ class SimEnv(VectorEnv):
             start: how episodes start, one of the task's `starts`; None is the usual way.
             max_diverged: share of the episodes whose physics may blow up before `check` raises.
             robot: who acts, see `caliper.envs.scenes.ROBOTS`.
+            depth: whether each camera gives depth too.
+            segmentation: whether each camera gives a segmentation by instance too.
+            proprio: what the robot's part of the proprioception is, see `caliper.envs.lowdim`.
 
         Raises:
             CaliperError: an unknown name, or a frequency that does not divide the physics' rate.
@@ -101,21 +110,22 @@ class SimEnv(VectorEnv):
             control_freq,
         )
         self.horizon, self.state_dim = horizon, scene.state_dim
-        self.spec = ObsSpec(cameras, size, proprio_dim(self.task, privileged, robot))
         self._substeps = round(substeps)
         self._threads = threads or len(os.sched_getaffinity(0))
         control = Control(controller, control_freq, robot)
         self.engine = make_engine(sim, scene.model, num_envs, control, self.device, self._threads)
-        self._renderers: dict[tuple[tuple[str, ...], int], Renderer] = {}
+        self._renderers: dict[tuple[tuple[str, ...], Size, bool], Renderer] = {}
         self._appearances = Appearances(scene.model, self.device)
         self._appearance: Appearance | None = None
         self.now = Situation(self.engine)
         bodies = (self.task.object_body, *self.task.observed) if privileged else ()
         self._posed = torch.tensor([scene.model.body(b).id for b in bodies], dtype=torch.long, device=device)
+        self._robot = RobotState(proprio, self.engine, robot_facts(robot))
+        told = self._robot.dim + bodies_dim(self.task, privileged)
+        self.spec = ObsSpec(cameras, size, told, depth, len(instances(scene.model)[0]) * segmentation)
+        self._views = Views(self.spec, scene.model, self.device)
         index = self.engine.controller.index
         self._starts = Starts(self.task, scene.model, robot_facts(robot), index, self.device)
-        self._fingers = torch.as_tensor(index.finger_qpos, device=self.device)
-        self._finger_half = torch.as_tensor(index.finger_half, device=self.device).to(self.engine.qpos)
         self._action = wp.to_torch(self.engine.controller.action)
         # Written in place from here on: recorded work knows the memory, not the names.
         env_ids = torch.arange(num_envs, device=self.device)
@@ -205,12 +215,12 @@ class SimEnv(VectorEnv):
         self._action.copy_(action)
         self.engine.advance(self._substeps)
         success, truncated, diverged, reward, self.final_state, proprio = self._judge(self._outcome)
-        final_obs = obs = Obs(self._pixels(), proprio)
+        final_obs = obs = self._seen(proprio)
         # A CPU looks before it works; a GPU would have to be waited for, and does the work of a reset masked.
         if self.device.type != "cpu" or bool(self._done.any()):
             self._begin(self._begin_where_done)
             self.engine.refresh()
-            obs = Obs(self._pixels(self._done), self._proprio())
+            obs = self._seen(self._proprio(), self._done)
         return Step(obs, reward, success, truncated, final_obs, success, diverged)
 
     def _outcome(self) -> tuple[Tensor, ...]:
@@ -234,32 +244,28 @@ class SimEnv(VectorEnv):
 
     def observe(self) -> Obs:
         """See `VectorEnv`."""
-        return Obs(self._pixels(), self._proprio())
+        return self._seen(self._proprio())
 
     def _proprio(self) -> Tensor:
         e = self.engine
-        own = robot_part(self.grip_pos, self.grip_mat, e.qpos[:, self._fingers] / self._finger_half)
+        own = self._robot.read()
         if not len(self._posed):
             return own
         pos, mat = (x.index_select(1, self._posed) for x in (e.xpos, e.xmat))
         return torch.cat([own, bodies_part(pos, mat, self.grip_pos)], dim=1)
 
-    def _pixels(self, changed: Tensor | None = None) -> Tensor:
-        """The policy's images now; drawn anew only where `changed` since the last."""
-        if not self.spec.cameras:
-            shape = (self.num_envs, 0, 3, self.spec.size, self.spec.size)
-            return torch.zeros(shape, dtype=torch.uint8, device=self.device)
-        return self._renderer(self.spec.cameras, self.spec.size).render(changed)
+    def _seen(self, proprio: Tensor, changed: Tensor | None = None) -> Obs:
+        """The observation now; images are drawn anew only where `changed` since the last."""
+        return Obs.of({**self._views.draw(self.num_envs, self._renderer, changed), "proprio": proprio})
 
-    def _renderer(self, cameras: tuple[str, ...], size: int) -> Renderer:
-        if (cameras, size) not in self._renderers:
-            antialias = 2 if size >= _ANTIALIAS_FROM else 1
-            self._renderers[cameras, size] = make_renderer(
-                self.engine, cameras, size, self._threads, antialias
-            )
+    def _renderer(self, cameras: tuple[str, ...], size: Size, depth: bool = False) -> Renderer:
+        if (cameras, size, depth) not in self._renderers:
+            antialias = 2 if min(height_width(size)) >= _ANTIALIAS_FROM else 1
+            made = make_renderer(self.engine, cameras, size, self._threads, antialias, depth)
+            self._renderers[cameras, size, depth] = made
             if self._appearance is not None:
-                self._renderers[cameras, size].dress(self._appearance)
-        return self._renderers[cameras, size]
+                made.dress(self._appearance)
+        return self._renderers[cameras, size, depth]
 
     def render(self, cameras: tuple[str, ...], size: int) -> Tensor:
         """See `VectorEnv`. From 128 pixels on, images are antialiased."""

@@ -61,7 +61,7 @@ class CountingEnv(VectorEnv):
     def step(self, action: Tensor) -> Step:
         self.steps += 1
         self.shown += 1
-        final = frames(self.shown)
+        final, self.final_state = frames(self.shown), self.get_state()
         terminated = self.steps == self.goal
         truncated = (self.steps == self.horizon) & ~terminated
         self.steps[terminated | truncated] = 0

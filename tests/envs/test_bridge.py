@@ -8,6 +8,7 @@ from caliper.envs.appearance import AppearanceRanges
 from caliper.envs.base import VectorEnv
 from caliper.envs.bridge import Bridge, across, bridged
 from caliper.envs.sim import SimEnv
+from caliper.types import Obs
 from tests.envs.conftest import make_envs, random_actions
 
 CPU = torch.device("cpu")
@@ -15,8 +16,7 @@ CPU = torch.device("cpu")
 
 def flat(step):
     """All tensors of a step, or of an observation, in order."""
-    names = type(step).__slots__
-    values = [getattr(step, name) for name in names]
+    values = step.tensors.values() if isinstance(step, Obs) else [getattr(step, n) for n in step.__slots__]
     return [t for v in values for t in ([v] if torch.is_tensor(v) else flat(v))]
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from caliper.envs.proprio import GRIP_CENTRE, GRIP_SCALE, POSE, PROPRIO, proprio_dim
+from caliper.envs.proprio import GRIP_CENTRE, GRIP_SCALE, POSE, PROPRIO, bodies_dim
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks import TASKS
 from tests.envs.conftest import random_actions
@@ -21,7 +21,7 @@ def test_the_objects_pose_stands_behind_the_robots_own_state(task, sim):
     env = privileged(task, sim)
     env.step(random_actions(env, 1)[0])
     seen = env.observe().proprio  # (n, p)
-    assert seen.shape == (2, env.spec.proprio) == (2, proprio_dim(env.task, True))
+    assert seen.shape == (2, env.spec.proprio) == (2, PROPRIO + bodies_dim(env.task, True))
     pos, of_grip, columns = seen[:, PROPRIO : PROPRIO + POSE].split([3, 3, 6], 1)
     metres = pos.double() * GRIP_SCALE + torch.tensor(GRIP_CENTRE)
     torch.testing.assert_close(metres, env.object_pos.double(), atol=1e-6, rtol=0)

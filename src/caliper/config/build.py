@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from caliper.agents import Agent, build_agent
+from caliper.config.cameras import camera_sizes
 from caliper.config.devices import engine_device, learner_device
 from caliper.config.schema import RunConfig
 from caliper.data.dataset import SCHEMA_VERSION, DatasetMeta
@@ -23,9 +24,13 @@ from caliper.envs.control import CONTROLLERS, action_dim
 from caliper.envs.engines.memory import env_bytes
 from caliper.envs.engines.warp import CONSTRAINTS, CONTACTS, CONVEX
 from caliper.envs.gymnasium_env import GymnasiumEnv, dimensions
-from caliper.envs.proprio import proprio_dim
+from caliper.envs.instances import instances
+from caliper.envs.lowdim import robot_dim
+from caliper.envs.proprio import bodies_dim
+from caliper.envs.robots import robot_facts
 from caliper.envs.scenes import ROBOTS
 from caliper.envs.sim import SimEnv, task_scene
+from caliper.envs.stack import stacked
 from caliper.envs.tasks import TASKS, make_task
 from caliper.errors import CaliperError
 from caliper.types import ObsSpec
@@ -62,7 +67,7 @@ def make_env(
         num_envs,
         sim=config.sim.name,
         cameras=cameras(config) if pixels else (),
-        size=task.size,
+        size=image_sizes(config) if pixels else task.size,
         controller=task.controller,
         control_freq=task.control_freq,
         horizon=horizon or task.horizon,
@@ -73,12 +78,23 @@ def make_env(
         start=start or task.start,
         max_diverged=config.sim.max_diverged,
         robot=task.robot,
+        depth=task.depth and pixels and task.obs == "pixels",
+        segmentation=task.segmentation and pixels and task.obs == "pixels",
+        proprio=tuple(task.proprio),
     )
 
 
 def cameras(config: RunConfig) -> tuple[str, ...]:
     """The policy's cameras; none where it sees the state."""
-    return tuple(config.task.cameras) if config.task.obs == "pixels" else ()
+    named = camera_sizes(config.task.cameras, config.task.size)
+    return tuple(named) if config.task.obs == "pixels" else ()
+
+
+def image_sizes(config: RunConfig) -> int | tuple[tuple[int, int], ...]:
+    """Side of the policy's images, or height and width of each camera's, pixels."""
+    if config.task.obs != "pixels" or not config.task.cameras:
+        return config.task.size
+    return tuple(camera_sizes(config.task.cameras, config.task.size).values())
 
 
 def make_envs(config: RunConfig, num_envs: int, stagger: bool = False) -> VectorEnv:
@@ -94,9 +110,9 @@ def make_envs(config: RunConfig, num_envs: int, stagger: bool = False) -> Vector
         env = make_env(config, num_envs)
         if stagger:
             env.stagger(config.chunk)
-        return bridged(env, learner)
+        return stacked(bridged(env, learner), task.frame_stack)
     envs = GymnasiumEnv(task.env_id, num_envs, task.kwargs, task.dense, task.horizon, config.seed)
-    return bridged(envs, learner)
+    return stacked(bridged(envs, learner), task.frame_stack)
 
 
 def warp_memory(config: RunConfig) -> str:
@@ -114,10 +130,14 @@ def warp_memory(config: RunConfig) -> str:
 
 def obs_spec(config: RunConfig) -> ObsSpec:
     """What the run's policy sees, without making its envs."""
-    if config.task.env_id is not None:
-        return ObsSpec((), 1, dimensions(config.task.env_id, config.task.kwargs)[0])
-    proprio = proprio_dim(make_task(config.task.name), config.task.obs == "state", config.task.robot)
-    return ObsSpec(cameras(config), config.task.size, proprio)
+    task = config.task
+    if task.env_id is not None:
+        return ObsSpec((), 1, dimensions(task.env_id, task.kwargs)[0], stack=task.frame_stack)
+    model, sees = task_scene(task.name, task.robot).model, task.obs == "pixels"
+    proprio = robot_dim(task.proprio, robot_facts(task.robot)) + bodies_dim(make_task(task.name), not sees)
+    names = len(instances(model)[0]) if task.segmentation and sees else 0
+    depth = task.depth and sees
+    return ObsSpec(cameras(config), image_sizes(config), proprio, depth, names, task.frame_stack)
 
 
 def action_length(config: RunConfig) -> int:

@@ -14,6 +14,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from caliper.config.cameras import listed
 from caliper.config.changes import changes, refuse_changes
 from caliper.config.messages import GROUPS, require_pair, sentence, several_values
 from caliper.config.schema import RunConfig
@@ -22,6 +23,10 @@ from caliper.utils.foreign import ForeignFileError, read_yaml
 
 PATHS = ("run_dir", "data.path", "data.prior.path")  # values that are taken letter by letter
 SEVERAL = "data.path"  # that of them which may be a list
+OF_ITS_USE = {  # keys that say how a dataset is seen, not what is in it
+    *("obs", "cameras", "size", "depth", "segmentation", "frame_stack", "proprio"),
+    *("copies", "appearance", "prior", "rewards", "content"),
+}
 
 
 def compose(overrides: list[str]) -> RunConfig:
@@ -37,7 +42,7 @@ def compose(overrides: list[str]) -> RunConfig:
 
     for word in overrides:
         require_pair(word)
-    words = [quoted(word) for word in overrides]
+    words = [listed(quoted(word)) for word in overrides]
     ConfigStore.instance().store(name="run_schema", node=RunConfig)  # what configs/train.yaml extends
     try:
         with initialize_config_module("caliper.configs", version_base="1.3"):
@@ -142,8 +147,7 @@ def collect_command(config: RunConfig) -> str:
         f"{group}.{key}={json.dumps(value, separators=(',', ':')) if isinstance(value, list) else value}"
         for group in ("task", "data")
         for key, value in asdict(config)[group].items()
-        if value != usual[group][key]
-        and key not in ("obs", "copies", "appearance", "prior", "rewards", "content")  # of its use
+        if value != usual[group][key] and key not in OF_ITS_USE
     ]
     return shlex.join(["caliper", "collect", task, *words])
 

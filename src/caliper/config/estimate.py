@@ -48,7 +48,7 @@ def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part
     """
     spec, actions, agent = obs_spec(config), action_length(config), config.agent
     data, online, evaluation = config.data, config.online, config.evaluation
-    pixels = 3 * len(spec.cameras) * spec.size**2
+    pixels = spec.image_numbers  # of an observation
     frames = recorded_frames or data.episodes * (config.recorded_horizon + 1)
     envs = online.num_envs + evaluation.num_envs
 
@@ -76,7 +76,13 @@ def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part
             "batch_size",
             config.batch_size,
         ),
-        Part("the envs", envs * (ENV + 4 * pixels), "online.num_envs", online.num_envs, False),
+        Part(
+            "the envs",
+            envs * (ENV + 4 * spec.image_bytes * spec.stack),
+            "online.num_envs",
+            online.num_envs,
+            False,
+        ),
         Part(
             "episodes in progress",
             online.num_envs * buffer(config.task.horizon + 1),

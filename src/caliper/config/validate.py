@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from caliper.agents import AGENTS
 from caliper.config.build import COLLECT_SEEDS, COLLECT_STRIDE, make_agent, reward_config
+from caliper.config.cameras import camera_sizes
 from caliper.config.devices import check_engine_device, check_learner_device
 from caliper.config.estimate import refuse_too_large, refuse_too_many_envs
 from caliper.config.schema import RunConfig
@@ -46,6 +47,8 @@ def check(config: RunConfig) -> None:
             "ranges are all equal, and the first copy stays as it is; try data.copies=2 "
             "data.appearance.light=0.2"
         )
+    if config.task.obs == "state" and (config.task.depth or config.task.segmentation):
+        raise CaliperError("task.depth and task.segmentation are images, which task.obs=state leaves out")
     if config.task.obs == "state" and config.encoder.get("name") != "state":
         raise CaliperError(
             f"task.obs=state leaves no images for encoder={config.encoder.get('name')}; say obs=state, "
@@ -110,7 +113,8 @@ def _check_limits(config: RunConfig) -> None:
 def _check_cameras(config: RunConfig) -> None:
     model = task_scene(config.task.name, config.task.robot).model
     known = [model.camera(i).name for i in range(model.ncam)]
-    wanted = {"task.cameras": config.task.cameras, "video.camera": [config.video.camera]}
+    named = camera_sizes(config.task.cameras, config.task.size)
+    wanted = {"task.cameras": list(named), "video.camera": [config.video.camera]}
     for key, names in wanted.items():
         for name in names:
             if name not in known:

@@ -15,6 +15,7 @@ from caliper.config.devices import learner_device
 from caliper.config.schema import RunConfig
 from caliper.envs.base import VectorEnv
 from caliper.envs.bridge import bridged
+from caliper.envs.stack import stacked
 from caliper.rollout.episodes import ActionQueue, run_episodes
 from caliper.rollout.video import Frames, grid, write_video
 from caliper.types import Obs
@@ -40,7 +41,8 @@ def film(agent: Agent, config: RunConfig, folder: Path, name: str = "rollouts") 
         CaliperError: no such camera, or the video cannot be written.
     """
     video, freq = config.video, config.task.control_freq
-    env = bridged(make_env(config, min(ENVS, video.episodes)), learner_device(config))
+    single = bridged(make_env(config, min(ENVS, video.episodes)), learner_device(config))
+    env = stacked(single, config.task.frame_stack)
     queue = ActionQueue(env.num_envs, agent.config.chunk, env.action_dim, env.device)
 
     def act(obs: Obs) -> Tensor:

@@ -73,7 +73,7 @@ def replay(
 def rendered(
     env: VectorEnv, dataset: Dataset, augmentation: VisualAugmentation = ONCE, copy: int = 0
 ) -> Iterator[tuple[Episode, Obs]]:
-    """Each episode of a dataset with its t + 1 observations, on the environment's device.
+    """Each episode of a dataset with its t + 1 single frames, on the environment's device.
 
     Envs are filled across the borders of episodes, so that every batch but the last is full.
 
@@ -92,14 +92,14 @@ def rendered(
     keys = augmentation.keys(owners, copy)
     waiting = iter(dataset.episodes)
     episode = next(waiting, None)
-    ready = env.observe()[:0]  # frames rendered and not yet handed out
+    ready = env.frame()[:0]  # frames rendered and not yet handed out
     try:
         for first in range(0, len(states), n):
             batch = states[first : first + n]  # (m, s)
             if keys is not None:
                 env.set_appearance(pad(keys[first : first + n], (0, n - len(batch))), augmentation.ranges)
             env.set_state(batch)
-            ready = Obs.cat([ready, env.observe()[: len(batch)]])
+            ready = Obs.cat([ready, env.frame()[: len(batch)]])
             while episode is not None and len(ready) > (t := len(episode)):
                 yield episode, ready[: t + 1]
                 ready, episode = ready[t + 1 :], next(waiting, None)

@@ -8,8 +8,10 @@ from caliper.config.build import action_length, obs_spec
 from caliper.config.compose import compose
 from caliper.config.schema import RunConfig
 from caliper.envs.action_meaning import action_table
+from caliper.envs.instances import instances
 from caliper.envs.sim import task_scene
 from caliper.envs.tasks import TASKS
+from caliper.types import ObsSpec
 
 
 def describe_task(words: list[str]) -> str:
@@ -44,12 +46,23 @@ def _own(config: RunConfig) -> list[tuple[str, str]]:
         ("reward", "1 on the step that solves it, 0 before; the episode ends there"),
         ("horizon", f"{cfg.horizon} control steps"),
         ("state", f"{1 + model.nq + model.nv} numbers: time, {model.nq} positions, {model.nv} velocities"),
-        ("policy sees", f"{', '.join(spec.cameras) or 'no camera'} at {spec.size}x{spec.size} pixels, "
-         f"and {spec.proprio} numbers"),
+        ("policy sees", _seen(spec)),
+        ("instances", ", ".join(instances(model)[0])),
         ("cameras", ", ".join(cameras)),
         ("controller", f"{cfg.controller}, {cfg.control_freq} Hz; physics {1 / model.opt.timestep:g} Hz"),
         ("action", action_table(cfg.controller, cfg.control_freq, cfg.robot)),
     ]  # fmt: skip
+
+
+def _seen(spec: ObsSpec) -> str:
+    """What an observation holds."""
+    names: dict[tuple[int, int], list[str]] = {}
+    for camera, size in zip(spec.cameras, spec.sizes, strict=True):
+        names.setdefault(size, []).append(camera)
+    images = [f"{', '.join(cameras)} at {h}x{w} pixels" for (h, w), cameras in names.items()] or ["no camera"]
+    kinds = ["depth"] * spec.depth + ["instances"] * (spec.instances > 0)
+    shown = " and ".join(images) + (f" with {' and '.join(kinds)}" if kinds else "")
+    return f"{shown}, and {spec.proprio} numbers" + (f", {spec.stack} frames" if spec.stack > 1 else "")
 
 
 def _gymnasium(config: RunConfig) -> list[tuple[str, str]]:

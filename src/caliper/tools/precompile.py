@@ -118,8 +118,11 @@ def record_run(config: RunConfig) -> list[Variant]:
         env = make_env(config, NUM_ENVS)
         env.step(torch.zeros(NUM_ENVS, env.action_dim))
         env.reset()
-        if env.spec.cameras:  # a GPU traces rays where this CPU draws otherwise
-            RayTracer(env.engine, env.spec.cameras, env.spec.size).render()
+        spec = env.spec
+        if spec.cameras:  # a GPU traces rays where this CPU draws otherwise
+            RayTracer(
+                env.engine, spec.cameras, spec.sizes[0], depth=spec.depth or spec.instances > 0
+            ).render()
     return list(seen)
 
 

@@ -10,8 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn
 
-from torch import Tensor
-
 from caliper.config.build import dataset_meta, make_env, obs_spec, set_up_torch, visual_augmentation
 from caliper.config.compose import compose
 from caliper.config.validate import check_task
@@ -19,11 +17,12 @@ from caliper.data.dataset import Dataset
 from caliper.data.images import add_images, refuse_images
 from caliper.data.robomimic import read_dataset
 from caliper.envs.appearance import VisualAugmentation
+from caliper.envs.instances import instances
 from caliper.envs.sim import SimEnv, task_scene
 from caliper.errors import CaliperError
 from caliper.rollout.replay import rendered, state_fault
 from caliper.training.devices import choose_devices
-from caliper.types import ObsSpec
+from caliper.types import Obs, ObsSpec
 from caliper.utils.files import replacing
 from caliper.utils.progress import bar
 
@@ -84,14 +83,15 @@ def replay_file(source: Path, out: Path | None, words: list[str]) -> Path:
     dataset.check(dataset_meta(config))
     if fault := state_fault(dataset, task_scene(meta.task, meta.robot).model):
         raise CaliperError(f"{source} can't be used: {fault}; collect it again")
-    out = out or source.with_name(f"{source.stem}_{config.task.size}px.hdf5")
+    spec = obs_spec(config).single
+    if out is None:
+        sizes = dict.fromkeys(f"{h}" if h == w else f"{h}x{w}" for h, w in spec.sizes)
+        out = source.with_name(f"{source.stem}_{'_'.join(sizes)}px.hdf5")
     if out.resolve() == source.resolve():
         raise CaliperError(f"{out} is the dataset itself; choose another name with --out")
-    cameras = tuple(config.task.cameras)
-    if not cameras or len(set(cameras)) < len(cameras):
-        raise CaliperError(f"task.cameras={list(cameras)} must name at least one camera, and each once")
-    refuse_images(source, cameras)
-    spec = obs_spec(config)
+    if not spec.cameras:
+        raise CaliperError("task.cameras=[] must name at least one camera")
+    refuse_images(source, spec.cameras)
     _require_room(out, source, spec, dataset)
     config = choose_devices(config).applied(config)
     set_up_torch(config)
@@ -102,24 +102,26 @@ def replay_file(source: Path, out: Path | None, words: list[str]) -> Path:
     start = time.monotonic()
     with replacing(out) as partial:
         frames = _images(env, dataset, replace(augmentation, copies=1 + copy), copy)
-        add_images(source, partial, spec, {**appearance, "seed": augmentation.seed}, frames)
+        names = instances(task_scene(meta.task, meta.robot).model)[0]
+        add_images(source, partial, spec, {**appearance, "seed": augmentation.seed}, frames, names)
     seconds, images = time.monotonic() - start, dataset.num_frames * len(spec.cameras)
-    print(f"{images} images of {spec.size}x{spec.size} pixels, {images / seconds:.0f} per second")
+    sizes = dict.fromkeys(f"{h}x{w}" for h, w in spec.sizes)
+    print(f"{images} images of {' and '.join(sizes)} pixels, {images / seconds:.0f} per second")
     print(out)
     return out
 
 
-def _images(env: SimEnv, dataset: Dataset, augmentation: VisualAugmentation, copy: int) -> Iterator[Tensor]:
+def _images(env: SimEnv, dataset: Dataset, augmentation: VisualAugmentation, copy: int) -> Iterator[Obs]:
     with bar(dataset.num_frames, "replay", "frame") as shown:
         for _, obs in rendered(env, dataset, augmentation, copy):
-            yield obs.pixels
+            yield obs
             shown.update(len(obs))
 
 
 def _require_room(out: Path, source: Path, spec: ObsSpec, dataset: Dataset) -> None:
     """Compression may need less, but nobody knows before; HDF5 is bad at running out of disk."""
     folder = next(parent for parent in out.resolve().parents if parent.is_dir())
-    need = source.stat().st_size + dataset.num_frames * len(spec.cameras) * 3 * spec.size**2
+    need = source.stat().st_size + dataset.num_frames * spec.image_bytes
     if (free := shutil.disk_usage(folder).free) < need:
         raise CaliperError(
             f"{out} may take {need / 2**20:.0f} MiB but {folder} has {free / 2**20:.0f} MiB left; free some "
