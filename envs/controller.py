@@ -20,7 +20,7 @@ import numpy as np
 import warp as wp
 
 from caliper.envs.kernels import kernels
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, one_of
 
 # Action entries after the offset of the pose: the last one opens (-1) or closes (+1) the gripper.
 ACTION_DIMS = {"osc_pose": 7, "osc_position": 4}
@@ -37,7 +37,7 @@ def action_dim(controller: str) -> int:
         CaliperError: no such controller.
     """
     if controller not in ACTION_DIMS:
-        raise CaliperError(f"controller '{controller}' is unknown; choose one of: {', '.join(ACTION_DIMS)}")
+        raise CaliperError(f"controller '{controller}' is unknown; {one_of(ACTION_DIMS, controller)}")
     return ACTION_DIMS[controller]
 
 

@@ -8,7 +8,7 @@ import torch
 from caliper.envs.engines.base import Engine
 from caliper.envs.engines.batch import BatchEngine
 from caliper.envs.engines.warp import WarpEngine
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, one_of
 
 SIMS = ("batch", "warp")
 
@@ -35,4 +35,4 @@ def make_engine(
         return BatchEngine(model, n, control_freq, threads)
     if sim == "warp":
         return WarpEngine(model, n, control_freq, device)
-    raise CaliperError(f"sim '{sim}' is unknown; choose one of: {', '.join(SIMS)}")
+    raise CaliperError(f"sim '{sim}' is unknown; {one_of(SIMS, sim)}")

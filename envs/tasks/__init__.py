@@ -5,7 +5,7 @@ from caliper.envs.tasks.lift import Lift
 from caliper.envs.tasks.pick_covered import PickCovered
 from caliper.envs.tasks.pick_place_can import PickPlaceCan
 from caliper.envs.tasks.pick_place_tray import PickPlaceTray
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, one_of
 
 TASKS: dict[str, type[Task]] = {t.name: t for t in (Lift, PickPlaceTray, PickPlaceCan, PickCovered)}
 
@@ -17,7 +17,7 @@ def make_task(name: str, start: str | None = None) -> Task:
         CaliperError: no such task, or no such start; lists them.
     """
     if name not in TASKS:
-        raise CaliperError(f"task '{name}' is unknown; choose one of: {', '.join(TASKS)}")
+        raise CaliperError(f"task '{name}' is unknown; {one_of(TASKS, name)}")
     return TASKS[name](start)
 
 
