@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
         if not (isinstance(error, MemoryError) or NO_MEMORY.search(str(error))):
             raise
         print(
-            f"caliper: the memory is used up ({printable(str(error).splitlines()[0]) if str(error) else ''}); "
+            f"caliper: the memory is used up ({printable((str(error) or 'MemoryError').splitlines()[0])}); "
             "give a smaller batch_size, online.capacity, number of envs, network or image size",
             file=sys.stderr,
         )
