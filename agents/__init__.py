@@ -20,7 +20,7 @@ from caliper.agents.sac import SAC, SACConfig
 from caliper.agents.td3bc import TD3BC, TD3BCConfig
 from caliper.agents.wsrl import WSRL, WSRLConfig
 from caliper.encoders import build_encoder
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, one_of
 from caliper.limits import check_limits
 from caliper.types import ObsSpec
 
@@ -63,7 +63,7 @@ def build_agent(
     options = {key: value for key, value in cfg.items() if key != "name"}
     name = cfg.get("name")
     if name not in AGENTS:
-        raise CaliperError(f"Unknown agent {name!r}; choose one of {', '.join(sorted(AGENTS))}.")
+        raise CaliperError(f"agent.name={name} is unknown; {one_of(sorted(AGENTS), name)}")
     make, make_config = AGENTS[name]
     known = sorted(field.name for field in fields(make_config))
     for key in options:

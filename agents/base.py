@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from caliper.agents.nets import Critic, Info, MakeEncoder, Policy
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, one_of
 from caliper.limits import key
 from caliper.types import Batch, Obs
 
@@ -210,7 +210,7 @@ def restore(generator: torch.Generator, state: Tensor) -> None:
 def refuse_unknown(key: str, value: Any, known: Sequence[Any]) -> None:
     """Raises CaliperError, naming key, value and what is known, where the value is not among these."""
     if value not in known:
-        raise CaliperError(f"agent.{key}={value!r} is not known; choose one of {', '.join(map(str, known))}.")
+        raise CaliperError(f"agent.{key}={value!r} is not known; {one_of(map(str, known), value)}")
 
 
 @dataclass(kw_only=True)

@@ -44,8 +44,10 @@ def run(folder):
             with np.load(beside) as file:
                 arrays = dict(file)
         evaluations[path.parent.name] = digest({"record": path.read_text(encoding="utf-8")}, arrays)
+    weights, state = load_checkpoint(folder)
     return {
-        "checkpoint": tensors(*load_checkpoint(folder)),
-        "metrics": digest({"rows": rows}),
+        # How many rows metrics.csv has is told beside them: it may have lost some, and the run is the same.
+        "checkpoint": tensors(weights, {key: value for key, value in state.items() if key != "rows"}),
+        "metrics": digest({"rows": rows, "counted": state["rows"]}),
         "evaluations": digest(evaluations),
     }

@@ -13,7 +13,6 @@ import csv
 import json
 import os
 import random
-import shlex
 import shutil
 import signal
 import subprocess
@@ -420,43 +419,6 @@ def two(bench, count, seed, limit=float("inf"), method="calql, state"):
             found.fault(verbs=kind, wrong=wrong)
         shutil.rmtree(run, ignore_errors=True)
     return found.result()
-
-
-def chaos(bench, tool, points, methods=("calql, state", "rlpd, pixels")):
-    """`ckpt-chaos` at every file boundary: killed before it, after half of a write, and by SIGTERM.
-
-    Args:
-        bench: the runs.
-        tool: the program's path (`pip install ckpt-chaos`, in an environment of its own).
-        points: at most so many boundaries a method.
-    """
-    found = {}
-    for method in methods:
-        place = bench.new("chaos")
-        place.mkdir()
-        words = shlex.join(bench.words(method, "offline.updates=3", "online.env_steps=12"))
-        (place / "run_caliper.py").write_text(
-            "from caliper.training import run\nrun.write_report = lambda run: run / 'report.html'\n"
-            "from caliper.cli import main\nmain()\n"
-        )
-        caliper = f"{sys.executable} {place}/run_caliper.py"
-        (place / "train.sh").write_text(f'{caliper} train {words} run_dir="$1/run"\n')
-        (place / "again.sh").write_text(
-            'if [ -e "$1/run/checkpoints/latest" ]; then\n'
-            f'  {caliper} resume "$1/run"\nelse\n  {caliper} train {words} run_dir="$1/run"\nfi\n'
-        )
-        (place / "result.py").write_text(
-            f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-            "import _digests\nprint(_digests.run(Path(sys.argv[1]) / 'run'))\n"
-        )
-        command = [tool, "run", "--resume-cmd", f"sh {place}/again.sh {{out}}"]
-        command += ["--result-cmd", f"{sys.executable} {place}/result.py {{out}}", "--timeout", str(PATIENCE)]
-        command += ["--modes", "before,torn,term", "--max-points", str(points), "--work", str(place / "work")]
-        command += ["--", "sh", str(place / "train.sh"), "{out}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=place)
-        print(done.stdout[-3000:], done.stderr[-2000:], flush=True)
-        found[method] = {"code": done.returncode, "said": done.stdout[-3000:]}
-    return found
 
 
 class Sampler(threading.Thread):

@@ -50,6 +50,7 @@ import _digests as digests  # type: ignore[import-not-found]  # beside this file
 import _mutations as mutations  # type: ignore[import-not-found]
 import _processes as processes  # type: ignore[import-not-found]
 import numpy as np
+from _chaos import ALL, chaos  # type: ignore[import-not-found]
 
 from caliper.analysis.comparison import write_comparison
 from caliper.analysis.run_data import read_run
@@ -484,7 +485,7 @@ def of_processes(given):
         if given.campaign == "soak":
             return processes.soak(bench, 0.5 if given.quick else given.minutes)
         if given.campaign == "chaos":
-            return processes.chaos(bench, given.tool, 6 if given.quick else given.points)
+            return chaos(bench, given.tool, 6 if given.quick else given.points)
         count = given.count or SIZES[given.campaign][given.quick]
         return getattr(processes, given.campaign)(bench, count, given.seed, 60 * given.minutes)
     finally:
@@ -502,7 +503,9 @@ def main():
     parser.add_argument("--count", type=int, help="of kills, signals, full disks or pairs")
     parser.add_argument("--minutes", type=float, default=60, help="of the soak; of the others at most")
     parser.add_argument("--tool", default="ckpt-chaos", help="where that program is")
-    parser.add_argument("--points", type=int, default=66, help="file boundaries, of a method")
+    parser.add_argument(
+        "--points", type=int, default=ALL, help="of ckpt-chaos, at most, a method; by default all"
+    )
     parser.add_argument("--keep", help="work in this folder and leave it")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only", type=int, help="number of one mutation, made and read again")

@@ -6,7 +6,7 @@ other load hurts both; success and length of 100 episodes of the script without 
 is the ratio of CPU seconds. The script acts in our envs, and robosuite's gets the first one's actions from a
 start of its own. Resets are left out of robosuite's time and left in ours.
 
-robosuite draws with OpenGL in software (OSMesa or EGL), see `sim_cpu.py`; without it only physics is compared.
+robosuite draws with OpenGL in software (OSMesa or EGL), see `sim_cpu.py`; without it only physics counts.
 
     python benchmarks/tasks.py                    # full, writes benchmarks/results/tasks.json
     python benchmarks/tasks.py --only stack door  # these alone; the file's other rows stay

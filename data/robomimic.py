@@ -216,6 +216,12 @@ def _read(file: ForeignFile, path: Path, rewards: str | None) -> Dataset:
     demos = numbered((name for name, kind in names.items() if kind != "array"), "demo_")
     if not demos:
         raise CaliperError(f"{path} holds no episode (no group data/demo_<number>); collect it again")
+    others = [name for name, kind in names.items() if kind == "group" and name not in demos]
+    if odd := [name for name in others if "actions" in file.names(f"data/{name}")]:
+        raise CaliperError(
+            f"{path} has a group /data/{odd[0]}, which is no demo_<number> and would be left out; rename or "
+            "remove it"
+        )
     parts = [_read_demo(file, f"data/{name}", path) for name in demos]
     episodes = [part.episode for part in parts]
     for episode, name in zip(episodes, demos, strict=True):

@@ -12,7 +12,7 @@ from caliper.encoders.base import Encoder, State
 from caliper.encoders.conv import Conv
 from caliper.encoders.impala import Impala
 from caliper.encoders.resnet import ResNet18
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, one_of
 from caliper.types import ObsSpec
 
 ENCODERS: dict[str, Callable[..., Encoder]] = {
@@ -39,7 +39,7 @@ def build_encoder(cfg: Mapping[str, Any], spec: ObsSpec) -> Encoder:
     options = {key: value for key, value in cfg.items() if key != "name"}
     name = cfg.get("name")
     if name not in ENCODERS:
-        raise CaliperError(f"Unknown encoder {name!r}; choose one of {', '.join(sorted(ENCODERS))}.")
+        raise CaliperError(f"encoder.name={name} is unknown; {one_of(sorted(ENCODERS), name)}")
     make = ENCODERS[name]
     known = [key for key in inspect.signature(make).parameters if key != "spec"]
     for key in options:

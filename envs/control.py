@@ -12,7 +12,7 @@ import warp as wp
 from caliper.envs.controller import Arrays, Controller, OperationalSpace
 from caliper.envs.joint_control import JointPosition, JointVelocity
 from caliper.envs.robots import robot_facts
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, one_of
 
 CONTROLLERS: dict[str, Callable[..., Controller]] = {
     "osc_pose": OperationalSpace,
@@ -32,7 +32,7 @@ def action_names(controller: str, robot: str = "panda") -> tuple[str, ...]:
         CaliperError: no such controller or robot.
     """
     if controller not in CONTROLLERS:
-        raise CaliperError(f"controller '{controller}' is unknown; choose one of: {', '.join(CONTROLLERS)}")
+        raise CaliperError(f"controller '{controller}' is unknown; {one_of(CONTROLLERS, controller)}")
     if controller in JOINTS:
         return (*robot_facts(robot).joints, "gripper")
     return (*POSE[: 6 if "pose" in controller else 3], "gripper")

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from caliper.envs.merge import merge_visual_meshes
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, one_of
 
 TEXTURE_SIZE = 64  # pixels; the ray tracer samples points, so larger textures only alias at policy resolution
 # Light that a surface facing its source receives; OpenGL clamps the sum at 1 and the ray tracer does not.
@@ -80,7 +80,7 @@ def mounted(robot: str) -> tuple[Any, Any]:
         CaliperError: no such robot.
     """
     if robot not in ROBOTS:
-        raise CaliperError(f"robot '{robot}' is unknown; choose one of: {', '.join(ROBOTS)}")
+        raise CaliperError(f"robot '{robot}' is unknown; {one_of(ROBOTS, robot)}")
     load_robosuite()
     from robosuite.models.bases import robot_base_factory
     from robosuite.models.grippers import gripper_factory

@@ -1,5 +1,6 @@
 """What README and pages tell a reader to type works: commands compose, programs run, every key is told."""
 
+import ast
 import importlib.util
 import re
 import shlex
@@ -171,3 +172,25 @@ def test_every_agent_and_every_task_has_its_page():
     pages = "".join(path.read_text(encoding="utf-8") for path in (docs / "tasks").glob("*.md"))
     for path in (ROOT / "configs" / "task").glob("*.yaml"):
         assert f"`{path.stem}`" in pages
+
+
+def promises():
+    """The tests that the page of promises names, each with its row."""
+    text = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+    rows = [row for row in re.findall(r"^\| (.+) \|$", text, re.MULTILINE) if not row.startswith("promised")]
+    return [pytest.param(row, id=row.split("|")[0].strip()[:60]) for row in rows]
+
+
+@pytest.mark.parametrize("row", promises())
+def test_every_promise_has_its_test(row):
+    promised, tests = row.split(" | ")
+    named = re.findall(r"`([^`]+)`", tests)
+    assert promised and named and len(named) == len(tests.split(", "))
+    for name in named:
+        path, _, function = name.partition("::")
+        tree = ast.parse((ROOT / "tests" / path).read_text(encoding="utf-8"))
+        bodies = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name.startswith("test_")]
+        bodies = [n for n in bodies if function in ("", n.name)]
+        assert bodies, f"there is no test {name}"
+        for body in bodies:  # and it can fail
+            assert re.search(r"\bassert|\braises\(|refused\(|refusal\(", ast.unparse(body)), name

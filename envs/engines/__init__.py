@@ -9,7 +9,7 @@ from caliper.envs.control import Control
 from caliper.envs.engines.base import Engine
 from caliper.envs.engines.batch import BatchEngine
 from caliper.envs.engines.warp import WarpEngine
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, one_of
 
 SIMS = ("batch", "warp")
 
@@ -36,4 +36,4 @@ def make_engine(
         return BatchEngine(model, n, control, threads)
     if sim == "warp":
         return WarpEngine(model, n, control, device)
-    raise CaliperError(f"sim '{sim}' is unknown; choose one of: {', '.join(SIMS)}")
+    raise CaliperError(f"sim '{sim}' is unknown; {one_of(SIMS, sim)}")

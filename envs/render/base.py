@@ -9,7 +9,7 @@ import mujoco
 from torch import Tensor
 
 from caliper.envs.appearance import Appearance
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, one_of
 
 Size = int | tuple[int, int]  # side of a square image, or height and width, pixels
 
@@ -69,4 +69,4 @@ def check_cameras(model: mujoco.MjModel, cameras: tuple[str, ...]) -> None:
     known = [model.camera(i).name for i in range(model.ncam)]
     for name in cameras:
         if name not in known:
-            raise CaliperError(f"camera '{name}' is not in the scene; choose from: {', '.join(known)}")
+            raise CaliperError(f"camera '{name}' is not in the scene; {one_of(known, name)}")

@@ -11,7 +11,7 @@ from caliper.envs.tasks.pick_place_cereal import PickPlaceCereal
 from caliper.envs.tasks.pick_place_milk import PickPlaceMilk
 from caliper.envs.tasks.pick_place_tray import PickPlaceTray
 from caliper.envs.tasks.stack import Stack
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, one_of
 
 TASKS: dict[str, type[Task]] = {
     t.name: t
@@ -38,7 +38,7 @@ def make_task(name: str, start: str | None = None, robot: str = "panda") -> Task
         CaliperError: no such task, or no such start; lists them.
     """
     if name not in TASKS:
-        raise CaliperError(f"task '{name}' is unknown; choose one of: {', '.join(TASKS)}")
+        raise CaliperError(f"task '{name}' is unknown; {one_of(TASKS, name)}")
     return TASKS[name](start, robot)
 
 

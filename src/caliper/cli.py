@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caliper.config.messages import GROUPS, unknown
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, printable
 from caliper.training.interrupt import InterruptedRunError, as_ctrl_c
+from caliper.utils.files import refuse_existing
 from caliper.utils.memory import keep_freed_memory
 from caliper.utils.output import Forgiving
 
@@ -36,6 +38,8 @@ HELP = {
     "tasks": ("list tasks, agents, encoders, engines and presets; tell all of one task", "[lift]"),
     "doctor": ("tell what is missing here; compile a GPU's kernels ahead", "[--precompile sm_90 task=lift]"),
 }
+# What torch, MuJoCo and CUDA say where an estimate was too low, or others took the memory meanwhile.
+NO_MEMORY = re.compile(r"(?i)out of memory|(can't|cannot|could not) allocate memory")
 KEYS = """Every key of a run can follow: groups (task=, obs=, agent=, encoder=, sim=, preset=) and
 values (seed=1, online.env_steps=50000, agent.conservative_weight=1). All of them: caliper train --cfg
 """
@@ -52,6 +56,15 @@ def main(arguments: list[str] | None = None) -> None:
     except CaliperError as error:
         print(f"caliper: {error}", file=sys.stderr)
         sys.exit(130 if isinstance(error, InterruptedRunError) else 2)
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or NO_MEMORY.search(str(error))):
+            raise
+        print(
+            f"caliper: the memory is used up ({printable((str(error) or 'MemoryError').splitlines()[0])}); "
+            "give a smaller batch_size, online.capacity, number of envs, network or image size",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         print(
             "caliper: stopped at once; a run goes on from its last checkpoint, if it has one", file=sys.stderr
@@ -145,11 +158,7 @@ def _collect(words: list[str]) -> None:
     if isinstance(config.data.path, list):
         raise CaliperError(f"data.path names {len(config.data.path)} files; collect into one")
     path = Path(config.dataset_path())
-    if path.exists() and "--overwrite" not in words:
-        raise CaliperError(
-            f"{path} is there already; look at it with caliper inspect, name another file with "
-            "data.path=FILE, or replace it with --overwrite"
-        )
+    refuse_existing(path, "--overwrite" in words, "data.path=FILE")
     collect(choose_devices(config).applied(config), path)
     _inspect([str(path)])
 
@@ -163,7 +172,8 @@ def _import(words: list[str]) -> None:
 def _replay(words: list[str]) -> None:
     from caliper.tools.replay import parse, replay_file
 
-    replay_file(*parse(words))
+    overwrite = "--overwrite" in words
+    replay_file(*parse([word for word in words if word != "--overwrite"]), overwrite=overwrite)
 
 
 def _resume(words: list[str]) -> None:

@@ -1,5 +1,7 @@
 """The error that a user may see."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from unicodedata import category
 
 
@@ -19,3 +21,10 @@ def printable(text: str) -> str:
     return "".join(
         c if (k := category(c))[0] != "C" and k not in ("Zl", "Zp") else ascii(c)[1:-1] for c in text
     )
+
+
+def one_of(known: Iterable[str], word: object, called: str = "choose one of") -> str:
+    """How to mend a name that is not known: what it may have been meant for, and all there is."""
+    names = list(known)
+    close = get_close_matches(str(word), names, n=2, cutoff=0.7)
+    return (f"did you mean {' or '.join(close)}? There are: " if close else f"{called}: ") + ", ".join(names)

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, one_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,6 @@ def check_limits(kind: type, values: Mapping[str, Any], path: str) -> None:
         if not limits.hold(value):
             name = f"{path}.{entry.name}" if path else entry.name
             if limits.choices:
-                raise CaliperError(f"{name}={value} is unknown; choose one of: {', '.join(limits.choices)}")
+                raise CaliperError(f"{name}={value} is unknown; {one_of(limits.choices, value)}")
             must = f"it must be {limits}" if str(limits) else "it must be a finite number"
             raise CaliperError(f"{name}={value} makes no sense; {must}")

@@ -248,3 +248,29 @@ def test_data_made_otherwise_fits(written, meta):
     read_dataset(written(make_episode(0, 3))).check(
         dataclasses.replace(meta, horizon=99, seed=1, collector="me")
     )
+
+
+@pytest.mark.parametrize(
+    ("edit", "what"),
+    [
+        (lambda f: f["data/demo_1/actions"].__setitem__((0, 1), 0.25), "episode 1"),
+        (lambda f: f["data/demo_0"].attrs.__setitem__("seed", 5), "episode 0"),
+        (lambda f: f["data"].attrs.__setitem__("collector", "somebody"), "its attributes"),
+        (lambda f: f["data"].pop("demo_1"), "which episodes there are"),
+    ],
+)
+def test_a_changed_value_is_noticed(written, edit, what):
+    path = written(make_episode(0, 3, success=True), make_episode(50, 2))
+    assert read_dataset(path).sealed
+    edited(path, edit)
+    with pytest.raises(CaliperError, match=f"changed since it was written: .*{what}"):
+        read_dataset(path)
+    assert not read_dataset(edited(path, unseal)).sealed  # its word is taken, and this is said
+
+
+def test_an_episode_of_another_name_is_not_left_out_silently(written):
+    path = edited(
+        written(make_episode(0, 3), make_episode(50, 2)), lambda f: f["data"].move("demo_1", "run_1")
+    )
+    with pytest.raises(CaliperError, match="has a group /data/run_1, which is no demo_<number>"):
+        read_dataset(path)

@@ -297,7 +297,10 @@ def test_actions_are_clipped_to_one():
     ("wrong", "says"),
     [
         ({"task": "lfit"}, "task 'lfit' is unknown; choose one of: lift, pick_place_tray, pick_place_can"),
-        ({"cameras": ("front",)}, "camera 'front' is not in the scene; choose from: .*agentview"),
+        (
+            {"cameras": ("front",)},
+            "camera 'front' is not in the scene; did you mean frontview\\? There are: .*agentview",
+        ),
         ({"controller": "joint"}, "controller 'joint' is unknown; choose one of: osc_pose, osc_position"),
         ({"sim": "isaac"}, "sim 'isaac' is unknown; choose one of: batch, warp"),
         ({"control_freq": 30}, "30 does not divide the physics' 500 Hz; try 20 or 10"),

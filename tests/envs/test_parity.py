@@ -1,5 +1,7 @@
 """Both engines against robosuite's own environments, and against each other."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ from tests.oracle import ENVIRONMENTS, arm_controller, joint_state, put_state
 
 TORQUE, JOINT = 0.05, 1e-4  # N m, rad
 # The can's scene on `warp` follows from the can's on `batch` and `batch` against `warp`.
-CASES = [
+CASES: list[Any] = [
     ("lift", "osc_pose", "batch"),
     ("lift", "osc_pose", "warp"),
     ("lift", "osc_position", "batch"),

@@ -300,7 +300,7 @@ def test_what_cannot_be_drawn_is_named():
     field = '<hfield name="h" nrow="2" ncol="2" size="1 1 1 1"/>'
     with pytest.raises(CaliperError, match="hfield \\(geom 'hills'"):
         make_renderer(Still(f'{ABOVE}<geom name="hills" type="hfield" hfield="h"/>', field), ("above",), 8)
-    with pytest.raises(CaliperError, match="'below' is not in the scene; choose from: above"):
+    with pytest.raises(CaliperError, match="'below' is not in the scene; choose one of: above"):
         make_renderer(Still(PLANE), ("below",), 8)
     with pytest.raises(CaliperError, match="depth=True"):
         make_renderer(Still(PLANE), ("above",), 8).frames()

@@ -44,15 +44,18 @@ def refuse_changes(found: Sequence[Change], purpose: str, folder: Path, agent: s
         agent: the run's, whose keys count.
 
     Raises:
-        CaliperError: naming the key, both values, and what may change.
+        CaliperError: naming the key, both values, and what may change beside it.
     """
     allowed = {key for key, metadata in _metadata(agent) if metadata.get(purpose)}
     for change in found:
         if change.key not in allowed:
-            doing = {"resume": "goes on", "evaluate": "is evaluated"}[purpose]
+            doing = {"resume": "goes on", "evaluate": "is evaluated or filmed"}[purpose]
+            section = change.key.rpartition(".")[0]
+            can = sorted(key for key in allowed if key.rpartition(".")[0] == section)
             raise CaliperError(
                 f"{change.key} cannot change when a run {doing}: {folder} has {change.before}, not "
-                f"{change.after}; leave it out, or start a new run. What can: {', '.join(sorted(allowed))}"
+                f"{change.after}; leave it out, or start a new run"
+                + (f". Beside it can: {', '.join(can)}" if can else "")
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 
 from caliper.config.cameras import listed
 from caliper.config.changes import changes, refuse_changes
-from caliper.config.messages import GROUPS, require_pair, sentence, several_values
+from caliper.config.meanings import choices
+from caliper.config.messages import GROUPS, require_pair, sentence, several_values, unknown_key
 from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
 from caliper.utils.foreign import ForeignFileError, read_yaml
@@ -107,6 +108,10 @@ def load(path: Path, overrides: Sequence[str] = (), purpose: str = "evaluate") -
         config = _fitted(_typed(asked), overrides)
     except (OmegaConfBaseException, YAMLError) as error:
         raise CaliperError(sentence(error)) from error
+    for group in ("agent", "encoder"):  # whose keys depend on the choice: the schema knows none
+        had, has = getattr(saved, group), getattr(config, group)
+        if new := [name for name in has if name not in had and name not in _known(group, had)]:
+            raise CaliperError(unknown_key(f"{group}.{new[0]}", had))
     refuse_changes(changes(saved, config), purpose, path.parent, str(saved.agent.get("name")))
     return config
 
@@ -123,7 +128,7 @@ def _pairs(words: Sequence[str], purpose: str) -> Any:
                 f"{what} with values such as evaluation.episodes=100"
             )
         if "," in value and not value.startswith(("[", "{", "'", '"')) and key not in PATHS:
-            raise several_values(word)
+            raise several_values(word, begun=True)
         if key in PATHS and value != "null":
             names = several(value) if key == SEVERAL else None
             word = f"{key}={json.dumps(value if names is None else names)}"
@@ -173,6 +178,11 @@ def _fitted(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     order = ["name", *(field.name for field in fields(AGENTS[name][1]))]
     config.agent = {key: own[key] for key in order if key in own} | own
     return config
+
+
+def _known(group: str, chosen: Mapping[str, Any]) -> set[str]:
+    """Keys of a run's agent or encoder, of which an older config.yaml may lack some."""
+    return set(choices(group).get(str(chosen.get("name")), ()))
 
 
 def _typed(cfg: Any) -> RunConfig:

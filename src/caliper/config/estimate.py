@@ -11,6 +11,7 @@ from caliper.config.build import action_length, obs_spec
 from caliper.config.devices import learner_device
 from caliper.config.schema import RunConfig
 from caliper.data.buffer import ReplayBuffer
+from caliper.encoders import build_encoder
 from caliper.errors import CaliperError
 from caliper.utils.memory import free_memory, in_words
 
@@ -18,6 +19,10 @@ FLOAT = 4  # bytes
 ENV = 512 << 10  # bytes of an env's physics; measured: 180 to 400 KiB
 # An update keeps so many times what a batch's images take as floats, and what the sampled actions' values do.
 IMAGE_COPIES, VALUE_COPIES = 8, 4
+# Keys of agents that sample actions, and how many values each of the samples takes.
+SAMPLES = {
+    "n_actions": 3, "n_target_actions": 1, "n_target_actions_online": 1, "best_of": 1, "cem_samples": 1
+}  # fmt: skip
 ADAM = 4  # a weight, its gradient and two moments
 
 
@@ -63,9 +68,16 @@ def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part
         given = agent.get(key, absent)
         return given if isinstance(given, int) else absent
 
-    critics, samples = number("n_critics", 2), number("n_actions", 0)
-    layers = {key: sum(a * b for a, b in pairwise(widths(key))) for key in ("actor_hidden", "critic_hidden")}
-    values = (1 + 3 * samples) * critics * sum(widths("critic_hidden")) * FLOAT * VALUE_COPIES
+    critics, (weights, features) = number("n_critics", 2), _encoder(config)
+    encoders = 1 + (critics if agent.get("encoder_per_critic") else 1)
+    layers = {
+        key: sum(a * b for a, b in pairwise([features + actions, *widths(key)]))
+        for key in ("actor_hidden", "critic_hidden")
+    }
+    # Values that an update takes of an observation: one after another, so the most of them count.
+    samples = {key: count * number(key, 0) for key, count in SAMPLES.items()}
+    most = max(samples, key=lambda key: samples[key])
+    values = (1 + samples[most]) * critics * (sum(widths("critic_hidden")) or actions) * FLOAT * VALUE_COPIES
     film = min(config.video.episodes, 1) * config.video.size**2 * 3 * config.task.horizon
     parts = [
         Part("the dataset's images", buffer(frames * data.copies), "data.copies", data.copies),
@@ -101,14 +113,32 @@ def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part
             "agent.actor_hidden",
             max(widths("actor_hidden"), default=0),
         ),
+        Part(
+            "the encoders",
+            (1 + ADAM) * encoders * weights * FLOAT,
+            "encoder.latent",
+            config.encoder.get("latent") or features,
+        ),
         Part("the envs that collect", data.num_envs * ENV, "data.num_envs", data.num_envs, False),
         Part("the video", 2 * film * config.video.episodes, "video.episodes", config.video.episodes, False),
     ]
-    if values * config.batch_size > parts[2].size / 2 and samples > 100:
-        parts[2] = Part("an update's sampled actions", parts[2].size, "agent.n_actions", samples)
+    if values * config.batch_size > parts[2].size / 2 and critics > max(100, samples[most]):
+        parts[2] = Part("an update of all critics", parts[2].size, "agent.n_critics", critics)
+    elif values * config.batch_size > parts[2].size / 2 and samples[most] > 300:
+        parts[2] = Part("an update's sampled actions", parts[2].size, f"agent.{most}", number(most, 0))
     if evaluation.num_envs > online.num_envs:
         parts[3] = Part("the envs", parts[3].size, "evaluation.num_envs", evaluation.num_envs, False)
     return parts
+
+
+def _encoder(config: RunConfig) -> tuple[int, int]:
+    """Weights and features of the run's encoder, made without their memory; 0 if it cannot be made at all."""
+    try:
+        with torch.device("meta"):
+            encoder = build_encoder(config.encoder, obs_spec(config))
+    except (CaliperError, TypeError, ValueError, RuntimeError):  # refused by name elsewhere
+        return 0, 0
+    return sum(weight.numel() for weight in encoder.parameters()), encoder.dim
 
 
 def refuse_too_large(config: RunConfig, recorded_frames: int | None = None) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, one_of
 
 GROUPS = ("task", "robot", "obs", "agent", "encoder", "sim", "preset")
 
@@ -34,23 +33,16 @@ def require_pair(word: str) -> None:
         )
 
 
-def several_values(word: str) -> CaliperError:
-    """What is said of seed=0,1 where one value is needed."""
-    return CaliperError(
-        f"{word} gives several values, and this makes one run; several are made by: caliper sweep {word} "
-        "(a list is written as [1,2])"
-    )
+def several_values(word: str, begun: bool = False) -> CaliperError:
+    """What is said of seed=0,1 where one value is needed, for a new run or one that has begun."""
+    fix = "give one" if begun else f"several runs are made by: caliper sweep {word}"
+    return CaliperError(f"{word} gives several values to one run; {fix} (a list is written as [1,2])")
 
 
 def unknown(what: str, word: str, known: Iterable[str], called: str = "choose one of") -> str:
     """What is said of a word that is not known: what it may have been meant for, and all there is."""
     known = [name for name in known if not name.startswith("_")]  # the others are parts of these
-    close = get_close_matches(word, known, n=2, cutoff=0.7)
-    if close:
-        return (
-            f"there is no {what} '{word}'; did you mean {' or '.join(close)}? There are: {', '.join(known)}"
-        )
-    return f"there is no {what} '{word}'" + (f"; {called}: {', '.join(known)}" if known else "")
+    return f"there is no {what} '{word}'" + (f"; {one_of(known, word, called)}" if known else "")
 
 
 def unknown_key(key: str, names: Iterable[str]) -> str:

@@ -14,6 +14,9 @@ from omegaconf import MISSING
 
 from caliper.limits import key
 
+LARGE = 1e6  # a reward beyond it, and the square of its return, are no use to 32 bits
+MANY = 1_000_000_000_000  # updates or steps: more than a lifetime of them
+
 
 @dataclass
 class TaskConfig:
@@ -23,8 +26,8 @@ class TaskConfig:
     obs: str = key(choices=("pixels", "state"))
     robot: str = key()
     controller: str = key()
-    control_freq: int = key(at_least=1)
-    horizon: int = key(at_least=1)
+    control_freq: int = key(at_least=1, at_most=500)
+    horizon: int = key(at_least=1, at_most=1000000)
     cameras: list[str] = key()
     size: int = key(at_least=1, at_most=1024)
     depth: bool = key()
@@ -51,8 +54,8 @@ class SimConfig:
 class AppearanceConfig:
     """How far re-rendered episodes may stray from the scene: each number from minus to plus the range."""
 
-    shift: float = key(at_least=0)
-    turn: float = key(at_least=0)
+    shift: float = key(at_least=0, at_most=10)
+    turn: float = key(at_least=0, at_most=4)
     light: float = key(at_least=0, below=1)
     colour: float = key(at_least=0, below=1)
 
@@ -95,8 +98,8 @@ class DataConfig:
 class RewardScale:
     """Training reward = scale * raw + bias, raw being 1 on success and 0 else."""
 
-    scale: float = key()
-    bias: float = key()
+    scale: float = key(at_least=-LARGE, at_most=LARGE)
+    bias: float = key(at_least=-LARGE, at_most=LARGE)
     sparse: bool = key()
 
 
@@ -104,8 +107,8 @@ class RewardScale:
 class OfflineConfig:
     """Pre-training on the dataset."""
 
-    bc_updates: int = key(at_least=0)
-    updates: int = key(at_least=0, resume=True)
+    bc_updates: int = key(at_least=0, at_most=MANY)
+    updates: int = key(at_least=0, at_most=MANY, resume=True)
     eval_every: int = key(at_least=1, resume=True)
 
 
@@ -113,9 +116,9 @@ class OfflineConfig:
 class OnlineConfig:
     """Fine-tuning in the simulator."""
 
-    env_steps: int = key(at_least=0, resume=True)
+    env_steps: int = key(at_least=0, at_most=MANY, resume=True)
     num_envs: int = key(at_least=1)
-    utd: float = key(at_least=0)
+    utd: float = key(at_least=0, at_most=1000)
     warmup_steps: int = key(at_least=0)
     mixing: float = key(at_most=1)
     capacity: int = key(at_least=2)
@@ -127,8 +130,8 @@ class OnlineConfig:
 class EvalConfig:
     """Greedy evaluation on fixed seeds."""
 
-    episodes: int = key(at_least=1, resume=True, evaluate=True)
-    final_episodes: int = key(at_least=1, resume=True, evaluate=True)
+    episodes: int = key(at_least=1, at_most=100000, resume=True, evaluate=True)
+    final_episodes: int = key(at_least=1, at_most=100000, resume=True, evaluate=True)
     num_envs: int = key(at_least=1, resume=True, evaluate=True)
     seed: int = key(at_least=0, evaluate=True)
 

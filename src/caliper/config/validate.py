@@ -20,7 +20,7 @@ from caliper.envs.gymnasium_env import dimensions
 from caliper.envs.sim import task_scene
 from caliper.envs.tasks import TASKS
 from caliper.envs.tasks.base import choose
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, one_of
 from caliper.limits import check_limits
 
 
@@ -118,7 +118,7 @@ def _check_cameras(config: RunConfig) -> None:
     for key, names in wanted.items():
         for name in names:
             if name not in known:
-                raise CaliperError(f"{key}: there is no camera '{name}'; choose from: {', '.join(known)}")
+                raise CaliperError(f"{key}: there is no camera '{name}'; {one_of(known, name)}")
     substeps = 1 / model.opt.timestep / config.task.control_freq
     if abs(substeps - round(substeps)) > 1e-6:
         raise CaliperError(
@@ -139,11 +139,11 @@ def _check_gymnasium(config: RunConfig) -> None:
 
 
 def _check_mixture(key: str, mixture: Sequence[Sequence[float]]) -> None:
-    rows_fit = all(len(row) == 3 and min(row) >= 0 for row in mixture)
+    rows_fit = all(len(row) == 3 and min(row) >= 0 and max(row) <= 1000 for row in mixture)
     if not (rows_fit and sum(row[0] for row in mixture) > 0):
         raise CaliperError(
             f"{key}={mixture} must be rows of [weight, action noise, metres off the grasp point], "
-            "none negative and not all weights zero, such as [[1.0,0.3,0.0]]"
+            "none negative or above 1000 and not all weights zero, such as [[1.0,0.3,0.0]]"
         )
 
 

@@ -21,7 +21,7 @@ from caliper.envs.engines.base import Engine
 from caliper.envs.render import make_renderer
 from caliper.envs.scenes import build
 from caliper.envs.sim import task_scene
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, one_of
 from caliper.importing.controller import Array
 from caliper.importing.importer import find_task, refuse_robots
 from caliper.importing.model import physics_model, visual_model
@@ -72,7 +72,7 @@ def drawn(
     """
     known = [model.camera(i).name for i in range(model.ncam)]
     if unknown := [name for name in cameras if name not in known]:
-        raise CaliperError(f"there is no camera '{unknown[0]}'; choose from: {', '.join(known)}")
+        raise CaliperError(f"there is no camera '{unknown[0]}'; {one_of(known, unknown[0])}")
     poses = _Poses(model, min(NUM_ENVS, len(states)))
     threads = len(os.sched_getaffinity(0))
     renderer = make_renderer(cast(Engine, poses), cameras, size, threads, antialias)

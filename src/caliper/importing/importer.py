@@ -22,7 +22,7 @@ from caliper.envs.action_meaning import action_json
 from caliper.envs.robots import robot_facts
 from caliper.envs.sim import task_scene
 from caliper.envs.tasks import TASKS
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, one_of
 from caliper.importing.controller import Array, Settings, arms_of, read_settings
 from caliper.importing.dialect import ASKED, Way, control_freq, measure, stated, usual_way
 from caliper.importing.model import physics_model
@@ -126,7 +126,7 @@ def find_task(recording: Recording, wanted: str | None = None) -> str:
     """
     if wanted is not None:
         if wanted not in TASKS:
-            raise CaliperError(f"--task {wanted} is unknown; choose one of: {', '.join(TASKS)}")
+            raise CaliperError(f"--task {wanted} is unknown; {one_of(TASKS, wanted)}")
         return wanted
     if recording.family == "Caliper":
         raise CaliperError(f"{recording.path} is a dataset of Caliper's already; use it with data.path=")

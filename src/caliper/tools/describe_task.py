@@ -7,6 +7,7 @@ from importlib.metadata import version
 from caliper.config.build import action_length, obs_spec
 from caliper.config.compose import compose
 from caliper.config.schema import RunConfig
+from caliper.config.validate import check_task
 from caliper.envs.action_meaning import action_table
 from caliper.envs.instances import instances
 from caliper.envs.sim import task_scene
@@ -24,6 +25,7 @@ def describe_task(words: list[str]) -> str:
         CaliperError: no such task, or a setting that will not do.
     """
     config = compose([f"task={words[0]}", *words[1:]])
+    check_task(config)
     rows = _gymnasium(config) if config.task.env_id is not None else _own(config)
     lines = [words[0]]
     for name, value in rows:

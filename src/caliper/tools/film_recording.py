@@ -17,6 +17,7 @@ from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError
 from caliper.importing.dialect import control_freq
 from caliper.importing.images import Frames, Staged, drawn, stage
+from caliper.rollout.replay import state_fault
 from caliper.rollout.video import grid, write_video
 from caliper.utils.progress import bar
 
@@ -63,6 +64,8 @@ def film_recording(words: list[str]) -> Path:
             f"--episodes {known.episodes} --size {known.size} cannot be filmed; at least one episode, "
             "of 16 to 4096 pixels"
         )
+    if known.out is not None and known.out.suffix != ".mp4":
+        raise CaliperError(f"--out {known.out} must end in .mp4")
     clips = _clips(known.FILE, known.episodes, known.assets)
     cameras = [clips[0].staged.model.camera(i).name for i in range(clips[0].staged.model.ncam)]
     camera = known.camera or next((name for name in ("showcase", "agentview") if name in cameras), None)
@@ -97,6 +100,8 @@ def _clips(path: Path, count: int, assets: Path | None) -> list[_Clip]:
         raise CaliperError(
             f"{path} has states of {meta.state_dim} numbers, the scene {1 + model.nq + model.nv}"
         )
+    if fault := state_fault(dataset, model):
+        raise CaliperError(f"{path} can't be filmed: {fault}; collect it again")
     return [
         _Clip(
             Staged(model, np.vstack([e.states, e.final_state]), meta.task),

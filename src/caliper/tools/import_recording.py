@@ -8,9 +8,11 @@ from typing import NoReturn
 
 from caliper.errors import CaliperError
 from caliper.importing.importer import Options, default_out, import_recording
+from caliper.utils.files import refuse_existing
 
 USAGE = (
-    "caliper import FILE [OUT] [--task NAME] [--assets FOLDER] [--filter KEY] [--skip-bad] [--keep-length]"
+    "caliper import FILE [OUT] [--task NAME] [--assets FOLDER] [--filter KEY] [--skip-bad] [--keep-length] "
+    "[--overwrite]"
 )
 
 
@@ -36,6 +38,7 @@ def import_file(words: list[str]) -> Path:
     parser.add_argument("--filter")
     parser.add_argument("--skip-bad", action="store_true")
     parser.add_argument("--keep-length", action="store_true")
+    parser.add_argument("--overwrite", action="store_true")
     known = parser.parse_args(words)
     path: Path = known.FILE
     if known.assets is not None and not known.assets.is_dir():
@@ -46,6 +49,7 @@ def import_file(words: list[str]) -> Path:
     out = known.OUT or default_out(path, options)
     if out.resolve() == path.resolve():
         raise CaliperError(f"{out} is the recording itself; choose another name for the dataset")
+    refuse_existing(out, known.overwrite, "caliper import FILE OUT")
     import_recording(path, out, options)
     print(out)
     return out

@@ -23,7 +23,7 @@ from caliper.errors import CaliperError
 from caliper.rollout.replay import rendered, state_fault
 from caliper.training.devices import choose_devices
 from caliper.types import Obs, ObsSpec
-from caliper.utils.files import replacing
+from caliper.utils.files import refuse_existing, replacing
 from caliper.utils.progress import bar
 
 
@@ -52,7 +52,7 @@ def parse(words: list[str]) -> tuple[Path, Path | None, list[str]]:
     return known.FILE, known.out, settings
 
 
-def replay_file(source: Path, out: Path | None, words: list[str]) -> Path:
+def replay_file(source: Path, out: Path | None, words: list[str], overwrite: bool = False) -> Path:
     """Renders every state of a dataset file, without physics, into a copy of it with images.
 
     With ranges under `data.appearance` each episode has an appearance of its own, drawn from `data.seed`:
@@ -63,9 +63,10 @@ def replay_file(source: Path, out: Path | None, words: list[str]) -> Path:
         out: the file to make; None puts the size behind the source's name.
         words: settings of a run; `task.cameras` and `task.size` say what is drawn, `data.num_envs` how many
             envs draw at a time.
+        overwrite: whether an earlier file of that name may be replaced, by a whole new one only.
 
     Returns:
-        The file made. An earlier one of that name is replaced by a whole new one only.
+        The file made.
 
     Raises:
         CaliperError: the source is of another scene or already holds such images, a setting will not do,
@@ -89,8 +90,9 @@ def replay_file(source: Path, out: Path | None, words: list[str]) -> Path:
         out = source.with_name(f"{source.stem}_{'_'.join(sizes)}px.hdf5")
     if out.resolve() == source.resolve():
         raise CaliperError(f"{out} is the dataset itself; choose another name with --out")
-    if not spec.cameras:
-        raise CaliperError("task.cameras=[] must name at least one camera")
+    refuse_existing(out, overwrite, "--out")
+    if not spec.cameras or len(set(spec.cameras)) < len(spec.cameras):
+        raise CaliperError(f"task.cameras={list(spec.cameras)} must name at least one camera, and each once")
     refuse_images(source, spec.cameras)
     _require_room(out, source, spec, dataset)
     config = choose_devices(config).applied(config)

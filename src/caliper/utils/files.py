@@ -39,6 +39,21 @@ def cannot_write(path: Path, reason: object) -> CaliperError:
     )
 
 
+def refuse_existing(path: Path, overwrite: bool, other: str) -> None:
+    """Keeps a file that is there from being replaced unasked.
+
+    Args:
+        path: that would be written.
+        overwrite: the user has asked for it, with --overwrite.
+        other: how to name another file.
+
+    Raises:
+        CaliperError: there is such a file, or a folder.
+    """
+    if path.exists() and not overwrite:
+        raise CaliperError(f"{path} is there already; name another file with {other}, or add --overwrite")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary name; what was written there becomes `path` when the block succeeds.

@@ -53,7 +53,10 @@ def refused(capsys, *words):
         (["train", "~seed"], "'~seed': no key can be left out of a run"),
         (["train", "hydra.run.dir=x"], "a run's folder is run_dir=FOLDER"),
         (["train", "-m", "seed=0,1"], "-m: several runs are made by another verb: caliper sweep"),
-        (["train", "seed=0,1"], "seed=0,1 gives several values, and this makes one run"),
+        (
+            ["train", "seed=0,1"],
+            "seed=0,1 gives several values to one run; several runs are made by: caliper sweep seed=0,1",
+        ),
         (["train", "agent=calq"], "there is no agent 'calq'; did you mean calql? There are: "),
         (["train", "onlin.env_steps=1"], "did you mean online?"),
         (["train", "task.size=32,64"], "(a list is written as [1,2])"),
@@ -63,12 +66,15 @@ def refused(capsys, *words):
         (["train", "agent.critic_hidden=64"], "must be Sequence[int]"),
         (["train", "encoder.latent=big"], "encoder.latent=big has the wrong type; it must be int | None"),
         (["train", "agent.discount=1.0"], "the discount gamma is 1.0"),
-        (["train", "agent.precision=float16"], "choose one of float32, bfloat16"),
+        (
+            ["train", "agent.precision=float16"],
+            "did you mean bfloat16 or float32? There are: float32, bfloat16",
+        ),
         (["train", "agent=iql", "agent.expectile=1.0"], "agent.expectile=1.0 makes no sense"),
         (["train", "agent=awac", "agent.temperature=0.0"], "agent.temperature=0.0 makes no sense"),
         (["train", "agent=td3bc", "agent.exploration_noise=0.0"], "agent.exploration_noise=0.0 makes no"),
-        (["train", "agent.name=foo"], f"choose one of {', '.join(sorted(AGENTS))}"),
-        (["train", "encoder.name=foo"], "choose one of conv, conv_tiny"),
+        (["train", "agent.name=foo"], f"choose one of: {', '.join(sorted(AGENTS))}"),
+        (["train", "encoder.name=foo"], "choose one of: conv, conv_tiny"),
         (["train", "task.name=foo"], "choose one of: lift"),
         (["train", "task.controller=foo"], "choose one of: osc_pose, osc_position"),
         (["train", "task.control_freq=7"], "task.control_freq=7 does not divide the physics' 500 Hz"),
@@ -78,9 +84,15 @@ def refused(capsys, *words):
             ["train", "learner=graph", "device=cpu"],
             "learner=graph needs a GPU for the learner, but device=cpu;",
         ),
-        (["train", "task.cameras=[front]"], "task.cameras: there is no camera 'front'; choose from: "),
+        (
+            ["train", "task.cameras=[front]"],
+            "task.cameras: there is no camera 'front'; did you mean frontview? There are: ",
+        ),
         (["train", "task.cameras=[]"], "no camera; name one"),
-        (["train", "video.camera=front"], "video.camera: there is no camera 'front'; choose from: "),
+        (
+            ["train", "video.camera=front"],
+            "video.camera: there is no camera 'front'; did you mean frontview? There are: ",
+        ),
         (
             ["train", "task.size=4"],
             "images of 4x4 pixels are too small for it; the smallest that works is 9x9",
@@ -110,6 +122,29 @@ def refused(capsys, *words):
         (["train", "task.size=10000"], "task.size=10000 makes no sense"),
         (["train", "threads=100000"], "threads=100000 makes no sense"),
         (["collect", "data.num_envs=1000000"], "with data.num_envs=1000000; at most "),
+        (["train", "agent.n_target_actions=100000000"], "with agent.n_target_actions=100000000; at most "),
+        (["train", "agent.best_of=1000000000"], "with agent.best_of=1000000000; at most "),
+        (["train", "agent.n_critics=100000000"], "with agent.n_critics=100000000; "),
+        (["train", "agent=qtopt", "agent.cem_samples=1000000000"], "with agent.cem_samples=1000000000; "),
+        (["train", "encoder.latent=100000000"], "the encoders alone "),
+        (["train", "encoder.channels=[100000,100000,10000,10000]"], "the encoders alone "),
+        (
+            ["train", "online.utd=1e9"],
+            "online.utd=1000000000.0 makes no sense; it must be at least 0, at most",
+        ),
+        (["train", "reward.scale=1e38", "reward.bias=-1e38"], "reward.scale=1e+38 makes no sense"),
+        (
+            ["train", "online.env_steps=99999999999999999999"],
+            "makes no sense; it must be at least 0, at most",
+        ),
+        (["train", "evaluation.episodes=100000000"], "evaluation.episodes=100000000 makes no sense"),
+        (["train", "data.appearance.shift=1e300", "data.copies=2"], "shift=1e+300 makes no sense"),
+        (["collect", "data.mixture=[[1.0,1e300,0.0]]"], "none negative or above 1000"),
+        (["train", "data.rewards=sucess"], "data.rewards=sucess is unknown; did you mean success?"),
+        (["train", "task.controller=osc_pos"], "did you mean osc_pose or osc_position?"),
+        (["train", "video.camera=agentvew"], "there is no camera 'agentvew'; did you mean agentview?"),
+        (["train", "agent.name=calq"], "agent.name=calq is unknown; did you mean calql?"),
+        (["tasks", "lift", "task.control_freq=7"], "does not divide the physics' 500 Hz"),
         (["train", "log.wandb=yes"], "choose one of: disabled, offline, online"),
         (["train", "data.horizon=0"], "data.horizon=0 makes no sense"),
         (["train", "data.mixture=[[1.0,0.1]]"], "must be rows of [weight, action noise"),
@@ -196,6 +231,16 @@ def test_overrides_that_a_saved_run_cannot_take(finished, capsys):
     assert "evaluation.episodes" in refused(capsys, "evaluate", folder, "evaluation.episodes=many")
     said = refused(capsys, "evaluate", folder, "agent.actor_hidden=[8]")
     assert "agent.actor_hidden cannot change when a run is evaluated" in said
+    assert len(said) < 300  # what can change is told of the same section alone
+    said = refused(capsys, "resume", folder, "online.capacity=90")
+    assert "Beside it can: online.env_steps, online.eval_every" in said
+    assert "no key 'agent.critic_lrr'; did you mean critic_lr?" in refused(
+        capsys, "resume", folder, "agent.critic_lrr=1"
+    )
+    assert "no key 'encoder.depth'" in refused(capsys, "evaluate", folder, "encoder.depth=1")
+    assert "gives several values to one run; give one" in refused(
+        capsys, "evaluate", folder, "evaluation.episodes=1,2"
+    )
     assert "no camera 'front'" in refused(capsys, "render", folder, "video.camera=front")
     assert "nothing to film" in refused(capsys, "render", folder, "video.episodes=0")
     assert "the run folder alone" in refused(capsys, "report", folder, "seed=1")

@@ -42,7 +42,7 @@ def test_a_task_with_a_scene_is_shown_in_it_and_another_in_its_own_model(recordi
 def test_an_unknown_camera_lists_those_there_are(recordings):
     square = recordings["mimicgen_square_d0"]
     staged = stage(square, square.demos[0])
-    with pytest.raises(CaliperError, match="no camera 'top'; choose from: frontview, birdview, agentview"):
+    with pytest.raises(CaliperError, match="no camera 'top'; choose one of: frontview, birdview, agentview"):
         next(iter(drawn(staged.model, staged.states, ("top",), 32)))
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 
+import h5py
 import pytest
 import yaml
 
@@ -92,6 +93,25 @@ def test_collect_does_not_replace_a_file_unasked(words, dataset, tmp_path, capsy
     assert path.read_bytes() != before
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 819 GB\nat 0x1")],
+)
+def test_used_up_memory_is_one_sentence(error, monkeypatch, capsys):
+    def fail(_):
+        raise error
+
+    monkeypatch.setitem(VERBS, "tasks", fail)
+    with pytest.raises(SystemExit) as stopped:
+        main(["tasks"])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.startswith("caliper: the memory is used up (")
+    assert said.count("\n") == 1 and "smaller batch_size" in said
+    monkeypatch.setitem(VERBS, "tasks", lambda _: [][1])
+    with pytest.raises(IndexError):  # other errors are ours to see
+        main(["tasks"])
+
+
 @pytest.mark.parametrize("target", ["| head -1", "> /dev/full"])
 def test_output_that_goes_away_is_no_error(target):
     command = f"{sys.executable} -m caliper --help {target}"
@@ -117,8 +137,6 @@ def test_groups_cannot_be_chosen_again(finished, capsys):
 
 
 def test_inspect_shows_what_does_not_fit(dataset, tmp_path, capsys):
-    import h5py
-
     path = tmp_path / "old.hdf5"
     path.write_bytes(dataset.read_bytes())
     with h5py.File(path, "r+") as file:
@@ -129,6 +147,21 @@ def test_inspect_shows_what_does_not_fit(dataset, tmp_path, capsys):
     with h5py.File(path, "r+") as file:
         file["data"].attrs["controller"] = "osc_position"
     assert "no: scene_hash is '0123456789abcdef'" in output(capsys, "inspect", str(path))
+
+
+def test_what_no_robot_does_is_not_filmed(dataset, tmp_path, capsys):
+    path = tmp_path / "odd.hdf5"
+    path.write_bytes(dataset.read_bytes())
+    with h5py.File(path, "r+") as file:
+        file["data/demo_0/states"][2, 3] = 9.0
+        unseal(file)
+    for words, said in (
+        ([path], "can't be filmed: in demo_0, row 2, robot0_joint3 is at 9"),
+        ([dataset, "--out", path], "must end in .mp4"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["render", *map(str, words)])
+        assert said in capsys.readouterr().err
 
 
 class Terminal:

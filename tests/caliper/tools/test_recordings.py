@@ -37,6 +37,16 @@ def test_import_prints_demos_table_and_file(files, tmp_path, capsys):  # noqa: F
     assert len(read_dataset(out).episodes) == 3
 
 
+def test_import_does_not_replace_a_file_unasked(files, tmp_path, capsys):  # noqa: F811
+    out = tmp_path / "lift.hdf5"
+    out.write_text("mine")
+    with pytest.raises(SystemExit):
+        main(["import", str(files["robosuite141_lift"]), str(out)])
+    assert f"{out} is there already" in capsys.readouterr().err and out.read_text() == "mine"
+    main(["import", str(files["robosuite141_lift"]), str(out), "--overwrite"])
+    assert len(read_dataset(out).episodes) == 3
+
+
 def test_import_takes_its_options(edited, tmp_path, capsys):  # noqa: F811
     def spoil(file):
         file["data/demo_9/states"][0, 0] = np.nan

@@ -143,7 +143,7 @@ def test_an_episode_without_its_final_state_repeats_the_last_image(dataset, tmp_
 
 def test_what_will_not_do(dataset, images, tmp_path, capsys, monkeypatch):
     out = tmp_path / "new.hdf5"
-    assert "choose from: frontview, birdview" in refusal(capsys, dataset, "--cameras", "moon")
+    assert "choose one of: frontview, birdview" in refusal(capsys, dataset, "--cameras", "moon")
     assert "at least one camera, and each once" in refusal(
         capsys, dataset, "--cameras", "agentview", "agentview"
     )
@@ -153,6 +153,7 @@ def test_what_will_not_do(dataset, images, tmp_path, capsys, monkeypatch):
     assert "the following arguments are required: FILE" in refusal(capsys)
     assert "unrecognized arguments: --format" in refusal(capsys, dataset, "--format")
     assert "there is no dataset at" in refusal(capsys, tmp_path / "none.hdf5")
+    assert f"{images} is there already; name another" in refusal(capsys, dataset, "--out", images)
     other = tmp_path / "other.hdf5"
     shutil.copy(dataset, other)
     with h5py.File(other, "r+") as file:
@@ -177,7 +178,7 @@ def test_an_interrupted_replay_leaves_the_earlier_file(dataset, tmp_path, monkey
 
     monkeypatch.setattr(replay_module, "_images", interrupted)
     with pytest.raises(SystemExit):
-        replayed(dataset, out)
+        replayed(dataset, out, "--overwrite")
     assert out.read_bytes() == before and list(tmp_path.iterdir()) == [out]
 
 

@@ -152,7 +152,8 @@ def test_a_second_process_is_kept_out(tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_every_run(words, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_saves_every_run(number, words, tmp_path):
     folder = tmp_path / "sweep"
     line = command(words("seed=0,1", "online.env_steps=100000"), folder)
     harness = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -160,7 +161,7 @@ def test_ctrl_c_saves_every_run(words, tmp_path):
     while len(list(folder.glob("*/evaluations/online_*"))) < 2:
         assert time.monotonic() < deadline and harness.poll() is None
         time.sleep(0.05)
-    harness.send_signal(signal.SIGINT)
+    harness.send_signal(number)
     _, printed = harness.communicate(timeout=60)
     assert harness.returncode == 130 and "give the same command to go on" in printed
     for seed in (0, 1):

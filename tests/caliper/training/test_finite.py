@@ -83,7 +83,7 @@ CASES = [
     pytest.param(
         "agent.conservative_weight=1e38", "is not finite since update 1", "5", id="weight", marks=SLOW
     ),
-    pytest.param("reward.bias=-1e30", "is not finite since update 1", None, id="reward"),
+    pytest.param("agent.init_temperature=1e38", "actor/loss is not finite since update 1", None, id="alpha"),
 ]
 
 

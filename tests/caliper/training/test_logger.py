@@ -10,7 +10,7 @@ from caliper.errors import CaliperError
 from caliper.training import logger as log
 from caliper.training.logger import Logger, to_floats
 from caliper.utils import files
-from caliper.utils.metrics import read_metrics
+from caliper.utils.metrics import LOST, lost_rows, read_metrics
 
 
 def test_rows_come_back_as_columns(tmp_path):
@@ -157,3 +157,22 @@ def test_wandb_offline_stays_inside_the_run_folder(tmp_path, monkeypatch):
     assert not list(home.rglob("*"))
     for name in ("WANDB_CACHE_DIR", "WANDB_ERROR_REPORTING"):
         os.environ.pop(name, None)
+
+
+def test_lost_rows_are_counted_and_told(tmp_path):
+    with Logger(tmp_path) as log:
+        for update in range(6):
+            log.log("offline", 0, update, {"loss": 1.0 / (1 + update)})
+        mark = log.mark()
+    lines = log.path.read_text().splitlines(keepends=True)
+    log.path.write_text("".join(lines[:3]))  # two rows are left
+    with Logger(tmp_path) as log:
+        assert log.truncate(mark["rows"], mark["sha256"]) == 4
+        log.log("offline", 0, 6, {LOST: 4})
+    assert lost_rows(read_metrics(tmp_path)) == [(6, 4.0)]
+    log.path.write_text("".join(lines).replace("0.5", "0.6"))
+    with Logger(tmp_path) as log:
+        assert log.truncate(mark["rows"], mark["sha256"]) == 0  # all there, and one is another
+    log.path.write_text("".join(lines))
+    with Logger(tmp_path) as log:
+        assert log.truncate(mark["rows"], mark["sha256"]) is None

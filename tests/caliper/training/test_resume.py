@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -23,6 +25,7 @@ from caliper.training.checkpoint import load_checkpoint
 from caliper.training.interrupt import Interrupt, InterruptedRunError
 from caliper.training.run import resume, train
 from caliper.utils.files import locked
+from tests.data.test_robomimic import unseal
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -207,6 +210,19 @@ def test_a_run_is_found_from_another_folder(configure, dataset, tmp_path, monkey
     config = load(tmp_path / "run" / "config.yaml", ["online.env_steps=4"], "resume")
     assert config.data.path == str(dataset)
     resume(tmp_path / "run", config)
+
+
+def test_another_dataset_under_the_same_name_is_refused(configure, dataset, tmp_path):
+    path, folder = tmp_path / "lift.hdf5", tmp_path / "run"
+    shutil.copy(dataset, path)
+    train(configure(f"run_dir={folder}", f"data.path={path}", "online.env_steps=2", "offline.updates=1"))
+    before = (folder / "config.yaml").read_bytes()
+    with h5py.File(path, "r+") as file:
+        file["data/demo_0/actions"][...] *= -1
+        unseal(file)
+    with pytest.raises(CaliperError, match=r"holds another dataset .* than this run began with"):
+        resume(folder, load(folder / "config.yaml", ["online.env_steps=4"], "resume"))
+    assert (folder / "config.yaml").read_bytes() == before
 
 
 def test_two_runs_do_not_begin_in_one_folder(configure, tmp_path):
