@@ -13,7 +13,9 @@ from caliper.agents.base import Agent, AgentConfig, Noise
 from caliper.agents.bc import BC, BCConfig
 from caliper.agents.calql import CalQL
 from caliper.agents.cql import CQL, CQLConfig
+from caliper.agents.fql import FQL, FQLConfig
 from caliper.agents.iql import IQL, IQLConfig
+from caliper.agents.qc import QC, QCConfig
 from caliper.agents.qtopt import QTOpt, QTOptConfig
 from caliper.agents.rlpd import RLPD, RLPDConfig
 from caliper.agents.sac import SAC, SACConfig
@@ -35,6 +37,8 @@ AGENTS: dict[str, tuple[type[Agent], type[AgentConfig]]] = {
     "rlpd": (RLPD, RLPDConfig),
     "wsrl": (WSRL, WSRLConfig),
     "qtopt": (QTOpt, QTOptConfig),
+    "fql": (FQL, FQLConfig),
+    "qc": (QC, QCConfig),
 }
 
 

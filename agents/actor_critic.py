@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from caliper.agents import deviations
 from caliper.agents.base import DRAWN, Agent, AgentConfig, Decision, Noise
-from caliper.agents.nets import Actor, Critic, GaussianActor, Info, MakeEncoder, polyak, trained
+from caliper.agents.nets import Actor, AnyActor, Critic, Info, MakeEncoder, bc_loss, polyak, trained
 from caliper.limits import key
 from caliper.types import Batch, Obs
 
@@ -38,11 +38,11 @@ class ActorCritic(Agent):
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.discount = cfg.discount**cfg.chunk
         self.actor_every = cfg.actor_every
-        self.average_actor: Actor | GaussianActor | None = None
+        self.average_actor: AnyActor | None = None
         if cfg.actor_tau < 1:  # deviation
             self.average_actor = copy.deepcopy(self.actor).requires_grad_(False)
 
-    def make_actor(self, make_encoder: MakeEncoder) -> Actor | GaussianActor:
+    def make_actor(self, make_encoder: MakeEncoder) -> AnyActor:
         """The policy's network: a tanh-Gaussian's, unless the algorithm's paper has another."""
         return Actor(make_encoder, self.action_dim, self.config.actor_hidden)
 
@@ -62,6 +62,10 @@ class ActorCritic(Agent):
             polyak(self.average_actor.parameters(), self.actor.parameters(), self.config.actor_tau)
         return info
 
+    def cloning_loss(self, obs: Obs, action: Tensor, noise: Noise) -> Tensor:
+        """What a bc update takes down on the recorded actions (b, a); `noise` serves flows."""
+        return bc_loss(self.actor(obs), action).mean()
+
     @torch.no_grad()
     def decide(self, obs: Obs, deterministic: bool) -> Decision:
         """See `Agent.decide`."""
@@ -74,7 +78,7 @@ class ActorCritic(Agent):
                     self.critic, features, pi, cfg.best_of, self.generator, deterministic
                 )
                 return Decision(action, pi, features)
-        return Decision(pi.mode() if deterministic else pi.sample(1, self.generator)[0][:, 0], pi)
+            return Decision(pi.mode() if deterministic else pi.sample(1, self.generator)[0][:, 0], pi)
 
 
 def make_critic(config: CriticConfig, make_encoder: MakeEncoder, action_dim: int) -> Critic:

@@ -26,6 +26,8 @@ class Noise:
         eps_cur: standard normal (b, k, a), actions at s of the conservative term.
         eps_next: standard normal (b, k, a), actions at s' of the conservative term.
         rand: uniform in [-1, 1] (b, k, a), random actions of the conservative term.
+        eps_flow: standard normal (b, 1, a), where the flow to a recorded action starts.
+        time: uniform in [0, 1] (b, 1, 1), how far along.
         subset: int64 (m,), members of the target ensemble of which the target takes the minimum.
         shift: int64 (b, 2) in [-pad, pad], image shift of s.
         shift_next: the same for s'.
@@ -36,6 +38,8 @@ class Noise:
     eps_cur: Tensor | None = None
     eps_next: Tensor | None = None
     rand: Tensor | None = None
+    eps_flow: Tensor | None = None
+    time: Tensor | None = None
     subset: Tensor | None = None
     shift: Tensor | None = None
     shift_next: Tensor | None = None

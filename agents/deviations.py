@@ -29,10 +29,9 @@ import torch
 from torch import Tensor, nn
 
 from caliper.agents.nets import (
-    Actor,
+    AnyActor,
     Critic,
     EncoderPerCritic,
-    GaussianActor,
     Info,
     Policy,
     Value,
@@ -57,12 +56,11 @@ def bc_update(agent: ActorCritic, batch: Batch, noise: Noise) -> Info:
     """One step of cloning, with an optimiser of its own, so that the actor's moments stay untouched."""
     obs = augment(batch.obs, agent.config.shift_pad, agent.generator, noise.shift)
     with agent.autocast:
-        pi = agent.actor(obs)
-    loss = bc_loss(pi, batch.action).mean()
+        loss = agent.cloning_loss(obs, batch.action, noise)
     return {"bc/loss": loss.detach()} | descend(agent.optimizers, {"bc": loss})
 
 
-def start_encoders(actor: Actor | GaussianActor, *networks: Critic | Value) -> None:
+def start_encoders(actor: AnyActor, *networks: Critic | Value) -> None:
     """Copies the weights of the actor's encoder into those of other networks."""
     for network in networks:
         encoder = network.encoder
@@ -134,12 +132,13 @@ def best_of(
 
     Greedy actions come from the same draws every time, so that evaluating changes no later number.
     """
-    n, a = pi.mean.shape
-    g = torch.Generator(pi.mean.device).manual_seed(0) if deterministic else generator
-    eps = torch.randn(1 if deterministic else n, k, a, generator=g, device=pi.mean.device)
+    mode = pi.mode()
+    (n, a), device = mode.shape, mode.device
+    g = torch.Generator(device).manual_seed(0) if deterministic else generator
+    eps = torch.randn(1 if deterministic else n, k, a, generator=g, device=device)
     action, _ = pi.sample(eps=eps)
     if deterministic:
-        action[:, 0] = pi.mode()
+        action[:, 0] = mode
     best = critic(features, action).amin(0).argmax(1)  # (n,)
     return action.gather(1, best[:, None, None].expand(-1, 1, a))[:, 0]
 

@@ -98,7 +98,34 @@ class Gaussian:
         return self.mean
 
 
-Policy = TanhGaussian | Gaussian
+@dataclass(frozen=True, slots=True)
+class FlowPolicy:
+    """Actions that a vector field makes of standard normal noise, clipped to the box; it has no density.
+
+    Attributes:
+        field: the network.
+        features: its encoder's, (b, f).
+    """
+
+    field: VectorField
+    features: Tensor
+
+    def sample(
+        self, k: int = 1, generator: torch.Generator | None = None, eps: Tensor | None = None
+    ) -> tuple[Tensor, None]:
+        """See `TanhGaussian.sample`; without log-densities."""
+        if eps is None:
+            shape, device = (len(self.features), k, self.field.action_dim), self.features.device
+            eps = torch.randn(shape, generator=generator, device=device)
+        return self.field.push(self.features, eps).clamp(-1.0, 1.0), None
+
+    def mode(self) -> Tensor:
+        """The greedy action (b, a): that of the noise zero, the middle of the noise."""
+        middle = torch.zeros(1, 1, self.field.action_dim, device=self.features.device)
+        return self.sample(eps=middle)[0][:, 0]
+
+
+Policy = TanhGaussian | Gaussian | FlowPolicy
 
 
 class Actor(nn.Module):
@@ -133,6 +160,48 @@ class GaussianActor(nn.Module):
         """The policy at b observations."""
         mean = torch.tanh(self.layers(self.encoder(obs)).float())
         return Gaussian(mean, self.log_std.clamp(-20.0, 2.0).expand_as(mean))
+
+
+class VectorField(nn.Module):
+    """Encoder and perceptron to a vector for each of k points per state, in the space of the actions.
+
+    With `steps` it is the velocity v(s, x, t) of a flow from noise to actions, followed in so many steps of
+    Euler's; with none it is a map mu(s, z) that leads from noise to an action at once. As in `Critic`, what
+    the first layer makes of the features is computed once per state.
+    """
+
+    def __init__(self, make_encoder: MakeEncoder, action_dim: int, hidden: Sequence[int], steps: int) -> None:
+        super().__init__()
+        self.encoder = make_encoder()
+        self.action_dim = action_dim
+        self.steps = steps
+        time = 1 if steps else 0
+        self.layers = perceptron([self.encoder.dim + action_dim + time, *hidden, action_dim])
+
+    def forward(self, obs: Obs) -> FlowPolicy:
+        """The policy at b observations."""
+        return FlowPolicy(self, self.encoder(obs))
+
+    def vector(self, features: Tensor, x: Tensor) -> Tensor:
+        """Vectors (b, k, a), float32, at points x: (b, k, a), or (b, k, a + 1) where a time comes last."""
+        first, f = self.layers[0], features.shape[-1]
+        of_state = F.linear(features, first.weight[:, :f], first.bias)  # (b, h)
+        hidden = of_state[:, None] + F.linear(x, first.weight[:, f:])  # (b, k, h)
+        vector: Tensor = self.layers[1:](hidden)
+        return vector.float()
+
+    def push(self, features: Tensor, z: Tensor) -> Tensor:
+        """Where noise z (b, k, a) leads, (b, k, a), not clipped."""
+        if not self.steps:
+            return self.vector(features, z)
+        x = z
+        for i in range(self.steps):
+            time = torch.full_like(x[..., :1], i / self.steps)
+            x = x + self.vector(features, torch.cat([x, time], -1)) / self.steps
+        return x
+
+
+AnyActor = Actor | GaussianActor | VectorField
 
 
 class Value(nn.Module):
@@ -249,7 +318,7 @@ class EncoderPerCritic(nn.Module):
         return torch.stack([member(obs) for member in self.members])
 
 
-def trained(network: Actor | GaussianActor) -> list[nn.Parameter]:
+def trained(network: AnyActor) -> list[nn.Parameter]:
     """The parameters that learn, those of the encoder first."""
     of_encoder = set(network.encoder.parameters())
     return sorted((p for p in network.parameters() if p.requires_grad), key=lambda p: p not in of_encoder)
@@ -283,6 +352,30 @@ def bc_loss(pi: Policy, action: Tensor) -> Tensor:
     and 0.02 with this. But it does not train the standard deviation.
     """
     return (pi.mode() - action).square().sum(-1)
+
+
+def flow_loss(
+    flow: FlowPolicy, action: Tensor, generator: torch.Generator, start: Tensor | None, time: Tensor | None
+) -> Tensor:
+    """Flow matching (Lipman et al. 2022, arXiv:2210.02747) of the recorded actions, along straight lines.
+
+    x_t = (1 - t) x_0 + t a;  mean |v(s, x_t, t) - (a - x_0)|^2, over the batch and the action's entries.
+
+    Args:
+        flow: at the b states.
+        action: (b, a).
+        generator: draws what is None of
+        start: x_0, standard normal (b, 1, a), and
+        time: t, uniform in [0, 1] (b, 1, 1).
+    """
+    end = action[:, None]  # (b, 1, a)
+    if start is None:
+        start = torch.randn(end.shape, generator=generator, device=end.device)
+    if time is None:
+        time = torch.rand(end[..., :1].shape, generator=generator, device=end.device)
+    x = torch.lerp(start, end, time)
+    velocity = flow.field.vector(flow.features, torch.cat([x, time], -1))
+    return (velocity - (end - start)).square().mean()
 
 
 def descend(optimizers: Mapping[str, torch.optim.Optimizer], losses: Mapping[str, Tensor]) -> Info:

@@ -31,4 +31,6 @@ AGENTS = {
     "iql": ACTOR + CRITIC,
     "awac": ACTOR + CRITIC,
     "td3bc": ACTOR + CRITIC,
+    "fql": ACTOR + CRITIC,
+    "qc": [*ACTOR, *CRITIC, "agent.chunk=2", "agent.best_of=4"],
 }

@@ -22,6 +22,8 @@ CONFIGS = {
     "rlpd": {"name": "rlpd", **TINY, "n_critics": 4},
     "wsrl": {"name": "wsrl", **TINY, **SAMPLES, "n_critics": 4},
     "qtopt": {"name": "qtopt", "critic_hidden": [16], "cem_samples": 16, "cem_elites": 4},
+    "fql": {"name": "fql", **TINY, "flow_steps": 3},
+    "qc": {"name": "qc", **TINY, "flow_steps": 3, "best_of": 4, "chunk": 1},
 }
 
 
@@ -105,6 +107,8 @@ def noise_for(agent, batch, seed=0):
         eps_next=torch.randn(b, n, a, generator=g),
         rand=2 * torch.rand(b, n, a, generator=g) - 1,
         subset=torch.arange(2),
+        eps_flow=torch.randn(b, 1, a, generator=g),
+        time=torch.rand(b, 1, 1, generator=g),
         shift=torch.randint(-pad, pad + 1, (b, 2), generator=g),
         shift_next=torch.randint(-pad, pad + 1, (b, 2), generator=g),
     )

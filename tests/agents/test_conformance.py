@@ -33,7 +33,7 @@ CASES = [(name, encoder) for name in AGENTS for encoder in ("conv_tiny", "state"
 CRITICS = [name for name, (agent, _) in AGENTS.items() if agent.has_critic]
 ACTORS = [name for name, (agent, _) in AGENTS.items() if agent.has_actor]
 # Images per update; others: the actor's at s and s', the critic's, its target's.
-ENCODED = {"bc": 1, "qtopt": 2, "iql": 5}
+ENCODED = {"bc": 1, "qtopt": 2, "iql": 5, "fql": 5, "qc": 5}
 
 
 def metrics(text):
@@ -66,6 +66,8 @@ METRICS = {
     "rlpd": SAC_METRICS,
     "wsrl": CQL_METRICS,
     "qtopt": TD - {"critic/q_pi"} | {"cem/std"},
+    "fql": BC | TD | metrics("flow/loss") | {"actor/distill_loss"},
+    "qc": TD - {"critic/q_pi"} | metrics("actor/loss") | {"critic/gain"},
 }
 
 
@@ -186,17 +188,17 @@ def test_probing_changes_nothing(name):
 
 @pytest.mark.parametrize("name", ACTORS)
 def test_cloning_learns_and_moves_the_actor_only(name):
-    agent = make(name, "state", spec=STATE, bc_lr=1e-2)
+    agent = make(name, "state", spec=STATE, bc_lr=1e-2, actor_hidden=[64, 64])
     before = snapshot(agent)
     batch = random_batch(b=64, spec=STATE)
     target = torch.where(batch.obs.proprio[:, :ACTIONS] > 0, 1.0, -1.0)  # saturated, as the experts' are
     batch = dataclasses.replace(batch, action=target)
-    for _ in range(60):
+    for _ in range(250 if "flow_steps" in keys_of(name) else 60):  # a flow learns a whole distribution
         agent.bc_update(batch)
     wrong = (agent.act(batch.obs, deterministic=True) - target).abs().mean()
     assert float(wrong) < 0.2  # about 1 before
     changed = {key for key, value in agent.state_dict().items() if not torch.equal(value, before[key])}
-    assert changed and all(key.startswith("actor.") for key in changed)
+    assert changed and all(key.startswith(("actor.", "flow.")) for key in changed)
 
 
 @pytest.mark.parametrize("name", AGENTS)

@@ -26,7 +26,7 @@ from tests.agents.conftest import CONFIGS
 from tests.pretended_cuda import pretended_cuda
 
 HORIZON = 3
-FAMILIES = ["bc", "calql", "iql", "qtopt", "rlpd", "td3bc"]
+FAMILIES = ["bc", "calql", "iql", "qtopt", "rlpd", "td3bc", "fql", "qc"]
 
 
 def make_env(sim="warp"):

@@ -41,6 +41,8 @@ from tests.caliper.training.updates import (
         ("rlpd", {"actor_every": 2}, 5),
         ("wsrl", {"actor_every": 2}, 4),
         ("qtopt", {}, 3),
+        ("fql", {"normalize_q": True, "actor_tau": 0.1}, 4),
+        ("qc", {}, 4),
     ],
 )
 def test_a_replayed_update_follows_all_that_changes(name, keys, captures):
