@@ -17,6 +17,7 @@ from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError
 from caliper.importing.dialect import control_freq
 from caliper.importing.images import Frames, Staged, drawn, stage
+from caliper.importing.scene import state_dim
 from caliper.rollout.video import grid, write_video
 from caliper.utils.progress import bar
 
@@ -93,10 +94,8 @@ def _clips(path: Path, count: int, assets: Path | None) -> list[_Clip]:
     if meta.task not in TASKS:
         raise CaliperError(f"{path} is of task {meta.task}, which has no scene here")
     model = task_scene(meta.task).model
-    if meta.state_dim != 1 + model.nq + model.nv:
-        raise CaliperError(
-            f"{path} has states of {meta.state_dim} numbers, the scene {1 + model.nq + model.nv}"
-        )
+    if meta.state_dim != state_dim(model):
+        raise CaliperError(f"{path} has states of {meta.state_dim} numbers, the scene {state_dim(model)}")
     return [
         _Clip(
             Staged(model, np.vstack([e.states, e.final_state]), meta.task),
