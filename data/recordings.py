@@ -90,8 +90,8 @@ def open_recording(path: str | Path) -> Recording:
     try:
         with h5py.File(path, "r") as file:
             return _read(file, path)
-    except (OSError, RuntimeError, KeyError) as error:  # h5py passes most failures on as one of these
-        reason = str(error).strip("'\"").splitlines()[0]
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:  # as h5py passes failures on
+        reason = _reason(error)
         raise CaliperError(f"{path} is damaged or not an HDF5 file ({reason}); fetch it again") from error
 
 
@@ -139,7 +139,8 @@ def _read(file: h5py.File, path: Path) -> Recording:
         raise CaliperError(f"{path} holds no episode (no group data/demo_<number>)")
     attrs = {name: _text(value) for name, value in data.attrs.items()}
     info = _json(attrs.get("env_args") or attrs.get("env_info") or "{}", path)
-    settings = {**info, **info.get("env_kwargs", {})}
+    kwargs = info.get("env_kwargs")
+    settings = {**info, **(kwargs if isinstance(kwargs, dict) else {})}
     demos = [_demo(data[name], path) for name in names]
     masks, lost = _masks(file.get("mask"), names)
     first = data[names[0]]
@@ -188,24 +189,38 @@ def _demo(group: h5py.Group, path: Path) -> RecordedDemo:
         if not len(states):
             raise ValueError("it has no step")
         model = group.attrs.get("model_file")
-        rewards = _array(group, "rewards", 1) if "rewards" in group else None
-        if rewards is not None and len(rewards) != len(actions):
-            raise ValueError(f"it has {len(actions)} actions but {len(rewards)} rewards")
+        rewards = _rewards(group, len(actions)) if "rewards" in group else None
         model = None if model is None else _model(_text(model), path)
         return RecordedDemo(name=name, states=states, actions=actions, model=model, rewards=rewards)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        fault = (str(error) or type(error).__name__).splitlines()[0]
-        return RecordedDemo(name=name, states=nothing, actions=nothing, fault=fault)
+    except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
+        return RecordedDemo(name=name, states=nothing, actions=nothing, fault=_reason(error))
 
 
-def _array(group: h5py.Group, name: str, dimensions: int) -> NDArray[np.float64]:
+def _reason(error: Exception) -> str:
+    """The first line of an error, which may quote any amount of the file."""
+    lines = str(error).strip("'\"").splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _rewards(group: h5py.Group, steps: int) -> NDArray[np.float64]:
+    """One reward a step, (t,); some writers keep them as truth values, or in a column."""
+    rewards = _array(group, "rewards", None).ravel()
+    if len(rewards) != steps:
+        raise ValueError(f"it has {steps} actions but {len(rewards)} rewards")
+    return rewards
+
+
+def _array(group: h5py.Group, name: str, dimensions: int | None) -> NDArray[np.float64]:
+    """Finite numbers, of as many dimensions as said; of one, or of two with one column, where None is."""
     if name not in group:
         more = "; robosuite before 1.0 kept joint velocities instead" if "jvels" in group else ""
         raise ValueError(f"it has no {name}{more}")
     dataset = _stored(group[name], name)
-    if dataset.dtype.kind not in "fiu" or dataset.ndim != dimensions:
+    fits = dataset.ndim == dimensions or (dimensions is None and dataset.ndim in (1, 2))
+    if dataset.dtype.kind not in "fiub" or not fits:
         raise ValueError(f"{name} has the shape {dataset.shape} of {dataset.dtype}")
-    if dataset.shape[0] > MAX_STEPS or dataset.shape[-1] > (MAX_WIDTH if dimensions > 1 else MAX_STEPS):
+    width = dataset.shape[1] if dataset.ndim == 2 else 1
+    if dataset.shape[0] > MAX_STEPS or not 0 < width <= (1 if dimensions is None else MAX_WIDTH):
         raise ValueError(f"{name} has the absurd shape {dataset.shape}")
     values = np.asarray(dataset, dtype=np.float64)
     if not np.isfinite(values).all():
@@ -229,6 +244,9 @@ def _stored(dataset: Any, name: str) -> h5py.Dataset:
 
 def _model(text: str, path: Path) -> str:
     """The model's XML: the attribute itself, or the file beside that it names."""
+    if not isinstance(text, str):
+        raise ValueError(f"its model_file is {type(text).__name__}, not text")
+    text = text.lstrip("\ufeff")
     if not text.lstrip().startswith("<"):
         beside = [f for f in (path.parent / "models" / text, path.parent / text) if f.is_file()]
         if Path(text).name != text or not beside:
@@ -245,7 +263,11 @@ def _masks(group: Any, names: Sequence[str]) -> tuple[dict[str, list[str]], list
     """Names by filter key, and what the keys name but the file lacks. Empty keys stay, as made."""
     masks, lost, known = {}, [], set(names)
     for key, dataset in group.items() if isinstance(group, h5py.Group) else ():
-        listed = [_text(name) for name in np.asarray(_stored(dataset, key)).ravel().tolist()]
+        try:
+            listed = [str(_text(name)) for name in np.ravel(_stored(dataset, key)[()]).tolist()]
+        except (ValueError, TypeError, AttributeError) as error:
+            lost.append(f"mask/{key}, unreadable: {_reason(error)}")
+            continue
         masks[key] = [name for name in listed if name in known]
         if len(masks[key]) < len(listed):
             lost.append(f"{len(listed) - len(masks[key])} of the {len(listed)} episodes of mask/{key}")
@@ -278,7 +300,9 @@ def _refuse_outside(file: h5py.File, path: Path) -> None:
 
 
 def _text(value: Any) -> Any:
-    """Attributes of text come as bytes from some writers."""
+    """Attributes of text come as bytes from some writers, or as an array that holds one."""
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.item()
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 

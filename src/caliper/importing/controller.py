@@ -21,6 +21,7 @@ from caliper.errors import CaliperError
 
 Array = NDArray[np.float64]
 ARM_JOINT = re.compile(r"robot(\d)_joint\d+")
+COMPOSITE = ("BASIC", "HYBRID_MOBILE_BASE")  # controllers of 1.5 that run each part's own
 # Orientation that OSC_POSITION held in the world's frame before 1.5: the gripper pointing down.
 DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 
@@ -139,8 +140,12 @@ def read_settings(config: Any) -> Settings:
         if (value := part.get(key, allowed[0])) not in allowed:
             raise CaliperError(f"its controller has {key} {value}; only {allowed[0]} can be translated")
     size = 3 if kind == "OSC_POSITION" else 6
+    for key in ("input", "output"):
+        low, high = (_vector(part.get(f"{key}_{end}", sign), size) for end, sign in (("min", -1), ("max", 1)))
+        if not (low < high).all():
+            raise CaliperError(f"its controller's {key}_min {_short(low)} is not below its {key}_max")
     ours = ([POSITION_SCALE] * 3 + [ROTATION_SCALE] * 3)[:size]
-    kp = _vector(part.get("kp", KP), 6)
+    kp = np.maximum(_vector(part.get("kp", KP), 6), 0)
     ratio = _vector(part.get("damping_ratio", part.get("damping", 1)), 6)
     return Settings(
         position_only=size == 3,
@@ -161,9 +166,15 @@ def _arm_part(config: Any) -> Mapping[str, Any]:
         config = config[0]
     if not isinstance(config, Mapping):
         raise CaliperError("its controller is not described as robosuite does")
-    parts = config.get("body_parts", config)
-    parts = parts.get("arms", parts)
-    part = parts.get("right", parts) if isinstance(parts, Mapping) else parts
+    if "body_parts" not in config:
+        return config
+    if (kind := config.get("type", COMPOSITE[0])) not in COMPOSITE:
+        raise CaliperError(
+            f"its controller is {kind}; only the arm's part of {COMPOSITE[0]} can be translated"
+        )
+    parts = config["body_parts"]
+    parts = parts.get("arms", parts) if isinstance(parts, Mapping) else None
+    part = parts.get("right") if isinstance(parts, Mapping) else None
     if not isinstance(part, Mapping):
         raise CaliperError("its controller is not described as robosuite does")
     return part
@@ -171,9 +182,12 @@ def _arm_part(config: Any) -> Mapping[str, Any]:
 
 def _vector(value: Any, size: int) -> Array:
     try:
-        return np.broadcast_to(np.asarray(value, dtype=np.float64), (size,)).copy()
-    except (TypeError, ValueError) as error:
-        raise CaliperError(f"its controller has {value} where {size} numbers belong") from error
+        found = np.broadcast_to(np.asarray(value, dtype=np.float64), (size,)).copy()
+    except (TypeError, ValueError, OverflowError):
+        found = np.full(size, np.nan)
+    if not np.isfinite(found).all():
+        raise CaliperError(f"its controller has {str(value)[:80]} where {size} numbers belong")
+    return found
 
 
 def _short(values: Array) -> str:

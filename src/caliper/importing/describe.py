@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import mujoco
 import numpy as np
 
 from caliper.data.recordings import RecordedDemo, Recording
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, printable
 from caliper.importing.controller import read_settings
 from caliper.importing.dialect import ASKED, control_freq, read_as, usual_way
 from caliper.importing.images import likenesses
@@ -47,7 +48,12 @@ def describe_recording(recording: Recording, images: bool = False, assets: Path 
         ("missing", ", ".join(recording.missing) or "nothing"),
         ("import", _verdict(recording, demos, assets)),
     ]
-    return "\n".join([str(recording.path), *(f"  {name:<16}{value}" for name, value in rows)])
+    return "\n".join(
+        [
+            printable(str(recording.path)),
+            *(f"  {printable(name):<16}{printable(value)}" for name, value in rows),
+        ]
+    )
 
 
 def _controller(recording: Recording, demos: Sequence[RecordedDemo], assets: Path | None) -> str:
@@ -74,7 +80,7 @@ def _controller(recording: Recording, demos: Sequence[RecordedDemo], assets: Pat
     try:
         way = usual_way(pairs, settings, freq, recording.version)
         off = read_as(pairs[0][0], settings, pairs[0][1], freq, way).error
-    except (CaliperError, ValueError, IndexError) as failure:
+    except (CaliperError, ValueError, IndexError, ArithmeticError, mujoco.FatalError) as failure:
         return f"{kind}; not measured: {failure}"
     posture = "" if way.posture == "rest" else ", pulled to its first posture"
     return f"{kind} of robosuite {way.dialect.name}, measured (one step {off:.0e} rad){posture}"
@@ -132,4 +138,4 @@ def _widths(values: Sequence[int]) -> str:
 
 
 def _words(value: Any) -> str:
-    return value if isinstance(value, str) else ", ".join(map(str, value))
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

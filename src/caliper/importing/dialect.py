@@ -130,8 +130,10 @@ def telling_steps(demo: RecordedDemo, controller: Controller) -> list[int]:
 
 
 def geometric_mean(errors: Array) -> float:
-    """Of errors in radians; infinite for none."""
-    return float(np.exp(np.log(np.maximum(errors, FLOOR)).mean())) if len(errors) else float("inf")
+    """Of errors in radians; infinite for none, and where the physics blew up."""
+    if not len(errors) or not np.isfinite(errors).all():
+        return float("inf")
+    return float(np.exp(np.log(np.maximum(errors, FLOOR)).mean()))
 
 
 def one_step_errors(

@@ -25,7 +25,7 @@ from caliper.errors import CaliperError, one_of
 from caliper.importing.controller import Array
 from caliper.importing.importer import find_task, refuse_robots
 from caliper.importing.model import physics_model, visual_model
-from caliper.importing.scene import carry
+from caliper.importing.scene import carry, put_fixtures
 
 NUM_ENVS = 16  # states drawn side by side
 COMPARED = 12  # images of a demo that are compared with ours
@@ -53,6 +53,7 @@ class _Poses:
         """Puts envs into states (m, s)."""
         for i, state in enumerate(states):
             self._data.qpos[:] = state[1 : 1 + self.model.nq]
+            put_fixtures(self._data, state)
             mujoco.mj_kinematics(self.model, self._data)
             mujoco.mj_camlight(self.model, self._data)
             for name, poses in self._poses.items():

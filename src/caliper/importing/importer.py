@@ -19,6 +19,7 @@ from caliper.data.dataset import DatasetMeta, Episode
 from caliper.data.recordings import RecordedDemo, Recording, is_foreign, open_recording
 from caliper.data.robomimic import DatasetWriter
 from caliper.envs.action_meaning import action_json
+from caliper.envs.reach import unreachable
 from caliper.envs.robots import robot_facts
 from caliper.envs.sim import task_scene
 from caliper.envs.tasks import TASKS
@@ -145,7 +146,7 @@ def refuse_robots(recording: Recording) -> None:
         CaliperError: naming the robots.
     """
     robots = recording.settings.get("robots", ROBOT)
-    names = [robots] if isinstance(robots, str) else list(robots)
+    names = list(robots) if isinstance(robots, list | tuple) else [robots]
     if names != [ROBOT]:
         raise CaliperError(
             f"{recording.path} was recorded with {' and '.join(map(str, names))}; the scenes have one {ROBOT}"
@@ -195,11 +196,19 @@ class Importer:
         """
         if demo.fault is not None:
             raise CaliperError(demo.fault)
+        if len(demo.actions) < 2:
+            raise CaliperError("it has one step, and no state after it that would show what its action did")
+        try:
+            return self._converted(demo)
+        except (ValueError, IndexError, ArithmeticError, mujoco.FatalError) as error:  # numbers no robot has
+            raise CaliperError(f"its model and states cannot be simulated ({error})") from error
+
+    def _converted(self, demo: RecordedDemo) -> Imported:
         freq, model = self._frequency(demo), self._model(demo)
         if self._usual is None:
             self._usual = self._find_usual(freq)
         reading = measure(model, self.settings, demo, freq, self._usual)
-        if reading.error > TOO_FAR:
+        if not reading.error <= TOO_FAR:
             raise CaliperError(
                 "no known version of robosuite's controller does with its actions what its states show: the "
                 f"best, {reading.way.dialect.name}, is off by {reading.error:.0e} rad a step"
@@ -210,13 +219,15 @@ class Importer:
         translation = translate(demo, reading)
         trial = self.trial(translation.controller, freq)
         carried = carry(model, trial.model, demo.states)
+        if fault := unreachable(trial.model, carried.states):
+            raise CaliperError(f"its state {fault[0]} cannot be: {fault[1]}")
         arm = reading.controller.arms[0]
         notes += differences(model, trial.model, demo.states[0], carried.states[0], (arm.site, trial.site))
         actions = translation.actions.astype(np.float32)
         step = trial.step(carried.states, actions.astype(np.float64), reading.way.posture)
         solved = trial.solved(np.vstack([carried.states, step.last]))
         error = float(np.median(step.arm)) if len(step.arm) else 0.0
-        if error > TOO_FAR:
+        if not error <= TOO_FAR:
             raise CaliperError(
                 f"its actions do something else in the scene: the arm is off by {error:.0e} rad after one "
                 f"step (median), more than {TOO_FAR:.0e}"
@@ -250,10 +261,10 @@ class Importer:
 
     def _frequency(self, demo: RecordedDemo) -> int:
         freq = control_freq(demo.states) or self.recording.settings.get("control_freq", 20)
-        if not isinstance(freq, int | float) or freq != round(freq):
+        if not isinstance(freq, int | float) or not 1 <= freq < float("inf") or freq != round(freq):
             raise CaliperError(f"its states are {freq} control steps per second, which is no whole number")
         substeps = 1 / task_scene(self.task).model.opt.timestep / freq
-        if abs(substeps - round(substeps)) > 1e-6:
+        if abs(substeps - round(substeps)) > 1e-6 or substeps < 0.5:
             raise CaliperError(f"its {freq:g} control steps per second do not divide the physics' 500")
         return round(freq)
 
@@ -262,7 +273,7 @@ class Importer:
         width = demo.states.shape[1]
         if demo.model is None:
             model: mujoco.MjModel = self.trial("osc_pose", self._frequency(demo)).model
-            if width != 1 + model.nq + model.nv:
+            if width != 1 + model.nq + model.nv or model.nmocap:
                 raise CaliperError(
                     f"it has no model_file, and its states of {width} numbers are not the "
                     f"{1 + model.nq + model.nv} of the scene of {self.task}"
@@ -271,6 +282,10 @@ class Importer:
             model = physics_model(demo.model, self.options.assets)
         if width != 1 + model.nq + model.nv:
             raise CaliperError(f"its states have {width} numbers, its model {1 + model.nq + model.nv}")
+        if (timestep := task_scene(self.task).model.opt.timestep) != model.opt.timestep:
+            raise CaliperError(
+                f"its physics steps by {model.opt.timestep:g} s, robosuite's by {timestep:g} s"
+            )
         arms = arms_of(model, self.settings)
         if len(arms) > 1:
             raise CaliperError(f"it has {len(arms)} arms; the scenes have one {ROBOT}")

@@ -16,7 +16,11 @@ from caliper.errors import CaliperError
 from caliper.importing.assets import locate, robosuite_assets
 
 NUMBERS = re.compile(r"\s*\[([^\]]*)\]\s*")  # a Python list where numbers belong: pos="[0, 0, 0.005]"
-GONE = ("njmax", "nconmax", "nstack")  # sizes that MuJoCo finds out by itself since 2.3
+GONE = ("njmax", "nconmax", "nstack", "memory")  # sizes that MuJoCo finds out by itself since 2.3
+LOOKED_FOR = (
+    "mesh",
+    "texture",
+)  # elements whose files are; a file of another element would be opened as named
 COLOUR = re.compile(r'\srgba="[^"]*"')  # differs in the last digits between episodes of one scene
 VISUAL_LINK = re.compile(r"robots/(\w+)/(?:obj_)?meshes/(?:\w+/)?(link\d)_vis")
 
@@ -52,7 +56,7 @@ def _physics(xml: str, assets: Path | None) -> mujoco.MjModel:
             mesh.file = str(_found(mesh.file, assets))
     try:
         return spec.compile()
-    except ValueError as error:
+    except (ValueError, mujoco.FatalError) as error:
         raise CaliperError(f"MuJoCo does not compile its model: {_sentence(error)}") from error
 
 
@@ -106,7 +110,10 @@ def _parsed(xml: str) -> mujoco.MjSpec:
     except ET.ParseError as error:
         raise CaliperError(f"its model is no XML ({error})") from error
     for element in root.iter():
-        if element.tag in ("include", "plugin", "extension"):
+        reaches_out = element.tag in ("include", "plugin", "extension", "attach") or (
+            element.tag not in LOOKED_FOR and "file" in element.attrib
+        )
+        if reaches_out:
             raise CaliperError(f"its model has a <{element.tag}>, which reaches out of the file")
         for name, value in element.attrib.items():
             if listed := NUMBERS.fullmatch(value):
@@ -119,7 +126,7 @@ def _parsed(xml: str) -> mujoco.MjSpec:
             compiler.attrib.pop(name, None)
     try:
         return mujoco.MjSpec.from_string(ET.tostring(root, encoding="unicode"))
-    except ValueError as error:
+    except (ValueError, mujoco.FatalError) as error:
         raise CaliperError(f"MuJoCo does not take its model: {_sentence(error)}") from error
 
 

@@ -61,7 +61,7 @@ def carry(theirs: mujoco.MjModel, ours: mujoco.MjModel, states: Array) -> Carrie
         if name in partners:
             raise CaliperError(f"its model has two joints that are called {name} here")
         partners[name] = j
-    out = np.zeros((len(states), 1 + ours.nq + ours.nv))
+    out = np.zeros((len(states), state_dim(ours)))
     out[:, 0] = states[:, 0]
     for j in range(ours.njnt):
         i = partners.pop(canonical(ours.joint(j).name), None)
@@ -73,6 +73,7 @@ def carry(theirs: mujoco.MjModel, ours: mujoco.MjModel, states: Array) -> Carrie
             (6 if free else 1, 1 + theirs.nq + theirs.jnt_dofadr[i], 1 + ours.nq + ours.jnt_dofadr[j]),
         ):
             out[:, target : target + width] = states[:, source : source + width]
+    out[:, 1 + ours.nq + ours.nv :] = _fixtures(theirs, ours)
     base = _base(theirs)
     for name, i in partners.items():
         at = 1 + theirs.jnt_qposadr[i]
@@ -82,6 +83,30 @@ def carry(theirs: mujoco.MjModel, ours: mujoco.MjModel, states: Array) -> Carrie
         if near:
             raise CaliperError(f"its {name} takes part, and the scene has none")
     return Carried(out, sorted(partners))
+
+
+def state_dim(model: mujoco.MjModel) -> int:
+    """Numbers of a scene's state: time, positions, velocities, and the poses of fixtures (mocap bodies)."""
+    return int(1 + model.nq + model.nv + 7 * model.nmocap)
+
+
+def put_fixtures(data: mujoco.MjData, state: Array) -> None:
+    """Puts a scene's fixtures where its state (s,) has them; a recording's states have none."""
+    if len(state) == state_dim(data.model):
+        fixtures = state[1 + data.model.nq + data.model.nv :].reshape(-1, 7)
+        data.mocap_pos[:], data.mocap_quat[:] = fixtures[:, :3], fixtures[:, 3:]
+
+
+def _fixtures(theirs: mujoco.MjModel, ours: mujoco.MjModel) -> Array:
+    """Where the file's model has what stands anew in each episode, such as a door's frame: (7 * nmocap,)."""
+    data, out = mujoco.MjData(theirs), np.zeros((ours.nmocap, 7))
+    mujoco.mj_kinematics(theirs, data)
+    bodies = {canonical(theirs.body(i).name): i for i in range(1, theirs.nbody)}
+    for j in (j for j in range(ours.nbody) if ours.body_mocapid[j] >= 0):
+        if (i := bodies.get(canonical(ours.body(j).name))) is None:
+            raise CaliperError(f"its model has no {ours.body(j).name}, which the scene has")
+        out[ours.body_mocapid[j]] = *data.xpos[i], *data.xquat[i]
+    return out.ravel()
 
 
 def _base(model: mujoco.MjModel) -> Array:
@@ -142,6 +167,7 @@ def _note(notes: list[str], what: str, gap: Array) -> None:
 def _posed(model: mujoco.MjModel, state: Array) -> mujoco.MjData:
     data = mujoco.MjData(model)
     data.qpos[:] = state[1 : 1 + model.nq]
+    put_fixtures(data, state)
     mujoco.mj_forward(model, data)
     return data
 
@@ -214,8 +240,6 @@ class SceneTrial:
         self.model = self.env.engine.model
         index = self.env.engine.controller.index
         self.site, self._arm, self._fingers = index.grip_site, index.qpos, index.finger_qpos
-        body = self.model.body(self.env.task.object_body)
-        self._object = int(self.model.jnt_qposadr[body.jntadr[0]])
 
     def solved(self, states: Array) -> Array:
         """Which of the states (t, s) meet the task's test, bool (t,)."""
@@ -234,7 +258,7 @@ class SceneTrial:
             actions: (t, a) of the scene's controller.
             posture: "rest" or "start", see `caliper.importing.dialect.Way`.
         """
-        env, nq = self.env, self.model.nq
+        env, nq, nv = self.env, self.model.nq, self.model.nv
         closing = fingers_closed(actions[:, -1], env.control_freq)  # (t, 2)
         start = states[0, 1 + self._arm]
         after = []
@@ -248,7 +272,10 @@ class SceneTrial:
                 np.array(robot_facts("panda").posture) if posture == "rest" else start
             )
             state["qpos"][:m] = torch.as_tensor(rows[:, 1 : 1 + nq])
-            state["qvel"][:m] = torch.as_tensor(rows[:, 1 + nq :])
+            state["qvel"][:m] = torch.as_tensor(rows[:, 1 + nq : 1 + nq + nv])
+            if self.model.nmocap:
+                fixtures = torch.as_tensor(rows[:, 1 + nq + nv :]).view(m, -1, 7)
+                state["mocap_pos"][:m], state["mocap_quat"][:m] = fixtures[..., :3], fixtures[..., 3:]
             state["closing"][:m] = torch.as_tensor(closing[first : first + m])
             env.load_state_dict(state)
             action = torch.zeros(NUM_ENVS, env.action_dim, dtype=torch.float64)
@@ -257,13 +284,22 @@ class SceneTrial:
             after.append(env.final_state[:m].numpy().copy())
         reached = np.concatenate(after)  # (t, s)
         gap = np.abs(reached[:-1, 1:] - states[1:, 1:])
-        at = self._object
+        moved = self._object_at(reached[:-1]) - self._object_at(states[1:])
         return Step(
             arm=gap[:, self._arm].max(1),
             fingers=gap[:, self._fingers].max(1),
-            object=np.linalg.norm(gap[:, at : at + 3], axis=1),
+            object=np.linalg.norm(moved, axis=1),
             last=reached[-1],
         )
+
+    def _object_at(self, states: Array) -> Array:
+        """Where the task's object is in states (t, s), metres (t, 3)."""
+        found = [np.zeros((0, 3))]
+        for first in range(0, len(states), NUM_ENVS):
+            batch = torch.as_tensor(states[first : first + NUM_ENVS])
+            self.env.set_state(batch)
+            found.append(self.env.object_pos[: len(batch)].double().numpy().copy())
+        return np.concatenate(found)
 
 
 def fingers_closed(grip: Array, control_freq: int) -> Array:
