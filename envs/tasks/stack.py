@@ -43,12 +43,12 @@ class Stack(Task):
     def place(self, uniform: Tensor) -> dict[str, Tensor]:
         """See `Task`. Both anywhere within 8 cm, at any angle, apart, 1 cm above the table."""
         first = spread(uniform[:, :2], -SPREAD, SPREAD)
-        others = spread(uniform[:, 4:], -SPREAD, SPREAD).unflatten(1, (TRIES, 2))
+        others = spread(uniform[:, 4:], -SPREAD, SPREAD).view(-1, TRIES, 2)
         free = (others - first[:, None]).norm(dim=2) > APART
         chosen = free.to(torch.uint8).argmax(1)  # the first
         second = others[torch.arange(len(others), device=others.device), chosen]
         return {
-            f"{name}_main": upright(*at.unbind(1), TABLE_Z + half + 0.01, 2 * math.pi * yaw)
+            f"{name}_main": upright(at[:, 0], at[:, 1], TABLE_Z + half + 0.01, 2 * math.pi * yaw)
             for name, at, half, yaw in (
                 ("cubeA", first, SMALL, uniform[:, 2]),
                 ("cubeB", second, LARGE, uniform[:, 3]),

@@ -53,6 +53,8 @@ class _Poses:
         """Puts envs into states (m, s)."""
         for i, state in enumerate(states):
             self._data.qpos[:] = state[1 : 1 + self.model.nq]
+            fixtures = state[1 + self.model.nq + self.model.nv :].reshape(-1, 7)
+            self._data.mocap_pos[:], self._data.mocap_quat[:] = fixtures[:, :3], fixtures[:, 3:]
             mujoco.mj_kinematics(self.model, self._data)
             mujoco.mj_camlight(self.model, self._data)
             for name, poses in self._poses.items():

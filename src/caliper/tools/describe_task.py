@@ -42,7 +42,8 @@ def _own(config: RunConfig) -> list[tuple[str, str]]:
         *([("stages", ", ".join(task.stages))] if task.stages else []),
         ("reward", "1 on the step that solves it, 0 before; the episode ends there"),
         ("horizon", f"{cfg.horizon} control steps"),
-        ("state", f"{1 + model.nq + model.nv} numbers: time, {model.nq} positions, {model.nv} velocities"),
+        ("state", f"{scene.state_dim} numbers: time, {model.nq} positions, {model.nv} velocities"
+         + (f", {model.nmocap} x position and quaternion of a fixture" if model.nmocap else "")),
         ("policy sees", f"{', '.join(spec.cameras) or 'no camera'} at {spec.size}x{spec.size} pixels, "
          f"and {spec.proprio} numbers"),
         ("cameras", ", ".join(cameras)),

@@ -92,11 +92,10 @@ def _clips(path: Path, count: int, assets: Path | None) -> list[_Clip]:
     meta = dataset.meta
     if meta.task not in TASKS:
         raise CaliperError(f"{path} is of task {meta.task}, which has no scene here")
-    model = task_scene(meta.task).model
-    if meta.state_dim != 1 + model.nq + model.nv:
-        raise CaliperError(
-            f"{path} has states of {meta.state_dim} numbers, the scene {1 + model.nq + model.nv}"
-        )
+    scene = task_scene(meta.task)
+    model = scene.model
+    if meta.state_dim != scene.state_dim:
+        raise CaliperError(f"{path} has states of {meta.state_dim} numbers, the scene {scene.state_dim}")
     return [
         _Clip(
             Staged(model, np.vstack([e.states, e.final_state]), meta.task),
