@@ -9,7 +9,7 @@ start of its own. Resets are left out of robosuite's time and left in ours.
 robosuite draws with OpenGL in software (OSMesa or EGL), see `sim_cpu.py`; without it only physics counts.
 
     python benchmarks/tasks.py                    # full, writes benchmarks/results/tasks.json
-    python benchmarks/tasks.py --only stack door  # these alone; the file's other rows stay
+    python benchmarks/tasks.py --only stack door  # these alone; the other rows stay
     python benchmarks/tasks.py --quick            # one task, under 50 s, writes nothing
 """
 

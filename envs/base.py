@@ -23,7 +23,7 @@ class VectorEnv(ABC):
         spec: what an observation holds.
         action_dim: length of an action; entries in [-1, 1].
         horizon: control steps after which an episode is truncated.
-        state_dim: length of a simulator state, [time, qpos, qvel].
+        state_dim: length of a simulator state: time, qpos, qvel, and poses of fixtures, if there are any.
         scene_hash: identifies the compiled scene.
         final_state: float64 (n, s), the states the last actions led to, before any reset.
     """

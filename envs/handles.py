@@ -92,4 +92,4 @@ def _about(axis: Tensor, angle: Tensor) -> Tensor:
 
 
 def _apply(mat: Tensor, vector: Tensor) -> Tensor:
-    return (mat @ vector[:, :, None])[:, :, 0]
+    return torch.einsum("nij,nj->ni", mat, vector)

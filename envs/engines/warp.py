@@ -22,6 +22,7 @@ from caliper.errors import CaliperError
 # Room per env, shared by all of them, and constraint rows of each. Of 64 envs no one ever had more than
 # 20 contacts, 81 rows, and 3 penetrating convex pairs of one kind (benchmarks/results/solver_tail.json).
 CONTACTS, CONSTRAINTS, CONVEX = 48, 200, 8
+ROOM = "room"  # a scene that needs more says so by three custom numbers of this name
 # A batch lasts as long as its slowest env. These limits stop one env-step in 2000 and one in 10,000.
 # Simpler hulls for the narrow phase would save 2 % (benchmarks/results/hulls.json) and robosuite's contacts.
 ITERATIONS, LINE_SEARCH = 8, 12
@@ -43,6 +44,15 @@ LIMITS = {
 _FIELDS = ("qpos", "qvel", "ctrl", "M", "qfrc_bias", "site_xpos", "site_xmat", "subtree_com", "cdof")
 
 
+def room(model: mujoco.MjModel) -> tuple[int, int, int]:
+    """How many contacts, constraint rows and penetrating convex pairs each env of a scene has room for."""
+    where = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_NUMERIC, ROOM)
+    if where < 0:
+        return CONTACTS, CONSTRAINTS, CONVEX
+    contacts, constraints, convex = model.numeric_data[model.numeric_adr[where] :][:3]
+    return int(contacts), int(constraints), int(convex)
+
+
 class WarpEngine(Engine):
     """Engine on any Warp device."""
 
@@ -54,15 +64,17 @@ class WarpEngine(Engine):
         num_envs: int,
         control: Control,
         device: torch.device,
-        contacts: int = CONTACTS,
-        constraints: int = CONSTRAINTS,
-        convex: int = CONVEX,
+        contacts: int | None = None,
+        constraints: int | None = None,
+        convex: int | None = None,
     ) -> None:
-        """Args: the scene, number of envs, the control of the robot, device, memory per env.
+        """Args: the scene, number of envs, the control of the robot, device, room per env.
 
         Raises:
             CaliperError: the GPU has not the memory.
         """
+        usual = room(model)
+        contacts, constraints, convex = contacts or usual[0], constraints or usual[1], convex or usual[2]
         if device.type == "cuda":
             need = num_envs * sum(env_bytes(model, contacts, constraints, convex))
             if need > (free := torch.cuda.mem_get_info(device)[0]):

@@ -8,6 +8,7 @@ import mujoco
 import torch
 from torch import Tensor
 
+from caliper.envs.engines.warp import ROOM
 from caliper.envs.scenes import compose, load_robosuite
 from caliper.envs.situation import Situation
 from caliper.envs.tasks.base import Plan, Task, add_camera, spread, upright
@@ -44,6 +45,8 @@ class NutAssembly(Task):
         )
         nut = getattr(objects, f"{self.kind}Object")(name=self.kind)
         spec = compose(arena, [nut], (-0.56, 0, 0), self.robot)
+        # The round nut is nine boxes, which lie on the table with up to 49 contacts.
+        spec.add_numeric(name=ROOM, size=3, data=[96, 400, 24])
         add_camera(spec, "showcase", (0.85, 0.55, 1.4), (0.0, 0.02, 0.88))
         return spec
 

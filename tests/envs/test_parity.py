@@ -29,11 +29,11 @@ CASES: list[Any] = [
     ("lift", "osc_position", "batch"),
     ("lift", "osc_position", "warp"),
     ("pick_place_can", "osc_pose", "batch"),
-]
-CASES += [
-    pytest.param(task, "osc_pose", "batch", marks=pytest.mark.slow)
-    for task in ENVIRONMENTS
-    if task not in ("lift", "pick_place_can")
+    *(
+        pytest.param(task, "osc_pose", "batch", marks=pytest.mark.slow)
+        for task in ENVIRONMENTS
+        if task not in ("lift", "pick_place_can")
+    ),
 ]
 
 

@@ -22,7 +22,7 @@ from caliper.envs.base import VectorEnv
 from caliper.envs.bridge import bridged
 from caliper.envs.control import CONTROLLERS, action_dim
 from caliper.envs.engines.memory import env_bytes
-from caliper.envs.engines.warp import CONSTRAINTS, CONTACTS, CONVEX
+from caliper.envs.engines.warp import room
 from caliper.envs.gymnasium_env import GymnasiumEnv, dimensions
 from caliper.envs.instances import instances
 from caliper.envs.lowdim import robot_dim
@@ -117,9 +117,8 @@ def make_envs(config: RunConfig, num_envs: int, stagger: bool = False) -> Vector
 
 def warp_memory(config: RunConfig) -> str:
     """How much memory the physics of a run's envs will take on MuJoCo Warp, in one line."""
-    held, besides = env_bytes(
-        task_scene(config.task.name, config.task.robot).model, CONTACTS, CONSTRAINTS, CONVEX
-    )
+    model = task_scene(config.task.name, config.task.robot).model
+    held, besides = env_bytes(model, *room(model))
     counts = config.online.num_envs, config.evaluation.num_envs
     total = sum(counts) * held + max(counts) * besides
     return (

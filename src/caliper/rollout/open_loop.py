@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import mujoco
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -95,6 +96,10 @@ def _run(env: SimEnv, demos: Sequence[tuple[str, Episode]], rest: bool) -> list[
     model, index, n = env.engine.model, env.engine.controller.index, len(demos)
     body = model.body(env.task.object_body)
     arm, at = 1 + index.qpos, 1 + int(model.jnt_qposadr[body.jntadr[0]])
+    free = model.jnt_type[body.jntadr[0]] == mujoco.mjtJoint.mjJNT_FREE
+    end = at + (
+        3 if free else 1
+    )  # of what turns on a hinge, the angle: metres on an arc of one metre's radius
     _put(env, [episode.states[0] for _, episode in demos], rest)
     arms: list[list[float]] = [[] for _ in demos]
     objects: list[list[float]] = [[] for _ in demos]
@@ -110,7 +115,7 @@ def _run(env: SimEnv, demos: Sequence[tuple[str, Episode]], rest: bool) -> list[
             episode = demos[i][1]
             expected = episode.states[t + 1] if t + 1 < len(episode) else episode.final_state
             arms[i].append(float(np.abs(reached[i, arm] - expected[arm]).max()))
-            objects[i].append(float(np.linalg.norm(reached[i, at : at + 3] - expected[at : at + 3])))
+            objects[i].append(float(np.linalg.norm(reached[i, at:end] - expected[at:end])))
             if success[i]:
                 solved[i] = t + 1
     return [
@@ -122,10 +127,13 @@ def _run(env: SimEnv, demos: Sequence[tuple[str, Episode]], rest: bool) -> list[
 def _put(env: SimEnv, states: Sequence[Array], rest: bool) -> None:
     """Begins an episode in each env from a state, with nothing left of what was before."""
     rows = torch.as_tensor(np.stack(states))  # (n, s)
-    state, n, nq = env.state_dict(), len(states), env.engine.model.nq
+    state, n, nq, nv = env.state_dict(), len(states), env.engine.model.nq, env.engine.model.nv
     for name in ("ctrl", "warmstart", "steps", *env.engine.controller.memory):
         state[name].zero_()
-    state["qpos"][:n], state["qvel"][:n] = rows[:, 1 : 1 + nq], rows[:, 1 + nq :]
+    state["qpos"][:n], state["qvel"][:n] = rows[:, 1 : 1 + nq], rows[:, 1 + nq : 1 + nq + nv]
+    if env.engine.model.nmocap:
+        fixtures = rows[:, 1 + nq + nv :].view(n, -1, 7)
+        state["mocap_pos"][:n], state["mocap_quat"][:n] = fixtures[..., :3], fixtures[..., 3:]
     joints = rows[:, 1 + env.engine.controller.index.qpos]
     if "posture" in state:
         posture = torch.tensor(robot_facts(env.task.robot).posture, dtype=joints.dtype)

@@ -47,7 +47,8 @@ def _own(config: RunConfig) -> list[tuple[str, str]]:
         *([("stages", ", ".join(task.stages))] if task.stages else []),
         ("reward", "1 on the step that solves it, 0 before; the episode ends there"),
         ("horizon", f"{cfg.horizon} control steps"),
-        ("state", f"{1 + model.nq + model.nv} numbers: time, {model.nq} positions, {model.nv} velocities"),
+        ("state", f"{scene.state_dim} numbers: time, {model.nq} positions, {model.nv} velocities"
+          + (f", {model.nmocap} x position and quaternion of a fixture" if model.nmocap else "")),
         ("policy sees", _seen(spec)),
         ("instances", ", ".join(instances(model)[0])),
         ("cameras", ", ".join(cameras)),

@@ -17,7 +17,6 @@ from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError
 from caliper.importing.dialect import control_freq
 from caliper.importing.images import Frames, Staged, drawn, stage
-from caliper.importing.scene import state_dim
 from caliper.rollout.replay import state_fault
 from caliper.rollout.video import grid, write_video
 from caliper.utils.progress import bar
@@ -96,9 +95,10 @@ def _clips(path: Path, count: int, assets: Path | None) -> list[_Clip]:
     meta = dataset.meta
     if meta.task not in TASKS:
         raise CaliperError(f"{path} is of task {meta.task}, which has no scene here")
-    model = task_scene(meta.task, meta.robot).model
-    if meta.state_dim != state_dim(model):
-        raise CaliperError(f"{path} has states of {meta.state_dim} numbers, the scene {state_dim(model)}")
+    scene = task_scene(meta.task, meta.robot)
+    model = scene.model
+    if meta.state_dim != scene.state_dim:
+        raise CaliperError(f"{path} has states of {meta.state_dim} numbers, the scene {scene.state_dim}")
     if fault := state_fault(dataset, model):
         raise CaliperError(f"{path} can't be filmed: {fault}; collect it again")
     return [
