@@ -87,7 +87,8 @@ class Expert:
         near = (flat < TOL) & ((grasp - grip)[:, 2].abs() < TOL)
         go((phase == DESCEND) & (near | (seconds > STALL_TIME)), CLOSE)
         go((phase == DESCEND) & (flat > RETRY), HOVER)
-        go((phase == CLOSE) & (seconds >= CLOSE_TIME), LIFT)
+        closed = (seconds >= CLOSE_TIME) & ~env.gripper_behind
+        go((phase == CLOSE) & closed, LIFT)
         lost = carried.norm(dim=1) > DROPPED
         go((phase == LIFT) & lost & (seconds > 0.15), HOVER)
         if plan.target is not None:
@@ -127,11 +128,11 @@ class Expert:
         turn = torch.zeros_like(move)
         turn[:, 2] = torch.where(turning, torch.clamp(yaw_error / YAW_GAIN, -1, 1), 0.0)
         eps = normal(env.seeds, 6, stream=16 + env.steps) * self.noise[:, None]
-        closed = (self.phase >= CLOSE) & (self.phase <= LOWER) | (self.phase == GRIP) | (self.phase == SLIDE)
+        holds = (self.phase >= CLOSE) & (self.phase <= LOWER) | (self.phase == GRIP) | (self.phase == SLIDE)
         parts = [move + eps[:, :3]]
         if env.action_dim == 7:
             parts.append(turn + ROTATION_NOISE * eps[:, 3:])
-        parts.append(torch.where(closed, 1.0, -1.0).double()[:, None])
+        parts.append(torch.where(holds, 1.0, -1.0).double()[:, None])
         return torch.cat(parts, 1).clamp(-1, 1).float()
 
     def _uncover(
@@ -155,7 +156,7 @@ class Expert:
         low = (flat < TOL) & ((knob - grip)[:, 2].abs() < TOL)
         go((phase == SINK) & (low | (seconds > STALL_TIME)), GRIP)
         go((phase == SINK) & (flat > RETRY), REACH)
-        go((phase == GRIP) & (seconds >= CLOSE_TIME), SLIDE)
+        go((phase == GRIP) & (seconds >= CLOSE_TIME) & ~self.env.gripper_behind, SLIDE)
         slipped = (body - grip)[:, :2].norm(dim=1) > SLIPPED
         there = body[:, 0] > opening.to_x - TOL
         go((phase == SLIDE) & (there | slipped | (seconds > SLIDE_TIME)), FREE)
