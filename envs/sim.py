@@ -28,7 +28,7 @@ from caliper.errors import CaliperError
 from caliper.types import Obs, ObsSpec, Step
 
 EPISODE_STRIDE = 1 << 20  # between the seeds of an env's consecutive episodes
-BEHIND, MOVES = 0.8, 0.5  # half ranges of a gripper's motor, and the same per second
+BEHIND, MOVES = 0.8, 0.05  # half ranges of a gripper's motor, and the same per second
 _ANTIALIAS_FROM = 128  # pixels; larger images are for people
 
 

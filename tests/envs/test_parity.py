@@ -5,7 +5,6 @@ import pytest
 import torch
 import warp as wp
 
-from caliper.envs.robots import POSTURE_NOISE
 from caliper.envs.robots import POSTURE_NOISE, robot_facts
 from caliper.envs.seeding import normal, uniform
 from caliper.envs.tasks import make_task
