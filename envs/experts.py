@@ -91,7 +91,8 @@ class Expert:
         near = (flat < TOL) & ((grasp - grip)[:, 2].abs() < TOL)
         go((phase == DESCEND) & (near | (seconds > STALL_TIME)), CLOSE)
         go((phase == DESCEND) & (flat > RETRY), HOVER)
-        go((phase == CLOSE) & (seconds >= CLOSE_TIME), LIFT)
+        closed = (seconds >= CLOSE_TIME) & ~env.gripper_behind
+        go((phase == CLOSE) & closed, LIFT)
         lost = carried.norm(dim=1) > DROPPED
         go((phase == LIFT) & lost & (seconds > 0.15), HOVER)
         if plan.target is not None:
@@ -149,7 +150,7 @@ class Expert:
         low = (flat < TOL) & ((knob - grip)[:, 2].abs() < TOL)
         go((phase == SINK) & (low | (seconds > STALL_TIME)), GRIP)
         go((phase == SINK) & (flat > RETRY), REACH)
-        go((phase == GRIP) & (seconds >= CLOSE_TIME), SLIDE)
+        go((phase == GRIP) & (seconds >= CLOSE_TIME) & ~self.env.gripper_behind, SLIDE)
         slipped = (body - grip)[:, :2].norm(dim=1) > SLIPPED
         there = body[:, 0] > opening.to_x - TOL
         go((phase == SLIDE) & (there | slipped | (seconds > SLIDE_TIME)), FREE)

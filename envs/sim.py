@@ -6,6 +6,7 @@ import os
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 import warp as wp
 from torch import Tensor
@@ -31,6 +32,7 @@ from caliper.errors import CaliperError
 from caliper.types import Obs, ObsSpec, Step
 
 EPISODE_STRIDE = 1 << 20  # between the seeds of an env's consecutive episodes
+BEHIND, MOVES = 0.8, 0.05  # half ranges of a gripper's motor, and the same per second
 _ANTIALIAS_FROM = 128  # pixels; larger images are for people
 
 
@@ -126,6 +128,11 @@ class SimEnv(VectorEnv):
         self._views = Views(self.spec, scene.model, self.device)
         index = self.engine.controller.index
         self._starts = Starts(self.task, scene.model, robot_facts(robot), index, self.device)
+        driven = scene.model.actuator_trnid[index.fingers, 0]
+        places = (index.fingers, scene.model.jnt_qposadr[driven], scene.model.jnt_dofadr[driven])
+        self._gripper = [torch.as_tensor(at, device=self.device) for at in places]
+        half = np.ptp(scene.model.actuator_ctrlrange[index.fingers], axis=1) / 2
+        self._gripper_half = torch.as_tensor(half, device=self.device)
         self._action = wp.to_torch(self.engine.controller.action)
         # Written in place from here on: recorded work knows the memory, not the names.
         env_ids = torch.arange(num_envs, device=self.device)
@@ -159,6 +166,15 @@ class SimEnv(VectorEnv):
     def object_mat(self) -> Tensor:
         """Rotation of the task's object, (n, 3, 3)."""
         return self.now.mat(self.task.object_body)
+
+    @property
+    def gripper_behind(self) -> Tensor:
+        """Whether the gripper moves and is far behind its command, bool (n,), as a slow one is for a while."""
+        motors, qpos, dof = self._gripper
+        position, speed = self.engine.qpos[:, qpos], self.engine.qvel[:, dof]
+        lag = (self.engine.ctrl[:, motors] - position).abs() / self._gripper_half
+        moves = speed.abs() / self._gripper_half > MOVES
+        return ((lag > BEHIND) & moves).any(dim=1)
 
     def solved(self) -> Tensor:
         """Whether the task is solved in the envs' states as they are, bool (n,)."""
