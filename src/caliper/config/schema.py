@@ -48,12 +48,13 @@ class SimConfig:
 
 @dataclass
 class AppearanceConfig:
-    """How far re-rendered episodes may stray from the scene: each number from minus to plus the range."""
+    """How far episodes may stray from the scene: each number but `dim` from minus to plus the range."""
 
     shift: float = key(at_least=0)
     turn: float = key(at_least=0)
     light: float = key(at_least=0, below=1)
     colour: float = key(at_least=0, below=1)
+    dim: float = key(at_least=0, below=1)
 
 
 @dataclass
@@ -120,6 +121,7 @@ class OnlineConfig:
     capacity: int = key(at_least=2)
     stagger: bool = key()
     eval_every: int = key(at_least=1, resume=True)
+    appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
 
 
 @dataclass
@@ -130,6 +132,7 @@ class EvalConfig:
     final_episodes: int = key(at_least=1, resume=True, evaluate=True)
     num_envs: int = key(at_least=1, resume=True, evaluate=True)
     seed: int = key(at_least=0, evaluate=True)
+    appearance: list[str] = key(evaluate=True)
 
 
 @dataclass
