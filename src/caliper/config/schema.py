@@ -31,6 +31,8 @@ class TaskConfig:
     frame_stack: int = key(at_least=1, at_most=64)
     proprio: list[str] = key()
     start: str | None = key()
+    code: str | None = key(resume=True, evaluate=True)
+    code_sha256: str | None = key(resume=True, evaluate=True)
     env_id: str | None = key()
     kwargs: dict[str, Any] = key()
     dense: bool = key()
