@@ -24,22 +24,31 @@ _SHIFT, _TURN, _LIGHT, _COLOUR = 11, 12, 13, 14  # streams of random numbers
 
 @dataclass(frozen=True, slots=True)
 class AppearanceRanges:
-    """How far appearances stray; each number is drawn evenly from minus to plus its range.
+    """How far appearances stray; each number but `dim` is drawn evenly from minus to plus its range.
 
     Attributes:
         shift: of a camera along each of its axes, metres.
         turn: of a camera about each of its axes, radians.
         light: relative change of the headlight, and of the lamps; below 1.
         colour: relative change of a surface's red, green and blue, its texture kept; below 1.
+        dim: share of all light that is missing, the same in every env; with `light` below 1.
     """
 
     shift: float = 0.0
     turn: float = 0.0
     light: float = 0.0
     colour: float = 0.0
+    dim: float = 0.0
 
 
 AS_IT_IS = AppearanceRanges()
+# By the names under which policies are evaluated.
+LOOKS = {
+    "as_is": AS_IT_IS,
+    "moved_camera": AppearanceRanges(shift=0.03, turn=0.05),
+    "dim_light": AppearanceRanges(dim=0.5),
+    "other_colours": AppearanceRanges(colour=0.4),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +110,7 @@ class Appearances:
             return (strength * (2 * uniform(seeds, count, stream) - 1)).float()
 
         cameras = (len(seeds), self._cameras, 3)
-        light = 1 + around_zero(2, _LIGHT, ranges.light)
+        light = 1 + around_zero(2, _LIGHT, ranges.light) - ranges.dim
         tint = 1 + around_zero(3 * self._surfaces, _COLOUR, ranges.colour).view(len(seeds), -1, 3)
         return Appearance(
             shift=around_zero(cameras[1] * 3, _SHIFT, ranges.shift).view(cameras),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from caliper.envs.appearance import AS_IT_IS, AppearanceRanges
+from caliper.errors import CaliperError
 from caliper.types import Obs, ObsSpec, Step
 
 
@@ -99,6 +100,20 @@ class VectorEnv(ABC):
                 as the scene says, which is how an environment starts.
             ranges: how far the appearances may stray.
         """
+
+    def vary(self, ranges: AppearanceRanges) -> None:
+        """From now on, until `set_appearance`, every episode looks in a way of its own, drawn from its seed.
+
+        The same episode looks the same in any env, however many there are.
+
+        Args:
+            ranges: how far the appearances may stray; none at all is as the scene says.
+
+        Raises:
+            CaliperError: the environment has no images.
+        """
+        if ranges != AS_IT_IS:
+            raise CaliperError("this environment has no images whose appearance could vary")
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

@@ -88,6 +88,10 @@ class Bridge(VectorEnv):
         """See `VectorEnv`."""
         self.env.set_appearance(self._back(seeds), ranges)
 
+    def vary(self, ranges: AppearanceRanges) -> None:
+        """See `VectorEnv`."""
+        self.env.vary(ranges)
+
     def state_dict(self) -> dict[str, Any]:
         """See `VectorEnv`."""
         return self.env.state_dict()

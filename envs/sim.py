@@ -119,6 +119,7 @@ class SimEnv(VectorEnv):
         self._renderers: dict[tuple[tuple[str, ...], Size, bool], Renderer] = {}
         self._appearances = Appearances(scene.model, self.device)
         self._appearance: Appearance | None = None
+        self._ranges = AS_IT_IS  # of each episode's own appearance
         self.now = Situation(self.engine)
         bodies = (self.task.object_body, *self.task.observed) if privileged else ()
         self._posed = torch.tensor([scene.model.body(b).id for b in bodies], dtype=torch.long, device=device)
@@ -189,6 +190,7 @@ class SimEnv(VectorEnv):
         seeds = self._next_seed if seeds is None else seeds
         self._start_episodes(mask.to(self.device), seeds.to(self.device))
         self.engine.refresh()
+        self._dress_episodes()
         return self.observe()
 
     def _start_episodes(self, mask: Tensor, seeds: Tensor) -> None:
@@ -236,6 +238,7 @@ class SimEnv(VectorEnv):
         if self.device.type != "cpu" or bool(self._done.any()):
             self._begin(self._begin_where_done)
             self.engine.refresh()
+            self._dress_episodes(self._done)
             obs = self._seen(self._proprio(), self._done)
         return Step(obs, reward, success, truncated, final_obs, success, diverged)
 
@@ -291,9 +294,24 @@ class SimEnv(VectorEnv):
         """See `VectorEnv`."""
         if seeds is None:
             seeds, ranges = torch.zeros_like(self.seeds), AS_IT_IS
-        self._appearance = self._appearances.draw(ranges, seeds.to(self.device))
+        self._ranges = AS_IT_IS
+        self._dress(seeds.to(self.device), ranges)
+
+    def vary(self, ranges: AppearanceRanges) -> None:
+        """See `VectorEnv`."""
+        varied, self._ranges = self._ranges != AS_IT_IS, ranges
+        if varied or ranges != AS_IT_IS:
+            self._dress(self.seeds, ranges)
+
+    def _dress_episodes(self, changed: Tensor | None = None) -> None:
+        """Gives the episodes that have begun, all or where `changed`, their own appearance."""
+        if self._ranges != AS_IT_IS:
+            self._dress(self.seeds, self._ranges, changed)
+
+    def _dress(self, seeds: Tensor, ranges: AppearanceRanges, changed: Tensor | None = None) -> None:
+        self._appearance = self._appearances.draw(ranges, seeds)
         for renderer in self._renderers.values():
-            renderer.dress(self._appearance)
+            renderer.dress(self._appearance, changed)
 
     # ---- states
 
@@ -344,6 +362,7 @@ class SimEnv(VectorEnv):
         self._limit.copy_(state["limit"])
         self._health.load(state["health"])
         self.engine.refresh()
+        self._dress_episodes()
 
 
 def _put(live: Tensor, value: Tensor, mask: Tensor) -> None:

@@ -90,6 +90,10 @@ class FrameStack(VectorEnv):
         """See `VectorEnv`."""
         self.env.set_appearance(seeds, ranges)
 
+    def vary(self, ranges: AppearanceRanges) -> None:
+        """See `VectorEnv`."""
+        self.env.vary(ranges)
+
     def state_dict(self) -> dict[str, Any]:
         """See `VectorEnv`."""
         frames = {name: tensor.cpu() for name, tensor in self.observe().tensors.items()}

@@ -44,6 +44,8 @@ def commands():
     """Every command line of a page, of a comment in configs/, and of the generated page; each once."""
     found = {}
     for page in PAGES:
+        if page.name == "add_task.md":  # tests/test_add_task.py gives its commands
+            continue
         text = page.read_text(encoding="utf-8")
         lines = [line for kind, body in BLOCK.findall(text) if kind == "sh" for line in body.splitlines()]
         inline = re.findall(r"`(caliper [^`]+)`", BLOCK.sub("", text))

@@ -33,8 +33,13 @@ class Renderer(ABC):
     """Images of n envs from v cameras."""
 
     @abstractmethod
-    def dress(self, appearance: Appearance) -> None:
-        """Draws the envs under an appearance from now on."""
+    def dress(self, appearance: Appearance, changed: Tensor | None = None) -> None:
+        """Draws the envs under an appearance from now on.
+
+        Args:
+            appearance: of all envs.
+            changed: bool (n,), where it is another than before; None is everywhere.
+        """
 
     @abstractmethod
     def render(self, changed: Tensor | None = None) -> Tensor:

@@ -103,7 +103,7 @@ class Rasteriser(Renderer):
             np.zeros((count, v), bool),
         )
 
-    def dress(self, appearance: Appearance) -> None:
+    def dress(self, appearance: Appearance, changed: Tensor | None = None) -> None:
         """See `Renderer`."""
         headlight, lamps = (
             appearance.headlight.numpy()[:, None, None],
@@ -114,7 +114,7 @@ class Rasteriser(Renderer):
         self._shift, self._turn = appearance.shift.numpy(), appearance.turn.numpy()
         if len(self._layers.drawn) < len(self._all):
             self._layers = self._blank(len(self._all))
-        self._layers.drawn[:] = False
+        self._layers.drawn[slice(None) if changed is None else changed.numpy()] = False
 
     def render(self, changed: Tensor | None = None) -> Tensor:
         """See `Renderer`."""

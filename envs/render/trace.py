@@ -160,7 +160,7 @@ class RayTracer(Renderer):
         self._wanted = torch.ones(n, dtype=torch.bool, device=engine.device)
         self._draw = TorchGraph(engine.device)
 
-    def dress(self, appearance: Appearance) -> None:
+    def dress(self, appearance: Appearance, changed: Tensor | None = None) -> None:
         """See `Renderer`. Written in place, without waiting for the device."""
         for chunk in self._chunks:
             chunk.dress(appearance)

@@ -275,9 +275,10 @@ def _folder(words: list[str]) -> tuple[Path, list[str]]:
 
 def _run(words: list[str], purpose: str) -> tuple[Path, RunConfig]:
     from caliper.config.compose import load
+    from caliper.config.own_task import recorded
 
     folder, overrides = _folder(words)
-    return folder, load(folder / "config.yaml", overrides, purpose)
+    return folder, recorded(load(folder / "config.yaml", overrides, purpose), overrides, folder)
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {

@@ -166,7 +166,8 @@ def test_deviations_are_read_off_the_values():
 SECTIONS = {
     "": RunConfig, "task": schema.TaskConfig, "sim": schema.SimConfig,
     "data": schema.DataConfig, "data.prior": schema.PriorConfig,
-    "data.appearance": schema.AppearanceConfig, "reward": schema.RewardScale, "offline": schema.OfflineConfig,
+    "data.appearance": schema.AppearanceConfig, "online.appearance": schema.AppearanceConfig,
+    "reward": schema.RewardScale, "offline": schema.OfflineConfig,
     "online": schema.OnlineConfig, "evaluation": schema.EvalConfig, "video": schema.VideoConfig,
     "log": schema.LogConfig,
 }  # fmt: skip

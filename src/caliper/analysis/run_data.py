@@ -24,6 +24,15 @@ MOST_ARRAYS, MOST_VIDEO = 1 << 30, 256 << 20  # bytes of a calibration.npz unfol
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """Success where the scene looked in another way, with its 95 % Wilson interval."""
+
+    success_once: float
+    episodes: int
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """One evaluation.json, with its calibration.npz where there is one.
 
@@ -33,6 +42,8 @@ class Evaluation:
         calibration: q, mc_return, time_to_go, episode and what `agents.probe` saw, each (m,); empty for an
             agent without a critic.
         features: the critic's features of some recorded observations, the same at each evaluation, (n, f).
+        appearance: how the scene looked; `others`, by their names, are further appearances of the same
+            episodes.
     """
 
     phase: str
@@ -45,6 +56,8 @@ class Evaluation:
     seeds: tuple[int, ...] = ()
     calibration: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     features: NDArray[Any] | None = None
+    appearance: str = "as_is"
+    others: Mapping[str, Look] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,20 +237,32 @@ def _evaluation(path: Path) -> Evaluation:
             raise ValueError(f"{name} does not have its entry for each episode")
     if success and abs(sum(success) / episodes - once) > 1e-6:
         raise ValueError(f"success_once is {once:g}, but {sum(success)} of {episodes} episodes succeeded")
-    interval = record["interval"]
-    if not (isinstance(interval, list) and len(interval) == 2):
-        raise ValueError("interval is not a pair")
-    low, high = (_share({"interval": bound}, "interval") for bound in interval)
+    others = record.get("others", {})
+    if not isinstance(others, dict) or not all(isinstance(part, dict) for part in others.values()):
+        raise ValueError("others does not name appearances")
     return Evaluation(
         phase=record["phase"],
         env_steps=_count(record, "env_steps"),
         updates=_count(record, "updates"),
         success_once=once,
         episodes=episodes,
-        interval=(low, high),
+        interval=_interval(record),
         episode_success=tuple(success),
         seeds=tuple(seeds),
+        appearance=str(record.get("appearance", "as_is")),
+        others={
+            name: Look(_share(part, "success_once"), _count(part, "episodes"), _interval(part))
+            for name, part in others.items()
+        },
     )
+
+
+def _interval(record: Mapping[str, Any]) -> tuple[float, float]:
+    interval = record["interval"]
+    if not (isinstance(interval, list) and len(interval) == 2):
+        raise ValueError("interval is not a pair")
+    low, high = (_share({"interval": bound}, "interval") for bound in interval)
+    return low, high
 
 
 def _count(record: Mapping[str, Any], name: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ def _comparison(run: Run) -> str:
     minutes = _minutes(run)
 
     rows: dict[str, Callable[[Evaluation], str]] = {
-        "Success": lambda e: f"{e.success_once:.0%} {interval(*e.interval)}",
+        **_looks(phases),
         "Evaluation episodes": lambda e: count(e.episodes),
         "Environment steps": lambda e: count(e.env_steps),
         "Gradient updates": lambda e: count(e.updates),
@@ -168,12 +169,25 @@ def _comparison(run: Run) -> str:
     }
     head = "".join(f"<th scope=col>{escape(e.phase.capitalize())}</th>" for e in phases)
     body = "".join(
-        f"<tr><th scope=row>{name}</th>{''.join(f'<td>{escape(cell(e))}</td>' for e in phases)}</tr>"
+        f"<tr><th scope=row>{escape(name)}</th>{''.join(f'<td>{escape(cell(e))}</td>' for e in phases)}</tr>"
         for name, cell in rows.items()
     )
     caption = "The last evaluation of each phase, with 95% Wilson intervals."
     head = f"<caption>{caption}</caption><tr><td></td>{head}</tr>"
     return f"<div class=scroll tabindex=0><table>{head}{body}</table></div>"
+
+
+def _looks(phases: list[Evaluation]) -> dict[str, Callable[[Evaluation], str]]:
+    """Rows of success: one, or one for each appearance under which the policy was evaluated."""
+
+    def cell(name: str, e: Evaluation) -> str:
+        look = e if name == e.appearance else e.others.get(name)
+        return "" if look is None else f"{look.success_once:.0%} {interval(*look.interval)}"
+
+    names = dict.fromkeys(name for e in phases for name in (e.appearance, *e.others))
+    if len(names) == 1:
+        return {"Success": partial(cell, *names)}
+    return {f"Success, {name.replace('_', ' ')}": partial(cell, name) for name in names}
 
 
 def _videos(run: Run) -> str:

@@ -18,14 +18,15 @@ from caliper.config.cameras import listed
 from caliper.config.changes import changes, refuse_changes
 from caliper.config.meanings import choices
 from caliper.config.messages import GROUPS, require_pair, sentence, several_values, unknown_key
+from caliper.config.own_task import expanded, named
 from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
 from caliper.utils.foreign import ForeignFileError, read_yaml
 
-PATHS = ("run_dir", "data.path", "data.prior.path")  # values that are taken letter by letter
+PATHS = ("run_dir", "data.path", "data.prior.path", "task.code")  # values that are taken letter by letter
 SEVERAL = "data.path"  # that of them which may be a list
 OF_ITS_USE = {  # keys that say how a dataset is seen, not what is in it
-    *("obs", "cameras", "size", "depth", "segmentation", "frame_stack", "proprio"),
+    *("obs", "cameras", "size", "depth", "segmentation", "frame_stack", "proprio", "code_sha256"),
     *("copies", "appearance", "prior", "rewards", "content"),
 }
 
@@ -43,15 +44,17 @@ def compose(overrides: list[str]) -> RunConfig:
 
     for word in overrides:
         require_pair(word)
+    overrides = expanded(overrides)
     words = [listed(quoted(word)) for word in overrides]
     ConfigStore.instance().store(name="run_schema", node=RunConfig)  # what configs/train.yaml extends
     try:
         with initialize_config_module("caliper.configs", version_base="1.3"):
-            return _fitted(_typed(hydra_compose("train", overrides=words)), overrides)
+            config = _fitted(_typed(hydra_compose("train", overrides=words)), overrides)
     except (HydraException, OmegaConfBaseException) as error:
         if str(error).startswith("Ambiguous value"):
             raise several_values(next(word for word in words if word in str(error))) from error
         raise CaliperError(sentence(error)) from error
+    return named(config)
 
 
 def quoted(word: str) -> str:
@@ -146,7 +149,7 @@ def usual_values() -> dict[str, Any]:
 
 def collect_command(config: RunConfig) -> str:
     """The command that collects the same dataset."""
-    task = f"task={config.task.name}"
+    task = f"task={config.task.name if config.task.code is None else 'lift'}"
     usual = asdict(compose([task]))
     words = [
         f"{group}.{key}={json.dumps(value, separators=(',', ':')) if isinstance(value, list) else value}"

@@ -35,6 +35,8 @@ class TaskConfig:
     frame_stack: int = key(at_least=1, at_most=64)
     proprio: list[str] = key()
     start: str | None = key()
+    code: str | None = key(resume=True, evaluate=True)
+    code_sha256: str | None = key(resume=True, evaluate=True)
     env_id: str | None = key()
     kwargs: dict[str, Any] = key()
     dense: bool = key()
@@ -52,12 +54,13 @@ class SimConfig:
 
 @dataclass
 class AppearanceConfig:
-    """How far re-rendered episodes may stray from the scene: each number from minus to plus the range."""
+    """How far episodes may stray from the scene: each number but `dim` from minus to plus the range."""
 
     shift: float = key(at_least=0, at_most=10)
     turn: float = key(at_least=0, at_most=4)
     light: float = key(at_least=0, below=1)
     colour: float = key(at_least=0, below=1)
+    dim: float = key(at_least=0, below=1)
 
 
 @dataclass
@@ -124,6 +127,7 @@ class OnlineConfig:
     capacity: int = key(at_least=2)
     stagger: bool = key()
     eval_every: int = key(at_least=1, resume=True)
+    appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
 
 
 @dataclass
@@ -134,6 +138,7 @@ class EvalConfig:
     final_episodes: int = key(at_least=1, at_most=100000, resume=True, evaluate=True)
     num_envs: int = key(at_least=1, resume=True, evaluate=True)
     seed: int = key(at_least=0, evaluate=True)
+    appearance: list[str] = key(evaluate=True)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from caliper.agents import AGENTS
-from caliper.config.build import COLLECT_SEEDS, COLLECT_STRIDE, make_agent, reward_config
+from caliper.config.build import COLLECT_SEEDS, COLLECT_STRIDE, looks, make_agent, reward_config
 from caliper.config.cameras import camera_sizes
 from caliper.config.devices import check_engine_device, check_learner_device
 from caliper.config.estimate import refuse_too_large, refuse_too_many_envs
@@ -54,6 +54,7 @@ def check(config: RunConfig) -> None:
             f"task.obs=state leaves no images for encoder={config.encoder.get('name')}; say obs=state, "
             "which chooses both"
         )
+    _check_looks(config)
     check_learner_device(config)
     if (agent := config.agent.get("name")) in AGENTS:
         _check_types("agent", config.agent, get_type_hints(AGENTS[agent][1]))
@@ -74,6 +75,23 @@ def check(config: RunConfig) -> None:
     reward_config(config)
     refuse_too_large(config)
     make_agent(config, "cpu")
+
+
+def _check_looks(config: RunConfig) -> None:
+    """Appearances need images, and light."""
+    named = looks(config)
+    for key, ranges in (("data", config.data.appearance), ("online", config.online.appearance)):
+        if ranges.light + ranges.dim >= 1:
+            raise CaliperError(
+                f"{key}.appearance.light={ranges.light} and dim={ranges.dim} would leave no light; their sum "
+                "must stay below 1"
+            )
+    varied = any(asdict(config.online.appearance).values()) or list(named) != ["as_is"]
+    if varied and (config.task.obs == "state" or config.task.env_id is not None):
+        raise CaliperError(
+            "online.appearance and evaluation.appearance change images, and this policy sees none; leave "
+            "them as they are"
+        )
 
 
 def check_task(config: RunConfig) -> None:
@@ -105,6 +123,7 @@ def check_task(config: RunConfig) -> None:
 def _check_limits(config: RunConfig) -> None:
     """Holds every number to the limits that its section says, and to being finite."""
     parts = {"": config, "data.appearance": config.data.appearance, "data.prior": config.data.prior}
+    parts |= {"online.appearance": config.online.appearance}
     parts |= {f.name: part for f in fields(config) if is_dataclass(part := getattr(config, f.name))}
     for path, part in parts.items():
         check_limits(type(part), vars(part), path)

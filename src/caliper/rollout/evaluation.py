@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from caliper.agents.base import Decision
 from caliper.agents.probe import PROBED, probe
 from caliper.analysis.stats import wilson
 from caliper.data.returns import RewardConfig
+from caliper.envs.appearance import AppearanceRanges
 from caliper.envs.base import VectorEnv
 from caliper.rollout.episodes import ActionQueue, Trajectory, run_episodes
 from caliper.types import Obs
@@ -31,6 +33,9 @@ class Result:
         interval: 95 % Wilson interval of `success_once`.
         score: mean over the episodes of the largest raw reward of a step: `success_once` where rewards are
             sparse; in Franka Kitchen, how many of the tasks were complete at once.
+        appearance: how the scene looked, one of `evaluation.appearance`.
+        others: the same episodes where it looked otherwise, by that appearance's name: their success_once,
+            episodes, interval, episode_success, lengths and seeds.
     """
 
     phase: str
@@ -43,6 +48,8 @@ class Result:
     lengths: list[int]
     seeds: list[int]
     score: float
+    appearance: str = "as_is"
+    others: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def evaluate(
@@ -111,6 +118,36 @@ def evaluate(
         score=float(np.mean([max(e.rewards) for e in episodes])),
     )
     return result, _calibration(episodes, reward) if agent.has_critic else {}
+
+
+OF_OTHERS = ("success_once", "episodes", "interval", "episode_success", "lengths", "seeds")
+
+
+def evaluate_looks(
+    env: VectorEnv,
+    looks: Mapping[str, AppearanceRanges],
+    play: Callable[[], tuple[Result, dict[str, np.ndarray]]],
+) -> tuple[Result, dict[str, np.ndarray]]:
+    """An evaluation under each of several appearances, on the same episodes.
+
+    Args:
+        env: the envs, left under the first appearance.
+        looks: the appearances by name; the first gives the result, the others go into its `others`.
+        play: evaluates on the envs as they look.
+
+    Returns:
+        As `evaluate`.
+    """
+    first, *rest = looks
+    env.vary(looks[first])
+    result, calibration = play()
+    others = {}
+    for name in rest:
+        env.vary(looks[name])
+        found = asdict(play()[0])
+        others[name] = {key: found[key] for key in OF_OTHERS}
+    env.vary(looks[first])
+    return replace(result, appearance=first, others=others), calibration
 
 
 def _calibration(episodes: list[Trajectory], reward: RewardConfig) -> dict[str, np.ndarray]:

@@ -79,7 +79,8 @@ def replay_file(source: Path, out: Path | None, words: list[str], overwrite: boo
         f"task.controller={meta.controller}",
         f"task.control_freq={meta.control_freq}",
     ]
-    config = compose([f"task={meta.task}", *own, *words])
+    task = [] if any(word.startswith("task=") for word in words) else [f"task={meta.task}"]
+    config = compose([*task, *own, *words])
     check_task(config)
     dataset.check(dataset_meta(config))
     if fault := state_fault(dataset, task_scene(meta.task, meta.robot).model):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from caliper.agents import Agent
-from caliper.config.build import eval_seeds, make_agent, make_envs, reward_config, set_up_torch
+from caliper.config.build import eval_seeds, looks, make_agent, make_envs, reward_config, set_up_torch
 from caliper.config.devices import learner_device
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check
 from caliper.errors import CaliperError
-from caliper.rollout.evaluation import evaluate
+from caliper.rollout.evaluation import evaluate, evaluate_looks
 from caliper.rollout.film import film
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.devices import choose_devices
@@ -43,22 +44,27 @@ def evaluate_run(folder: Path, config: RunConfig) -> Path:
     set_up_torch(config)
     agent, counters = load_agent(folder, config)
     cfg = config.evaluation
-    result, _ = evaluate(
+    env = make_envs(config, min(cfg.num_envs, cfg.episodes))
+    play = partial(
+        evaluate,
         agent,
-        make_envs(config, min(cfg.num_envs, cfg.episodes)),
+        env,
         eval_seeds(config, cfg.episodes),
         reward_config(config),
         "online" if counters["online"] else "offline",
         counters["env_steps"],
         counters["updates"],
     )
+    result, _ = evaluate_looks(env, looks(config), play)
     path = folder / "evaluation.json"
     write_json(path, {"task": asdict(config.task), "sim": config.sim.name, **asdict(result)})
-    low, high = result.interval
-    print(
-        f"{sum(result.episode_success)} of {result.episodes} episodes succeed: {result.success_once:.0%} "
-        f"(95 % interval {low:.0%} to {high:.0%}); {path}"
-    )
+    for name, found in {result.appearance: asdict(result), **result.others}.items():
+        low, high = found["interval"]
+        print(
+            f"{sum(found['episode_success'])} of {found['episodes']} episodes succeed"
+            + (f" with {name}" if result.others else "")
+            + f": {found['success_once']:.0%} (95 % interval {low:.0%} to {high:.0%}); {path}"
+        )
     return path
 
 

@@ -34,6 +34,7 @@ from caliper.data.open_episodes import OpenEpisodes
 from caliper.data.recordings import read_filters
 from caliper.data.relabel import relabelled
 from caliper.data.robomimic import read_dataset
+from caliper.envs.appearance import AppearanceRanges
 from caliper.envs.base import VectorEnv
 from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError
@@ -109,6 +110,7 @@ def _run(asked: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | No
     if config.sim.name == "warp" and config.task.env_id is None:
         print(warp_memory(config), flush=True)
     env = make_envs(config, config.online.num_envs, config.online.stagger)
+    env.vary(AppearanceRanges(**asdict(config.online.appearance)))
     eval_env = make_envs(config, config.evaluation.num_envs)
     offline = load_data(config, *data, eval_env)
     spec, actions, device = env.spec, env.action_dim, env.device

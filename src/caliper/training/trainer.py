@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from torch import Tensor
 from caliper.agents import Agent
 from caliper.agents.base import restore
 from caliper.agents.probe import critic_features
-from caliper.config.build import eval_seeds
+from caliper.config.build import eval_seeds, looks
 from caliper.config.schema import RunConfig
 from caliper.data.mixing import MixedSampler
 from caliper.data.open_episodes import OpenEpisodes
 from caliper.envs.base import VectorEnv
 from caliper.errors import CaliperError
 from caliper.rollout.episodes import ActionQueue
-from caliper.rollout.evaluation import evaluate, write_evaluation
+from caliper.rollout.evaluation import evaluate, evaluate_looks, write_evaluation
 from caliper.training.checkpoint import save_checkpoint
 from caliper.training.finite import Trouble, far_outside, stopped, unsound_weights
 from caliper.training.interrupt import InterruptedRunError
@@ -192,7 +193,8 @@ class Trainer:
         if count.evaluated == at:  # a resumed run has done it
             return
         self._require_finite()
-        result, calibration = evaluate(
+        play = partial(
+            evaluate,
             self.agent,
             self.eval_env,
             eval_seeds(self.config, cfg.final_episodes if last else cfg.episodes),
@@ -202,6 +204,8 @@ class Trainer:
             count.updates,
             self.check_stop,  # nothing that is saved changes meanwhile, so any step of it will do to stop
         )
+        named = list(looks(self.config).items())
+        result, calibration = evaluate_looks(self.eval_env, dict(named if last else named[:1]), play)
         if calibration:
             self._look_at_values(calibration["q"])
             calibration["features"] = self._features()
