@@ -17,7 +17,7 @@ Adam makes nothing of; layers are Caliper's (ReLU, LayerNorm before it); and the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,7 +41,8 @@ from caliper.encoders import augment
 from caliper.limits import key
 from caliper.types import Batch, Obs
 
-OVER_CRITICS = {"mean": torch.mean, "min": torch.amin}  # what counts of the ensemble's values
+# What counts of the ensemble's values.
+OVER_CRITICS: dict[str, Callable[..., Tensor]] = {"mean": torch.mean, "min": torch.amin}
 
 
 class FQL(ActorCritic):

@@ -185,6 +185,7 @@ class VectorField(nn.Module):
     def vector(self, features: Tensor, x: Tensor) -> Tensor:
         """Vectors (b, k, a), float32, at points x: (b, k, a), or (b, k, a + 1) where a time comes last."""
         first, f = self.layers[0], features.shape[-1]
+        assert isinstance(first, nn.Linear)  # for the type checker
         of_state = F.linear(features, first.weight[:, :f], first.bias)  # (b, h)
         hidden = of_state[:, None] + F.linear(x, first.weight[:, f:])  # (b, k, h)
         vector: Tensor = self.layers[1:](hidden)

@@ -1,8 +1,8 @@
 """FQL and Q-chunking on the small problem of `test_learning`, with data of two scripts that disagree.
 
 One heads for the middle, the other away from it: the critics have to tell which one pays. And a flow has to
-keep two ways of acting apart. The bounds hold for seeds 0, 1 and 2; `CHECKS` names for each check a value that
-misses them.
+keep two ways of acting apart. The bounds hold for seeds 0, 1 and 2; `CHECKS` names for each check a value
+that misses them.
 """
 
 import pytest
