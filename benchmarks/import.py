@@ -1,7 +1,7 @@
 r"""Recordings of every family: how exactly their actions are reproduced, and how fast their images are drawn.
 
 First a table, one row per file of a folder. In the file's own model, under the controller that
-`caliper import` finds to have made it: the arm's error after single recorded steps, and open loop from the first state. Where
+`caliper import` finds to have made it: the arm's error after single recorded steps, and open loop from the
 the task has a scene here: the same in that scene under the translated actions, and how many demonstrations
 the translated and the untranslated actions solve open loop, of those that the recorded states solve.
 
