@@ -1,4 +1,4 @@
-"""What tasks are judged by: contacts and joints by name, fixtures as part of the state; and the scripts' angles."""
+"""What tasks are judged by: contacts, joints and fixtures, by name; and the angles of the scripts."""
 
 import math
 
