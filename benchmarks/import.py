@@ -2,8 +2,9 @@ r"""Recordings of every family: how exactly their actions are reproduced, and ho
 
 First a table, one row per file of a folder. In the file's own model, under the controller that
 `caliper import` finds to have made it: the arm's error after single recorded steps, and open loop from the
-first state. Where the task has a scene here: the same in that scene under the translated actions, and how many
-demonstrations the translated and the untranslated actions solve open loop, of those the recorded states solve.
+first state. Where the task has a scene here: the same in that scene under the translated actions, and how
+many demonstrations the translated and the untranslated actions solve open loop, of those that the recorded
+states solve.
 
 Then images per second of two cameras from one file of robomimic's, every demo drawn by both sides in turn on
 one core: Caliper draws the imported states as `caliper replay` does, and the real robomimic 0.3.0 extracts

@@ -6,7 +6,8 @@ other load hurts both; success and length of 100 episodes of the script without 
 is the ratio of CPU seconds. The script acts in our envs, and robosuite's gets the first one's actions from a
 start of its own. Resets are left out of robosuite's time and left in ours.
 
-robosuite draws with OpenGL in software (OSMesa or EGL), see `sim_cpu.py`; without it only physics counts.
+robosuite draws with OpenGL in software (OSMesa or EGL), see `sim_cpu.py`. The
+file is written after each task.
 
     python benchmarks/tasks.py                    # full, writes benchmarks/results/tasks.json
     python benchmarks/tasks.py --only stack door  # these alone; the other rows stay
@@ -143,7 +144,6 @@ def measure(task, opengl, quick):
         row[f"{what}_steps_per_cpu_second"] = round(mine)
         row[f"{what}_robosuite"] = peer and round(peer, 1)
         row[f"{what}_ratio"], row[f"{what}_ratio_range"] = ratio and round(ratio, 1), spread
-    print(task, json.dumps(row), file=sys.stderr, flush=True)
     return row
 
 
@@ -156,22 +156,22 @@ def main():
     opengl = software_opengl()
     torch.set_num_threads(1)
     names = ["lift"] if args.quick else args.only or list(TASKS)
-    rows = {task: measure(task, opengl, args.quick) for task in names}
     path = RESULTS / "tasks.json"
-    if args.only and path.exists():
-        rows = {**json.loads(path.read_text())["tasks"], **rows}
-    ratios = [row["rendered_ratio"] for row in rows.values() if row["rendered_ratio"]]
-    report(
-        "tasks",
-        ours=None,
-        peer=f"robosuite's env.step, {opengl}",
-        ratio=round(statistics.median(ratios), 1),
-        unit="environment steps per CPU second, two 64x64 cameras: median of the tasks' ratios",
-        packages=("mujoco", "mujoco-warp", "robosuite", "torch", "warp-lang"),
-        quick=args.quick,
-        num_envs=NUM_ENVS,
-        tasks=rows,
-    )
+    rows = json.loads(path.read_text())["tasks"] if args.only and path.exists() else {}
+    for task in names:
+        rows[task] = measure(task, opengl, args.quick)
+        ratios = [row["rendered_ratio"] for row in rows.values() if row["rendered_ratio"]]
+        report(
+            "tasks",
+            ours=None,
+            peer=f"robosuite's env.step, {opengl}",
+            ratio=round(statistics.median(ratios), 1) if ratios else None,
+            unit="environment steps per CPU second, two 64x64 cameras: median of the tasks' ratios",
+            packages=("mujoco", "mujoco-warp", "robosuite", "torch", "warp-lang"),
+            quick=args.quick,
+            num_envs=NUM_ENVS,
+            tasks=rows,
+        )
 
 
 if __name__ == "__main__":

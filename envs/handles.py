@@ -78,8 +78,8 @@ def _towards(grip: Tensor, handle: Tensor) -> Tensor:
     along = along * torch.sign((grip[:, :, 1] * along).sum(1, keepdim=True))  # either way round
     ahead = handle[:, :, 1]
     wanted = torch.stack([torch.linalg.cross(along, ahead), along, ahead], 2)
-    turn: Tensor = 0.5 * torch.linalg.cross(grip, wanted, dim=1).sum(2)
-    return turn
+    error: Tensor = 0.5 * torch.linalg.cross(grip, wanted, dim=1).sum(2)
+    return error
 
 
 def _about(axis: Tensor, angle: Tensor) -> Tensor:
