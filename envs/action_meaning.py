@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from caliper.envs.control import JOINTS, action_names
-from caliper.envs.joint_control import ANGLE_SCALE, SPEED_SCALE
+from caliper.envs.joint_kernels import ANGLE_SCALE, SPEED_SCALE
 from caliper.envs.kernels import POSITION_RANGE, POSITION_SCALE, ROTATION_RANGE, ROTATION_SCALE
 from caliper.envs.robots import robot_facts
 

@@ -22,6 +22,7 @@ from caliper.envs.tasks.base import HandlePlan, Opening, Plan
 
 HOVER, DESCEND, CLOSE, LIFT, CARRY, LOWER, OPEN, RETREAT = range(8)
 REACH, SINK, GRIP, SLIDE, FREE, RISE, RETURN = range(8, 15)  # the same for what covers the object
+SPOKEN = ("osc_pose", "osc_position")  # controllers that read the script's actions
 GAIN = 0.02  # metres of error at which the command saturates, at 20 Hz
 TOL, YAW_TOL, TURN_GAIN = 0.012, 0.08, 0.25
 RETRY, DROPPED = 0.03, 0.10  # metres: the object moved away under the gripper; it was lost from it

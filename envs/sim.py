@@ -170,7 +170,7 @@ class SimEnv(VectorEnv):
 
     @property
     def gripper_behind(self) -> Tensor:
-        """Whether the gripper moves, far behind its command, as a slow one does for a while; bool (n,)."""
+        """Whether the gripper moves, far behind its command, bool (n,): a slow one does for a while."""
         motors, qpos, dof = self._gripper
         position, speed = self.engine.qpos[:, qpos], self.engine.qvel[:, dof]
         lag = (self.engine.ctrl[:, motors] - position).abs() / self._gripper_half

@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from caliper.envs.control import CONTROLLERS, JOINTS, action_dim, action_names
-from caliper.envs.joint_control import ANGLE_SCALE, DERIVATIVE, INTEGRAL, KP, KV, SPEED_SCALE, WINDOW
+from caliper.envs.joint_kernels import ANGLE_SCALE, DERIVATIVE, INTEGRAL, KP, KV, SPEED_SCALE, WINDOW
 from caliper.envs.robots import robot_facts
 from caliper.envs.scenes import ROBOTS
 from caliper.envs.sim import SimEnv, task_scene

@@ -13,7 +13,8 @@ from caliper.config.schema import RunConfig
 from caliper.config.validate import check_task
 from caliper.data.dataset import Episode
 from caliper.data.robomimic import DatasetWriter
-from caliper.envs.experts import Expert
+from caliper.envs.experts import SPOKEN, Expert
+from caliper.errors import CaliperError
 from caliper.rollout.episodes import Trajectory, run_episodes
 from caliper.types import Obs
 
@@ -31,6 +32,11 @@ def collect(config: RunConfig, path: Path) -> Path:
         CaliperError: the configuration will not do, or the file cannot be written.
     """
     check_task(config)
+    if config.task.controller not in SPOKEN:
+        raise CaliperError(
+            f"task.controller={config.task.controller} is not what the scripted expert speaks; collect with "
+            f"one of: {', '.join(SPOKEN)}, or name recorded data with data.path=FILE"
+        )
     data, seeds = config.data, collect_seeds(config)
     first = seeds[0]
     env = make_env(
