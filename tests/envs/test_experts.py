@@ -87,6 +87,9 @@ def test_it_starts_over_with_each_episode():
 
 def test_all_it_needs_is_where_the_envs_are():
     """`collect` draws noise on the host; the envs may be on a GPU, for which torch's meta device stands."""
-    env = SimpleNamespace(num_envs=2, device=torch.device("meta"), task=make_task("pick_place_can"))
-    expert = Expert(env, torch.ones(2), torch.ones(2))
-    assert {value.device.type for value in vars(expert).values() if torch.is_tensor(value)} == {"meta"}
+    device, task = torch.device("meta"), make_task("pick_place_can")
+    expert = Expert(
+        SimpleNamespace(num_envs=2, device=device, task=task, control_freq=20), torch.ones(2), torch.ones(2)
+    )
+    parts = [*vars(expert).values(), *vars(expert.phases).values()]
+    assert {value.device.type for value in parts if torch.is_tensor(value)} == {"meta"}
