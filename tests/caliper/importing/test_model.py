@@ -10,7 +10,7 @@ from PIL import Image
 
 from caliper.errors import CaliperError
 from caliper.importing.assets import locate, robosuite_assets, tail
-from caliper.importing.model import visual_model, physics_model
+from caliper.importing.model import physics_model, visual_model
 
 BOX = """<mujoco><option timestep="0.002"/><asset>{asset}</asset><worldbody><body name="b">
 <joint name="j" type="slide"/><geom type="box" size=".1 .1 .1"/>{geom}</body></worldbody></mujoco>"""
