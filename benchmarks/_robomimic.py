@@ -1,4 +1,4 @@
-"""robomimic's side of import.py, run by an interpreter that has robomimic 0.3.0 and robosuite 1.4.1.
+"""robomimic's side of benchmarks/import.py, run by an interpreter that has it and robosuite 1.4.1.
 
 Reads names of demos from its standard input, has robomimic's own `dataset_states_to_obs` extract each, as
 for a dataset of images, saves the images and answers with the seconds that took, one line of JSON each.
@@ -11,26 +11,23 @@ import json
 import os
 import sys
 import time
-from types import SimpleNamespace
+import types
 
-stand_ins = {
-    "mujoco_py": SimpleNamespace(builder=SimpleNamespace(MujocoException=RuntimeError)),
-    "egl_probe": SimpleNamespace(get_available_devices=list),
-}
-sys.modules.update(stand_ins)  # type: ignore[arg-type]
+answers = os.fdopen(os.dup(1), "w", buffering=1)  # robomimic prints to standard output, from its import on
+os.dup2(2, 1)
+sys.modules["mujoco_py"] = types.SimpleNamespace(builder=types.SimpleNamespace(MujocoException=RuntimeError))
+sys.modules["egl_probe"] = types.SimpleNamespace(get_available_devices=list)
 
 import h5py  # noqa: E402
 import numpy as np  # noqa: E402
-import robomimic.utils.env_utils as env_utils  # noqa: E402
-import robomimic.utils.file_utils as file_utils  # noqa: E402
+import robomimic.utils.env_utils as EnvUtils  # noqa: E402, N812
+import robomimic.utils.file_utils as FileUtils  # noqa: E402, N812
 import robosuite  # noqa: E402
 from robomimic.scripts.dataset_states_to_obs import extract_trajectory  # noqa: E402
 
 path, folder, size, *cameras = sys.argv[1:]
-answers = os.fdopen(os.dup(1), "w", buffering=1)  # robomimic prints to standard output, too
-os.dup2(2, 1)
-env = env_utils.create_env_for_data_processing(
-    env_meta=file_utils.get_env_metadata_from_dataset(dataset_path=path),
+env = EnvUtils.create_env_for_data_processing(
+    env_meta=FileUtils.get_env_metadata_from_dataset(dataset_path=path),
     camera_names=cameras,
     camera_height=int(size),
     camera_width=int(size),

@@ -1,10 +1,9 @@
-r"""Recordings of every family: how exactly their actions are reproduced, and how fast their images are drawn.
+r"""Recordings of every family: how exactly their actions are reproduced, how fast their images are drawn.
 
-First a table, one row per file of a folder. In the file's own model, under the controller that
-`caliper import` finds to have made it: the arm's error after single recorded steps, and open loop from the
-first state. Where the task has a scene here: the same in that scene under the translated actions, and how
-many demonstrations the translated and the untranslated actions solve open loop, of those that the recorded
-states solve.
+First a table, one row per file of a folder. In the file's own model, under the controller that `import`
+finds to have made it: the arm's error after single recorded steps, and open loop from the first state. Where
+the task has a scene here: the same in that scene under the translated actions, and how many demonstrations
+the translated and the untranslated actions solve open loop, of those that the recorded states solve.
 
 Then images per second of two cameras from one file of robomimic's, every demo drawn by both sides in turn on
 one core: Caliper draws the imported states as `caliper replay` does, and the real robomimic 0.3.0 extracts
@@ -19,8 +18,8 @@ them with its `dataset_states_to_obs`, in an environment of its own:
 Neither side's start, compilation or writing is counted. Both sides' images of the same states must be alike,
 or the numbers are refused. The headline is the median over the demos of the ratio of CPU seconds.
 
-    python benchmarks/import.py [FOLDER] --robomimic /tmp/peer/bin/python   # writes results/import.json
-    python benchmarks/import.py --quick                     # without robomimic, writes nothing
+    python benchmarks/import.py [FOLDER] --robomimic /tmp/peer/bin/python  # writes results/import.json
+    python benchmarks/import.py --quick                                    # no robomimic, writes nothing
 """
 
 import argparse
@@ -59,7 +58,7 @@ ALIKE = 0.8  # correlation of both sides' images of one state; of two cameras' i
 
 
 def recordings(folder, unpacked):
-    """The recordings of a folder, by name; those packed with gzip are unpacked, the model beside them."""
+    """The recordings of a folder, by name; packed ones are unpacked, with the model beside them."""
     for packed in sorted(folder.glob("*.hdf5.gz")):
         name = packed.name.removesuffix(".hdf5.gz")
         path = unpacked / name / "demo.hdf5"

@@ -468,3 +468,77 @@ def test_a_recording_is_imported_on_the_way_once(files, tmp_path, monkeypatch, c
     assert f"caliper import {files['robosuite152_can']} {out}" in capsys.readouterr().out
     assert ready(files["robosuite152_can"]) == out
     assert "has been imported" in capsys.readouterr().out
+
+
+# ---- what nobody writes by accident
+
+
+def _xml(old, new):
+    def change(file):
+        for name in file["data"]:
+            xml = file[f"data/{name}"].attrs["model_file"]
+            assert old in xml
+            file[f"data/{name}"].attrs["model_file"] = xml.replace(old, new, 1)
+
+    return change
+
+
+def _one_step(file):
+    for name in ("states", "actions"):
+        kept = file[f"data/demo_1/{name}"][:1]
+        del file[f"data/demo_1/{name}"]
+        file[f"data/demo_1/{name}"] = kept
+
+
+def _thrown(file):
+    file["data/demo_1/states"][5, 1] = 1e9
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_one_step, "demo_1 cannot be imported: it has one step"),
+        (_thrown, "demo_1 cannot be imported: "),
+        (
+            _xml("<worldbody>", '<option timestep="1e-7"/><worldbody>'),
+            "demo_1 cannot be imported: its physics steps by 1e-07 s, robosuite's by 0.002 s",
+        ),
+        (
+            _xml("<asset>", '<asset><hfield name="h" file="/etc/passwd" size="1 1 1 1"/>'),
+            "demo_1 cannot be imported: its model has a <hfield>, which reaches out of the file",
+        ),
+        (_info(input_max=-1), "its controller's input_min -1 is not below its input_max"),
+        (_info(kp=None), "its controller has None where 6 numbers belong"),
+        (_info(robots=7), "recorded with 7; the scenes have one Panda"),
+        (
+            _info(controller_configs={"type": "WHOLE_BODY_IK", "body_parts": {}}),
+            "its controller is WHOLE_BODY_IK; only the arm's part of BASIC",
+        ),
+    ],
+)
+def test_hostile_recordings_are_refused_in_one_sentence(edited, tmp_path, change, words):
+    path, out = edited("robosuite141_lift", change), tmp_path / "out.hdf5"
+    with pytest.raises(CaliperError, match=words) as caught:
+        import_recording(path, out, Options(), lambda _: None)
+    assert "\n" not in str(caught.value)
+    assert not out.exists()
+
+
+def test_odd_attributes_rewards_and_filters_are_taken(edited):
+    def odd(file):
+        data = file["data"]
+        data.attrs["env"] = np.bytes_(data.attrs["env"])
+        data.attrs["env_info"] = np.array([data.attrs["env_info"].encode()])
+        demo = data["demo_1"]
+        demo.attrs["model_file"] = "\ufeff" + demo.attrs["model_file"]
+        demo["rewards"] = np.zeros((len(demo["actions"]), 1), bool)
+        file.create_group("mask/nested/deeper")
+        file["mask/gone"] = np.array([b"demo_99", b"demo_1"])
+
+    recording = open_recording(edited("robosuite141_lift", odd))
+    assert recording.env_name == "Lift"
+    assert recording.demos[0].fault is None
+    assert recording.demos[0].rewards.shape == (len(recording.demos[0].actions),)
+    assert recording.masks == {"gone": ["demo_1"]}
+    assert "1 of the 2 episodes of mask/gone" in recording.missing
+    assert any(name.startswith("mask/nested, unreadable") for name in recording.missing)
