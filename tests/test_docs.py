@@ -146,7 +146,7 @@ def test_the_page_of_all_keys_has_every_key(tmp_path):
         key = f"{group}.{key}" if group in ("agent", "encoder", "sim") and key else name
         if name not in sections and not key.endswith(".name"):
             assert f"| `{key}` |" in text, f"{name} is not on the page"
-    assert "| `online.utd` | `1` | updates per environment step | at least 0 |" in text
+    assert "| `online.utd` | `1` | updates per environment step | at least 0, at most 1000 |" in text
     before = page.stat().st_mtime_ns
     script("configuration").write_page(page)
     assert page.stat().st_mtime_ns == before  # Sphinx reads again only what has changed

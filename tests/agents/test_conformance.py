@@ -247,7 +247,8 @@ def test_golden_numbers():
 
 
 def test_unknown_names_and_keys_are_named():
-    with pytest.raises(CaliperError, match=f"agent.name=calq is unknown; did you mean calql.*{', '.join(sorted(AGENTS))}"):
+    known = ", ".join(sorted(AGENTS))
+    with pytest.raises(CaliperError, match=f"agent.name=calq is unknown; did you mean calql.*{known}"):
         build_agent({"name": "calq"}, {"name": "state"}, STATE, ACTIONS, "cpu", 0)
     with pytest.raises(CaliperError, match=r"'tua'.*tau"):
         make("calql", tua=0.1)
