@@ -2,6 +2,7 @@
 PYTHON ?= python3
 DEMO_ARGS ?= train preset=pick_place_tray_demo
 BENCH_ARGS ?=
+WORKERS ?= 2
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 help:
 	@echo "make demo    collect data, pre-train, fine-tune, evaluate, film: the main job, small"
-	@echo "make test    the tests that need neither a GPU nor minutes"
+	@echo "make test    the tests that need neither a GPU nor minutes, two files at a time (WORKERS=4: four)"
 	@echo "make lint    ruff's rules and layout"
 	@echo "make types   mypy --strict"
 	@echo "make bench   every benchmark (BENCH_ARGS=--quick for short runs)"
@@ -25,7 +26,7 @@ demo: $(READY)
 	$(BIN)/caliper $(DEMO_ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
