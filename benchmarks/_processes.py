@@ -25,6 +25,7 @@ from pathlib import Path
 import _digests as digests  # type: ignore[import-not-found]  # beside this file
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from caliper.cli import main
 from caliper.config.compose import compose
@@ -116,6 +117,8 @@ class Bench:
             os.dup2(out, 1)
             os.dup2(out, 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+            # The bars' lock is shared by all forks: one killed while it holds it would stop the rest.
+            tqdm.set_lock(threading.RLock())
             main(list(words))
             code = 0
         except SystemExit as end:
