@@ -2,7 +2,8 @@
 
 It runs the training once, notes every file that is opened for writing, made, renamed or removed, and runs
 it again for each of these: killed before it ("before"), after half of what was to be written ("torn"), or
-told to stop by SIGTERM ("term"). Then the run is resumed, and its result compared with the undisturbed run's.
+told to stop by SIGTERM ("term"). Then the run is resumed, and its result compared with that of the
+undisturbed run.
 
 Its commands are a small client of the campaign, which forks for each, arms the fork as `ckpt-chaos` arms a
 program at its start, and has imported everything before.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -49,27 +49,34 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command: runs a verb; a mistake of the user's is one sentence and exit status 2."""
     words = sys.argv[1:] if arguments is None else arguments
     keep_freed_memory()
-    as_ctrl_c()
+    stops = as_ctrl_c()
+    out, err = Forgiving(sys.stdout), Forgiving(sys.stderr, "standard error")
+    with redirect_stdout(out), redirect_stderr(err):
+        _guarded(words, stops)
+
+
+def _guarded(words: list[str], stops: list[int]) -> None:
     try:
-        with redirect_stdout(Forgiving(sys.stdout)):
-            _dispatch(words)
+        _dispatch(words)
     except CaliperError as error:
         print(f"caliper: {error}", file=sys.stderr)
         sys.exit(130 if isinstance(error, InterruptedRunError) else 2)
-    except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or NO_MEMORY.search(str(error))):
-            raise
-        print(
-            f"caliper: the memory is used up ({printable((str(error) or 'MemoryError').splitlines()[0])}); "
-            "give a smaller batch_size, online.capacity, number of envs, network or image size",
-            file=sys.stderr,
-        )
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(
-            "caliper: stopped at once; a run goes on from its last checkpoint, if it has one", file=sys.stderr
-        )
-        sys.exit(130)
+    except (KeyboardInterrupt, Exception) as error:
+        if stops or isinstance(error, KeyboardInterrupt):  # some libraries make another error of it
+            print(
+                "caliper: stopped at once; a run goes on from its last checkpoint, if it has one",
+                file=sys.stderr,
+            )
+            sys.exit(130)
+        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+            what = printable((str(error) or "MemoryError").splitlines()[0])
+            print(
+                f"caliper: the memory is used up ({what}); give a smaller batch_size, online.capacity, "
+                "number of envs, network or image size",
+                file=sys.stderr,
+            )
+            sys.exit(2)
+        raise
 
 
 def _dispatch(words: list[str]) -> None:

@@ -69,12 +69,19 @@ class Interrupt:
             )
 
 
-def as_ctrl_c() -> None:
-    """From now on the other signals do what Ctrl-C does: they raise KeyboardInterrupt."""
+def as_ctrl_c() -> list[int]:
+    """From now on the other signals do what Ctrl-C does: they raise KeyboardInterrupt.
+
+    Returns:
+        The signals that have come since, for whoever catches what a library has made of that exception.
+    """
+    come: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
+        come.append(number)
         raise KeyboardInterrupt
 
-    for number in SIGNALS[1:]:
-        if signal.getsignal(number) == signal.SIG_DFL:
+    for number in SIGNALS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, stop)
+    return come

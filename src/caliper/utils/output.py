@@ -1,4 +1,4 @@
-"""Standard output that may go away, as it does in `caliper train | head`: a run goes on without it."""
+"""Output that may go away, as it does in `caliper train | head`: a run goes on without it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ class Forgiving:
     """Passes text on to a stream until that can take no more, and says so once, on standard error.
 
     Args:
-        stream: where the text goes.
+        stream: where the text goes; None, as Python has it where the shell has closed it, is nowhere.
+        name: of the stream, for that message.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO | None, name: str = "standard output") -> None:
+        self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115  # for ever
+        self._name = name
         self._lost = False
 
     def write(self, text: str) -> int:
@@ -35,9 +37,9 @@ class Forgiving:
         return getattr(self._stream, name)
 
     def _lose(self, error: OSError) -> None:
-        if not self._lost and not isinstance(error, BrokenPipeError):
-            print(f"caliper: standard output takes no more ({error.strerror})", file=sys.stderr)
-        self._lost = True
+        told, self._lost = self._lost, True
+        if not told and not isinstance(error, BrokenPipeError):
+            print(f"caliper: {self._name} takes no more ({error.strerror})", file=sys.stderr)
         # What is still in the stream's own memory would fail once more when the program ends.
         with suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
