@@ -19,6 +19,15 @@ from caliper.encoders import ENCODERS
 from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError
 
+ROOM = 64 << 30  # bytes
+
+
+@pytest.fixture(autouse=True)
+def room(monkeypatch):
+    """Whether a preset fits is asked of no particular machine here."""
+    monkeypatch.setattr("caliper.config.estimate.free_memory", lambda: ROOM)
+
+
 FOLDER = Path(configs.__file__).parent
 GROUPS = {"agent": sorted(AGENTS), "encoder": sorted(choices("encoder"))}
 TASK_FILES, PRESETS = (
@@ -234,7 +243,7 @@ def test_a_run_saved_with_keys_of_other_agents_loads_without_them(tmp_path):
     old = {"actor_hidden": [256, 256], "actor_lr": 1e-4, "bc_lr": 3e-4, "bc_weight": 0.0}
     path.write_text(to_yaml(replace(config, agent=config.agent | old)))
     assert load(path, []) == config
-    with pytest.raises(CaliperError, match=r"agent\.actor_lr cannot change"):
+    with pytest.raises(CaliperError, match=r"there is no key 'agent\.actor_lr'"):
         load(path, ["agent.actor_lr=1e-3"])
     path.write_text(to_yaml(replace(config, agent=config.agent | {"nobodys": 1})))
     with pytest.raises(CaliperError, match="qtopt has no key 'nobodys'"):
