@@ -186,7 +186,7 @@ def _looks(phases: list[Evaluation]) -> dict[str, Callable[[Evaluation], str]]:
 
     names = dict.fromkeys(name for e in phases for name in (e.appearance, *e.others))
     if len(names) == 1:
-        return {"Success": partial(cell, *names)}
+        return {"Success": partial(cell, next(iter(names)))}
     return {f"Success, {name.replace('_', ' ')}": partial(cell, name) for name in names}
 
 
