@@ -30,6 +30,7 @@ HELP = {
     "render": ("film a run's policy, or recorded episodes", "RUN video.episodes=9 video.camera=agentview"),
     "report": ("write the report.html of a run, a sweep or a comparison again", "RUN"),
     "export": ("write a run's policy as a folder that other programs can use", "RUN OUT"),
+    "serve": ("answer programs that ask a policy over a websocket", "OUT --port 8765"),
     "collect": ("record the scripted expert", "task=pick_place_can data.episodes=1000"),
     "import": ("make a dataset of a recording of robosuite, robomimic, ...", "FILE [OUT] --skip-bad"),
     "replay": ("render a dataset's states into a copy with images", "FILE --cameras agentview --size 84"),
@@ -179,6 +180,25 @@ def _export(words: list[str]) -> None:
     run.export(rest[0])
 
 
+def _serve(words: list[str]) -> None:
+    own = {"--port": "8765", "--host": "127.0.0.1"}
+    folders, rest = [], list(words)
+    while rest:
+        word = rest.pop(0)
+        if word in own and rest:
+            own[word] = rest.pop(0)
+        else:
+            folders.append(word)
+    port = own["--port"]
+    if len(folders) != 1 or folders[0].startswith("-"):
+        raise CaliperError("name one policy's folder: caliper serve OUT [--port 8765] [--host 127.0.0.1]")
+    if not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise CaliperError(f"--port {port} must be a number from 1 to 65535")
+    from caliper.policies.server import serve
+
+    serve(api.load_policy(folders[0]), own["--host"], int(port))
+
+
 def _report(words: list[str]) -> None:
     from caliper.analysis.comparison import write_comparison
     from caliper.analysis.run_report import write_report
@@ -265,6 +285,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "render": _render,
     "report": _report,
     "export": _export,
+    "serve": _serve,
     "collect": _collect,
     "import": _import,
     "replay": _replay,
