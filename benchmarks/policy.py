@@ -1,8 +1,8 @@
 """How long a policy takes for one action on a CPU: in each format, and asked over the policy server.
 
-The network is the one that preset=pick_place_tray_demo trains, and the same with larger encoders, with their
-first weights: how long it takes does not depend on them. One thread; the formats take turns, so that what else
-the machine does meets all of them. The server runs in a process of its own, at an address of this machine.
+The network is the one that preset=pick_place_tray_demo trains, and the same with larger encoders, with first
+weights: how long it takes does not depend on them. One thread; the formats take turns, so that what else the
+machine does meets all of them. The server runs in a process of its own, at an address of this machine.
 
     python benchmarks/policy.py            # full, writes benchmarks/results/policy.json
     python benchmarks/policy.py --quick    # under 50 s, writes nothing

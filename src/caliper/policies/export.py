@@ -151,7 +151,8 @@ def apart(ours: Network, theirs: Network, spec: ObsSpec) -> float:
     """The largest difference of an entry of an action, on observations of noise, one at a time."""
     pixels, proprio = noise(spec, TRIED)
     with torch.no_grad():
-        pairs = [(ours(*one), theirs(*one)) for one in zip(pixels.split(1), proprio.split(1), strict=True)]
+        ones = [(pixels[i : i + 1], proprio[i : i + 1]) for i in range(TRIED)]
+        pairs = [(ours(*one), theirs(*one)) for one in ones]
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 

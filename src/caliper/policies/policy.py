@@ -307,7 +307,7 @@ def load_weights(agent: Agent, weights: Mapping[str, Tensor], name: str) -> None
 def _onnx(path: Path) -> Network:
     """The network as onnxruntime runs it, on one thread, as batches of one like it best."""
     try:
-        import onnxruntime  # type: ignore[import-not-found,unused-ignore]
+        import onnxruntime
     except ImportError as error:
         raise CaliperError(f"{path} needs onnxruntime; install: pip install 'caliper-rl[onnx]'") from error
     options = onnxruntime.SessionOptions()

@@ -27,7 +27,7 @@ from caliper.policies.policy import Policy
 from caliper.types import ObsSpec
 
 try:
-    import msgpack  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    import msgpack
     from websockets.exceptions import ConnectionClosed
     from websockets.sync.server import serve as listen
 except ImportError as error:
