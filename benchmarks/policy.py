@@ -33,7 +33,7 @@ from caliper.policies.server import as_array, as_message, latencies
 from caliper.training.checkpoint import save_checkpoint
 
 ENCODERS = {"conv": [], "resnet18": ["encoder=resnet18"], "impala": ["encoder=impala"]}
-ROUNDS, LOOKS, PORT = 20, 50, 18766
+ROUNDS, LOOKS, PORT = 8, 50, 18766
 
 
 def numbers(seconds):

@@ -15,10 +15,13 @@ from safetensors.torch import load_file, save_file
 import caliper
 from caliper.agents import build_agent
 from caliper.cli import main
+from caliper.config.build import make_agent
+from caliper.config.compose import to_yaml
 from caliper.errors import CaliperError
 from caliper.policies import export as export_module
 from caliper.policies.export import apart, noise
 from caliper.policies.policy import CARD, PROGRAM, WEIGHTS, Greedy, Policy, keep_acting, open_policy
+from caliper.training.checkpoint import save_checkpoint
 from caliper.types import ObsSpec
 from caliper.utils.foreign import read_json, write_json
 from caliper.utils.manifest import write_manifest
@@ -278,9 +281,23 @@ def test_nothing_is_left_of_an_export_that_fails(finished, exported, tmp_path, m
     assert "caliper export RUN OUT" in capsys.readouterr().err
     monkeypatch.setattr(export_module, "_write_program", lambda *_: None)  # it takes seconds
     monkeypatch.setattr(export_module, "apart", lambda *_: 0.5)
-    with pytest.raises(CaliperError, match=r"gives other actions than the run's policy, by up to 0\.5"):
+    with pytest.raises(CaliperError, match=r"an action differs by 0\.5 at most.*nothing is kept"):
         caliper.load_run(finished.folder).export(tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_program_that_acts_otherwise_is_left_out(configure, tmp_path, capsys):
+    """A traced best-of-K draws other samples than the agent, which draws the same every time."""
+    config, run = configure("agent.best_of=16"), tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(to_yaml(config))
+    save_checkpoint(run, make_agent(config, "cpu").state_dict(), {})
+    out = caliper.load_run(run).export(tmp_path / "out")
+    assert "policy.pt2: an action differs by" in (said := capsys.readouterr().out)
+    assert "too much to be the same policy; left out" in said
+    assert list(read_json(out / CARD)["formats"]) == [WEIGHTS] and not (out / PROGRAM).exists()
+    theirs, ours = caliper.load_policy(out), caliper.load_run(run).policy()
+    assert apart(ours.network, theirs.network, ours.spec) == 0
 
 
 def test_an_agent_that_torch_cannot_trace_keeps_its_weights(finished, tmp_path, monkeypatch, capsys):
