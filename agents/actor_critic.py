@@ -80,6 +80,11 @@ class ActorCritic(Agent):
                 return Decision(action, pi, features)
             return Decision(pi.mode() if deterministic else pi.sample(1, self.generator)[0][:, 0], pi)
 
+    def acting(self) -> tuple[str, ...]:
+        """See `Agent.acting`."""
+        actor = "actor" if self.average_actor is None else "average_actor"
+        return (actor, "critic") if self.config.best_of > 1 else (actor,)
+
 
 def make_critic(config: CriticConfig, make_encoder: MakeEncoder, action_dim: int) -> Critic:
     """The ensemble that the keys describe."""

@@ -153,6 +153,10 @@ class Agent(nn.Module):
         """What `act` does for n observations, and what it comes from."""
         raise NotImplementedError
 
+    def acting(self) -> tuple[str, ...]:
+        """Names of the networks that greedy decisions come from: all, where a sub-class says nothing else."""
+        return tuple(name for name, _ in self.named_children())
+
     def act(self, obs: Obs, deterministic: bool) -> Tensor:
         """Actions (n, a) in [-1, 1] for n observations: the greedy ones, or samples."""
         return self.decide(obs, deterministic).action

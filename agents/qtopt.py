@@ -111,6 +111,10 @@ class QTOpt(Agent):
         action = found if deterministic else pi.sample(1, self.generator)[0][:, 0]
         return Decision(action, pi, features)
 
+    def acting(self) -> tuple[str, ...]:
+        """See `Agent.acting`."""
+        return ("critic",)
+
     def build(self, make_encoder: MakeEncoder) -> None:
         """See `Agent.build`."""
         cfg = self.config

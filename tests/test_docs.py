@@ -28,6 +28,7 @@ GENERATED = ROOT / "docs" / "configuration.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 PAGES += sorted(page for page in (ROOT / "docs").rglob("*.md") if page != GENERATED)
 NOT_RUN = "# not run by the tests"  # the first line of a program that would take too long; readers see it
+NEEDS_SERVER = "# needs a server"  # the client of a policy server, which tests/caliper/policies runs
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -65,7 +66,7 @@ def programs():
         for number, (kind, body) in enumerate(BLOCK.findall(page.read_text(encoding="utf-8")))
         if kind == "python"
         and re.search(r"^(import|from) ", body, re.MULTILINE)
-        and not body.startswith(NOT_RUN)
+        and not body.startswith((NOT_RUN, NEEDS_SERVER))
     ]
 
 
@@ -100,6 +101,8 @@ def understood(line):
     elif verb == "doctor" and words:
         assert words[0] == "--precompile" and words[1].startswith("sm_")
         composes(words[2:])
+    elif verb in ("export", "serve"):
+        assert [word for word in words if word.isupper()] == (["RUN", "OUT"] if verb == "export" else ["OUT"])
     else:
         assert not any("=" in word for word in words)
         named = [word for word in words if not word.startswith("--")]

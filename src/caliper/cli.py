@@ -11,15 +11,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from caliper import api
 from caliper.config.messages import GROUPS, unknown
 from caliper.errors import CaliperError, printable
 from caliper.training.interrupt import InterruptedRunError, as_ctrl_c
-from caliper.utils.files import refuse_existing
 from caliper.utils.memory import keep_freed_memory
 from caliper.utils.output import Forgiving
 
 if TYPE_CHECKING:
-    from caliper.config.schema import RunConfig
     from caliper.tools.sweep import Summary
 
 # Verb: what it does, and an example.
@@ -31,6 +30,8 @@ HELP = {
     "evaluate": ("measure a run's policy", "RUN evaluation.episodes=100"),
     "render": ("film a run's policy, or recorded episodes", "RUN video.episodes=9 video.camera=agentview"),
     "report": ("write the report.html of a run, a sweep or a comparison again", "RUN"),
+    "export": ("write a run's policy as a folder that other programs can use", "RUN OUT"),
+    "serve": ("answer programs that ask a policy over a websocket", "OUT --port 8765"),
     "collect": ("record the scripted expert", "task=pick_place_can data.episodes=1000"),
     "import": ("make a dataset of a recording of robosuite, robomimic, ...", "FILE [OUT] --skip-bad"),
     "replay": ("render a dataset's states into a copy with images", "FILE --cameras agentview --size 84"),
@@ -112,19 +113,16 @@ def _choices(group: str) -> list[str]:
 
 
 def _train(words: list[str]) -> None:
+    if "--cfg" not in words:
+        api.train(*words)
+        return
     from caliper.config.compose import compose, to_yaml
 
-    show = "--cfg" in words
-    if show:  # Hydra's users write --cfg job
-        at = words.index("--cfg")
-        words = words[:at] + words[at + 1 + (words[at + 1 : at + 2] == ["job"]) :]
-    config = compose(words)
-    if show:
-        print(to_yaml(config), end="")
-        return
-    from caliper.training.run import train
-
-    train(config)
+    at = words.index("--cfg")
+    words = (
+        words[:at] + words[at + 1 + (words[at + 1 : at + 2] == ["job"]) :]
+    )  # Hydra's users write --cfg job
+    print(to_yaml(compose(words)), end="")
 
 
 def _sweep(words: list[str]) -> None:
@@ -157,16 +155,8 @@ def _runs(verb: str, words: list[str], write: Summary) -> None:
 
 
 def _collect(words: list[str]) -> None:
-    from caliper.config.compose import compose
-    from caliper.rollout.collect import collect
-    from caliper.training.devices import choose_devices
-
-    config = compose([word for word in words if word != "--overwrite"])
-    if isinstance(config.data.path, list):
-        raise CaliperError(f"data.path names {len(config.data.path)} files; collect into one")
-    path = Path(config.dataset_path())
-    refuse_existing(path, "--overwrite" in words, "data.path=FILE")
-    collect(choose_devices(config).applied(config), path)
+    plain = [word for word in words if word != "--overwrite"]
+    path = api.collect(*plain, overwrite=len(plain) < len(words))
     _inspect([str(path)])
 
 
@@ -184,25 +174,49 @@ def _replay(words: list[str]) -> None:
 
 
 def _resume(words: list[str]) -> None:
-    from caliper.training.run import resume
-
-    resume(*_run(words, "resume"))
+    run, rest = _run(words)
+    run.resume(*rest)
 
 
 def _evaluate(words: list[str]) -> None:
-    from caliper.tools.saved_run import evaluate_run
-
-    evaluate_run(*_run(words, "evaluate"))
+    run, rest = _run(words)
+    run.evaluate(*rest)
 
 
 def _render(words: list[str]) -> None:
-    from caliper.tools.film_recording import film_recording
-    from caliper.tools.saved_run import render_run
-
     if words and Path(words[0]).is_file():
+        from caliper.tools.film_recording import film_recording
+
         print(film_recording(words))
         return
-    print(render_run(*_run(words, "evaluate")))
+    run, rest = _run(words)
+    print(run.video(*rest))
+
+
+def _export(words: list[str]) -> None:
+    run, rest = _run(words)
+    if len(rest) != 1 or rest[0].startswith("-"):
+        raise CaliperError("name the run, then the policy's new folder: caliper export RUN OUT")
+    run.export(rest[0])
+
+
+def _serve(words: list[str]) -> None:
+    own = {"--port": "8765", "--host": "127.0.0.1"}
+    folders, rest = [], list(words)
+    while rest:
+        word = rest.pop(0)
+        if word in own and rest:
+            own[word] = rest.pop(0)
+        else:
+            folders.append(word)
+    port = own["--port"]
+    if len(folders) != 1 or folders[0].startswith("-"):
+        raise CaliperError("name one policy's folder: caliper serve OUT [--port 8765] [--host 127.0.0.1]")
+    if not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise CaliperError(f"--port {port} must be a number from 1 to 65535")
+    from caliper.policies.server import serve
+
+    serve(api.load_policy(folders[0]), own["--host"], int(port))
 
 
 def _report(words: list[str]) -> None:
@@ -274,18 +288,12 @@ def _doctor(words: list[str]) -> None:
 def _folder(words: list[str]) -> tuple[Path, list[str]]:
     if not words or ("=" in words[0] and not Path(words[0]).is_dir()):
         raise CaliperError("name the run folder first, such as: caliper render runs/demo")
-    folder = Path(words[0])
-    if not (folder / "config.yaml").exists():
-        raise CaliperError(f"{folder} is not a run folder: it holds no config.yaml")
-    return folder, words[1:]
+    return api.Run(words[0]).folder, words[1:]
 
 
-def _run(words: list[str], purpose: str) -> tuple[Path, RunConfig]:
-    from caliper.config.compose import load
-    from caliper.config.own_task import recorded
-
-    folder, overrides = _folder(words)
-    return folder, recorded(load(folder / "config.yaml", overrides, purpose), overrides, folder)
+def _run(words: list[str]) -> tuple[api.Run, list[str]]:
+    folder, rest = _folder(words)
+    return api.Run(folder), rest
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
@@ -296,6 +304,8 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": _evaluate,
     "render": _render,
     "report": _report,
+    "export": _export,
+    "serve": _serve,
     "collect": _collect,
     "import": _import,
     "replay": _replay,

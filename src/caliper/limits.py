@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from omegaconf import MISSING
-
 from caliper.errors import CaliperError, one_of
+
+MISSING: Any = (
+    "???"  # how OmegaConf, which an exported policy does without, writes that a value must be given
+)
 
 
 @dataclass(frozen=True, slots=True)

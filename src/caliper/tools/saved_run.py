@@ -12,7 +12,7 @@ from caliper.config.devices import learner_device
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check
 from caliper.errors import CaliperError
-from caliper.rollout.evaluation import evaluate, evaluate_looks
+from caliper.rollout.evaluation import Result, evaluate, evaluate_looks
 from caliper.rollout.film import film
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.devices import choose_devices
@@ -37,7 +37,7 @@ def load_agent(folder: Path, config: RunConfig) -> tuple[Agent, dict[str, int]]:
     return agent, state["counters"]
 
 
-def evaluate_run(folder: Path, config: RunConfig) -> Path:
+def evaluate_run(folder: Path, config: RunConfig) -> Result:
     """Plays `evaluation.episodes` greedy episodes, prints the success and writes <run>/evaluation.json."""
     check(config)
     config = choose_devices(config).applied(config)
@@ -65,7 +65,7 @@ def evaluate_run(folder: Path, config: RunConfig) -> Path:
             + (f" with {name}" if result.others else "")
             + f": {found['success_once']:.0%} (95 % interval {low:.0%} to {high:.0%}); {path}"
         )
-    return path
+    return result
 
 
 def render_run(folder: Path, config: RunConfig) -> Path:

@@ -13,9 +13,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-
 from caliper.utils.files import replacing
 
 SEAL = "sha256"
@@ -56,6 +53,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ForeignFileError: it has one of them, is damaged, changed since it was written, or not a mapping.
     """
+    import yaml  # here, for an exported policy is read without either
+    from omegaconf import OmegaConf
+
     text = read_text(path, MOST_YAML)
     if (seal := _SEALED.match(text)) and _digest(text[seal.end() :]) != seal[1]:
         raise ForeignFileError(f"{CHANGED}; if that was meant, remove its first line")

@@ -143,8 +143,9 @@ def test_a_loaded_policy_is_the_trained_one(finished, capsys):
     assert result.lengths == trained["lengths"] and result.episode_success == trained["episode_success"]
     with np.load(last / "calibration.npz") as file:
         assert np.array_equal(file["q"], arrays["q"])  # every action and every value, bit for bit
-    path = evaluate_run(folder, config)
-    record = json.loads(path.read_text())
+    result = evaluate_run(folder, config)
+    record = json.loads((folder / "evaluation.json").read_text())
+    assert record["episode_success"] == result.episode_success
     assert record["episodes"] == config.evaluation.episodes and record["seeds"] == trained["seeds"][:2]
     assert record["phase"] == "online" and record["env_steps"] == 28
     assert "of 2 episodes succeed" in capsys.readouterr().out
