@@ -139,7 +139,7 @@ def test_the_page_of_all_keys_has_every_key(tmp_path):
     script("configuration").write_page(page)
     text = page.read_text(encoding="utf-8")
     sections = {"task", "data", "data.appearance", "data.prior", "reward", "offline", "online", "evaluation"}
-    sections |= {"video", "log", "sim"}
+    sections |= {"online.appearance", "video", "log", "sim"}
     for name in meanings():
         group, _, rest = name.partition(".")
         _, _, key = rest.partition(".")
