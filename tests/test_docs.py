@@ -97,6 +97,8 @@ def understood(line):
         assert not words or "=" not in words[0]
     elif verb == "replay" and words:
         composes(parse(words)[2])
+    elif verb == "tasks" and words:
+        composes([f"task={words[0]}", *words[1:]])
     elif verb == "doctor" and words:
         assert words[0] == "--precompile" and words[1].startswith("sm_")
         composes(words[2:])
