@@ -30,7 +30,7 @@ from caliper.types import Obs
 
 Floats = NDArray[np.float32]
 LONGEST_METADATA = 16 << 20  # bytes
-MEND = "get it again from Minari, with: minari download <dataset>"
+FIX = "get it again from Minari, with: minari download <dataset>"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Tasks by name."""
 
-from caliper.envs.tasks.base import HandlePlan, Opening, Plan, Task
+from caliper.envs.tasks.base import ExpertParameters, HandleParameters, Opening, Task
 from caliper.envs.tasks.door import Door
 from caliper.envs.tasks.lift import Lift
 from caliper.envs.tasks.nut_assembly import NutAssemblyRound, NutAssemblySquare
