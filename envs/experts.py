@@ -1,6 +1,7 @@
 """The scripted expert: a pick-and-place state machine for all envs at once, with knobs that spoil it.
 
-Where something on a slide covers the object (`Plan.opening`), it is moved aside first, as often as it takes.
+Where something on a slide covers the object (`ExpertParameters.opening`), it is moved aside first, as often
+as it takes.
 
 It reads the simulator's state (no images) and saturates its commands, because in robosuite's 'achieved'
 goal mode small offsets stall in friction: hence a gain that saturates at 2 cm, tolerances of 12 mm, and

@@ -45,7 +45,8 @@ def make_task(name: str, start: str | None = None, robot: str = "panda") -> Task
 __all__ = [
     "TASKS",
     "Door",
-    "HandlePlan",
+    "ExpertParameters",
+    "HandleParameters",
     "Lift",
     "NutAssemblyRound",
     "NutAssemblySquare",
@@ -56,7 +57,6 @@ __all__ = [
     "PickPlaceCereal",
     "PickPlaceMilk",
     "PickPlaceTray",
-    "Plan",
     "Stack",
     "Task",
     "make_task",

@@ -181,8 +181,8 @@ def _appearances(phases: list[Evaluation]) -> dict[str, Callable[[Evaluation], s
     """Rows of success: one, or one for each appearance under which the policy was evaluated."""
 
     def cell(name: str, e: Evaluation) -> str:
-        look = e if name == e.appearance else e.others.get(name)
-        return "" if look is None else f"{look.success_once:.0%} {interval(*look.interval)}"
+        found = e if name == e.appearance else e.others.get(name)
+        return "" if found is None else f"{found.success_once:.0%} {interval(*found.interval)}"
 
     names = dict.fromkeys(name for e in phases for name in (e.appearance, *e.others))
     if len(names) == 1:
