@@ -18,12 +18,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
 from xml.etree import ElementTree
 
 import _digests as digests  # type: ignore[import-not-found]  # beside this file
+from tqdm import tqdm
 
 from caliper.cli import main
 from caliper.utils.metrics import lost_rows, read_metrics
@@ -138,6 +140,7 @@ def _work(asked, given, run, again, words):
         for descriptor, place in zip(given, (1, 2), strict=True):
             os.dup2(descriptor, place)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        tqdm.set_lock(threading.RLock())  # see `_processes.Bench.fork`
         if asked["do"] == "result":
             print(json.dumps(digests.run(run)))
         else:

@@ -19,7 +19,16 @@ from caliper.config.compose import compose
 from caliper.envs.sim import SimEnv
 from caliper.tools.precompile import cache_folder, compile_all, record_run
 
-TASKS = ("pick_place_can", "lift", "pick_place_tray")
+TASKS = (
+    "pick_place_can",
+    "lift",
+    "pick_place_tray",
+    "stack",
+    "door",
+    "nut_assembly_square",
+    "lift task.controller=joint_position",
+    "lift task.controller=joint_velocity",
+)
 
 
 def compile_on_cpu():
@@ -39,7 +48,7 @@ def main():
     if arch is None and args.device != "cpu":
         arch = 10 * torch.cuda.get_device_capability()[0] + torch.cuda.get_device_capability()[1]
     start = time.perf_counter()
-    variants = {v: None for task in TASKS for v in record_run(compose([f"task={task}"]))}
+    variants = {v: None for task in TASKS for v in record_run(compose(f"task={task}".split()))}
     noted = time.perf_counter()
     threads = len(os.sched_getaffinity(0))
     compiled = compile_all(variants, arch, threads) if arch else compile_on_cpu()

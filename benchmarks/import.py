@@ -9,16 +9,16 @@ Then images per second of two cameras from one file of robomimic's, every demo d
 one core: Caliper draws the imported states as `caliper replay` does, and the real robomimic 0.3.0 extracts
 them with its `dataset_states_to_obs`, in an environment of its own:
 
-    python3.11 -m venv /tmp/peer
-    /tmp/peer/bin/pip install "numpy<2" mujoco==2.3.7 h5py scipy numba pillow imageio imageio-ffmpeg tqdm \
+    python3.11 -m venv peer
+    peer/bin/pip install "numpy<2" mujoco==2.3.7 h5py scipy numba pillow imageio imageio-ffmpeg tqdm \
         termcolor psutil six matplotlib opencv-python-headless torch torchvision
-    /tmp/peer/bin/pip install --no-deps robosuite==1.4.1 robomimic==0.3.0
+    peer/bin/pip install --no-deps robosuite==1.4.1 robomimic==0.3.0
     apt-get install libosmesa6
 
 Neither side's start, compilation or writing is counted. Both sides' images of the same states must be alike,
 or the numbers are refused. The headline is the median over the demos of the ratio of CPU seconds.
 
-    python benchmarks/import.py [FOLDER] --robomimic /tmp/peer/bin/python  # writes results/import.json
+    python benchmarks/import.py [FOLDER] --robomimic peer/bin/python  # writes results/import.json
     python benchmarks/import.py --quick                                    # no robomimic, writes nothing
 """
 

@@ -97,7 +97,7 @@ def main():
         device=torch.cuda.get_device_name() if on_gpu else "Warp's CPU device",
         envs=envs,
         frames=dataset.num_frames,
-        under_looks_of_their_own=dressed,
+        under_appearances_of_their_own=dressed,
     )
 
 

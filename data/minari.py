@@ -30,7 +30,7 @@ from caliper.types import Obs
 
 Floats = NDArray[np.float32]
 LONGEST_METADATA = 16 << 20  # bytes
-MEND = "get it again from Minari, with: minari download <dataset>"
+FIX = "get it again from Minari, with: minari download <dataset>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,19 +141,19 @@ def read_minari(path: str | Path, dense: bool = False, successes_only: bool = Fa
     meta = _metadata(path)
     main = path / "data" / "main_data.hdf5"
     if not main.is_file():
-        raise CaliperError(f"{path} has no data/main_data.hdf5; {MEND}")
+        raise CaliperError(f"{path} has no data/main_data.hdf5; {FIX}")
     try:
         with ForeignFile(main) as file:
             inside = file.names()
             names = numbered((name for name in inside if inside[name] == "group"), "episode_")
             if len(names) != meta.get("total_episodes", len(names)) or not names:
                 said = meta.get("total_episodes")
-                raise CaliperError(f"{main} holds {len(names)} episodes, metadata.json says {said}; {MEND}")
+                raise CaliperError(f"{main} holds {len(names)} episodes, metadata.json says {said}; {FIX}")
             episodes = [_Episode(file, name) for name in names]
             rewards = np.unique(np.concatenate([e.array("rewards", np.float32).ravel() for e in episodes]))
             recorded = [_read(episode, None if dense else rewards, main) for episode in episodes]
     except UnreadableError as error:
-        raise CaliperError(f"{main} {error}; {MEND}") from error
+        raise CaliperError(f"{main} {error}; {FIX}") from error
     if len({(e.obs.shape[1], e.actions.shape[1]) for e in recorded}) > 1:
         raise CaliperError(f"{main} is damaged: its episodes differ in the length of observations or actions")
     kept = [k for e in recorded if (k := e.until_last_success() if successes_only else e) is not None]
@@ -183,7 +183,7 @@ def _metadata(path: Path) -> dict[str, Any]:
         meta = json.loads(file.read_text(encoding="utf-8"))
         kind = meta.get("data_format", "hdf5")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise CaliperError(f"{file} cannot be read ({error}); {MEND}") from error
+        raise CaliperError(f"{file} cannot be read ({error}); {FIX}") from error
     if kind != "hdf5":
         raise CaliperError(f"{path} is in Minari's {kind} format; only its hdf5 format can be read")
     return dict(meta)
@@ -205,7 +205,7 @@ class _Episode:
         self.held = self.names()
         needed = ("observations", "actions", "rewards", "terminations")
         if absent := [part for part in needed if part not in self.held]:
-            raise CaliperError(f"{file.path} lacks {', '.join(absent)} in {self.name}; {MEND}")
+            raise CaliperError(f"{file.path} lacks {', '.join(absent)} in {self.name}; {FIX}")
 
     def names(self, at: str = "") -> dict[str, str]:
         """What is in the episode, or in a group of it."""
@@ -221,7 +221,7 @@ def _read(episode: _Episode, levels: Floats | None, main: Path) -> Recording:
     """One recorded episode, with success as terminal; `levels` are the file's rewards if it is binary."""
 
     def refuse(what: str) -> CaliperError:
-        return CaliperError(f"{main} cannot be used: in {episode.name} {what}; {MEND}")
+        return CaliperError(f"{main} cannot be used: in {episode.name} {what}; {FIX}")
 
     names = ["observations"]
     if episode.held["observations"] == "group":

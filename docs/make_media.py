@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw, ImageFont
 MEDIA = Path(__file__).parent / "media"
 CONFIGS = Path(__file__).parent.parent / "configs" / "task"
 SIDE, GAP, CAPTION = 256, 6, 20  # pixels: side of each image, space between two, height of the line below
-LARGEST_PICTURE = 60_000  # bytes
+LARGEST_IMAGE = 60_000  # bytes
 LARGEST_MOVING = 1_500_000
 
 
@@ -71,7 +71,7 @@ def _save(image: Image.Image, path: Path) -> None:
     for colours in (256, 128, 64, 32):
         content = io.BytesIO()
         image.quantize(colours).save(content, "PNG", optimize=True)
-        if content.tell() < LARGEST_PICTURE:
+        if content.tell() < LARGEST_IMAGE:
             break
     path.write_bytes(content.getvalue())
     print(f"{path}: {content.tell() / 1000:.0f} kB, {colours} colours")

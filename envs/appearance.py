@@ -43,7 +43,7 @@ class AppearanceRanges:
 
 AS_IT_IS = AppearanceRanges()
 # By the names under which policies are evaluated.
-LOOKS = {
+NAMED_APPEARANCES = {
     "as_is": AS_IT_IS,
     "moved_camera": AppearanceRanges(shift=0.03, turn=0.05),
     "dim_light": AppearanceRanges(dim=0.5),

@@ -1,6 +1,7 @@
 """The scripted expert: a pick-and-place state machine for all envs at once, with knobs that spoil it.
 
-Where something on a slide covers the object (`Plan.opening`), it is moved aside first, as often as it takes.
+Where something on a slide covers the object (`ExpertParameters.opening`), it is moved aside first, as often
+as it takes.
 
 It reads the simulator's state (no images) and saturates its commands, because in robosuite's 'achieved'
 goal mode small offsets stall in friction: hence a gain that saturates at 2 cm, tolerances of 12 mm, and
@@ -18,7 +19,7 @@ from caliper.envs.handles import turn_handle
 from caliper.envs.phases import Phases
 from caliper.envs.seeding import normal
 from caliper.envs.sim import SimEnv
-from caliper.envs.tasks.base import HandlePlan, Opening, Plan
+from caliper.envs.tasks.base import ExpertParameters, HandleParameters, Opening
 
 HOVER, DESCEND, CLOSE, LIFT, CARRY, LOWER, OPEN, RETREAT = range(8)
 REACH, SINK, GRIP, SLIDE, FREE, RISE, RETURN = range(8, 15)  # the same for what covers the object
@@ -65,7 +66,7 @@ class Expert:
         self.phases.tick(env.steps == 0, grip)
         angle = 2 * math.pi * normal(env.seeds, 1, stream=3)[:, 0]
         off = torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], 1) * self.bias[:, None]
-        if isinstance(plan, HandlePlan):
+        if isinstance(plan, HandleParameters):
             way, turn, closed = turn_handle(env, plan, self.phases, off)
         else:
             way, turn, closed = self._pick_and_place(plan, off)
@@ -77,7 +78,7 @@ class Expert:
         parts.append(torch.where(closed, 1.0, -1.0).double()[:, None])
         return torch.cat(parts, 1).clamp(-1, 1).float()
 
-    def _pick_and_place(self, plan: Plan, off: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _pick_and_place(self, plan: ExpertParameters, off: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As `caliper.envs.handles.turn_handle`."""
         env, phases = self.env, self.phases
         go, phase, seconds = phases.go, phases.before, phases.seconds
@@ -165,7 +166,7 @@ class Expert:
         to[:, 0] = opening.to_x + (grip - body)[:, 0]
         return [knob + up, knob, hold, to, hold, hold + up, self.phases.home]
 
-    def _yaw_error(self, plan: Plan) -> Tensor:
+    def _yaw_error(self, plan: ExpertParameters) -> Tensor:
         """Angle from the fingers' axis to the nearest equivalent angle of the object, radians, (n,)."""
         env, symmetry = self.env, plan.symmetry
         if (symmetry is None and plan.turn is None) or env.action_dim != 7:
@@ -180,7 +181,7 @@ class Expert:
         error = _yaw(obj, 0) - _yaw(grip, 1)
         return torch.remainder(error + symmetry / 2, symmetry) - symmetry / 2
 
-    def _target(self, plan: Plan) -> Tensor:
+    def _target(self, plan: ExpertParameters) -> Tensor:
         """Where the object's centre has to be when the gripper lets go, metres, (n, 3)."""
         env = self.env
         if isinstance(plan.target, str):
@@ -189,7 +190,7 @@ class Expert:
         at = [*(plan.target or (0.0, 0.0)), plan.release_z]
         return torch.tensor(at, dtype=torch.float64, device=env.device).expand(env.num_envs, 3)
 
-    def _turn_error(self, plan: Plan) -> Tensor:
+    def _turn_error(self, plan: ExpertParameters) -> Tensor:
         """Angle by which the held object still has to turn, radians, (n,); 0 if any angle will do.
 
         The way round is that on which the wrist does not run into its limits.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from caliper.envs.phases import Phases
 from caliper.envs.sim import SimEnv
-from caliper.envs.tasks.base import HandlePlan
+from caliper.envs.tasks.base import HandleParameters
 
 HOVER, DESCEND, CLOSE, TURN, PULL = range(5)
 TOL, TURN_TOL = 0.012, 0.15  # metres and radians
@@ -24,7 +24,9 @@ TURN_AHEAD, PULL_AHEAD = (
 HELD = 0.1  # radians by which the handle is pressed on while the door is pulled
 
 
-def turn_handle(env: SimEnv, plan: HandlePlan, phases: Phases, off: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def turn_handle(
+    env: SimEnv, plan: HandleParameters, phases: Phases, off: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Makes the transitions of this control step and says what to do.
 
     Args:

@@ -42,8 +42,13 @@ class Scene:
 
     @property
     def state_dim(self) -> int:
-        """Length of a state: time, positions, velocities, and the poses of what is placed anew each time."""
-        return int(1 + self.model.nq + self.model.nv + 7 * self.model.nmocap)
+        """See the function."""
+        return state_dim(self.model)
+
+
+def state_dim(model: mujoco.MjModel) -> int:
+    """Length of a state: time, positions, velocities, and the poses of what is placed anew each time."""
+    return int(1 + model.nq + model.nv + 7 * model.nmocap)
 
 
 @cache

@@ -6,7 +6,7 @@ robosuite 1.5.2 steps unpatched up to mujoco 3.9. Three patches carry it over wh
 2. 3.10: `mj_fullM(model, matrix, qM)` became `mj_fullM(model, data, matrix)`.
 3. 3.11: `MjData.qM` is gone.
 
-A fourth mends robosuite's own JOINT_VELOCITY, which 1.5.2 cannot make: see `_gravity`.
+A fourth fixes robosuite's own JOINT_VELOCITY, which 1.5.2 cannot make: see `_gravity`.
 """
 
 from __future__ import annotations

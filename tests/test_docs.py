@@ -98,6 +98,8 @@ def understood(line):
         assert not words or "=" not in words[0]
     elif verb == "replay" and words:
         composes(parse(words)[2])
+    elif verb == "tasks" and words:
+        composes([f"task={words[0]}", *words[1:]])
     elif verb == "doctor" and words:
         assert words[0] == "--precompile" and words[1].startswith("sm_")
         composes(words[2:])
@@ -142,7 +144,7 @@ def test_the_page_of_all_keys_has_every_key(tmp_path):
     script("configuration").write_page(page)
     text = page.read_text(encoding="utf-8")
     sections = {"task", "data", "data.appearance", "data.prior", "reward", "offline", "online", "evaluation"}
-    sections |= {"video", "log", "sim"}
+    sections |= {"online.appearance", "video", "log", "sim"}
     for name in meanings():
         group, _, rest = name.partition(".")
         _, _, key = rest.partition(".")

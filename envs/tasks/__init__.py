@@ -1,6 +1,6 @@
 """Tasks by name."""
 
-from caliper.envs.tasks.base import HandlePlan, Opening, Plan, Task
+from caliper.envs.tasks.base import ExpertParameters, HandleParameters, Opening, Task
 from caliper.envs.tasks.door import Door
 from caliper.envs.tasks.lift import Lift
 from caliper.envs.tasks.nut_assembly import NutAssemblyRound, NutAssemblySquare
@@ -45,7 +45,8 @@ def make_task(name: str, start: str | None = None, robot: str = "panda") -> Task
 __all__ = [
     "TASKS",
     "Door",
-    "HandlePlan",
+    "ExpertParameters",
+    "HandleParameters",
     "Lift",
     "NutAssemblyRound",
     "NutAssemblySquare",
@@ -56,7 +57,6 @@ __all__ = [
     "PickPlaceCereal",
     "PickPlaceMilk",
     "PickPlaceTray",
-    "Plan",
     "Stack",
     "Task",
     "make_task",

@@ -32,7 +32,7 @@ class Opening:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExpertParameters:
     """Numbers of the scripted expert (`caliper.envs.experts`), metres and radians.
 
     Attributes:
@@ -63,7 +63,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class HandlePlan:
+class HandleParameters:
     """Numbers of the script that opens a door (`caliper.envs.handles`), whose handle is the task's object.
 
     Attributes:
@@ -106,7 +106,7 @@ class Task(ABC):
     observed: tuple[str, ...] = ()
     contacts: tuple[tuple[str, str], ...] = ()
     draws: int = 4
-    plan: Plan | HandlePlan
+    plan: ExpertParameters | HandleParameters
     joints: tuple[str, ...] = ()
     starts: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()

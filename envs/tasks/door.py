@@ -9,7 +9,7 @@ from torch import Tensor
 
 from caliper.envs.scenes import compose, load_robosuite
 from caliper.envs.situation import Situation
-from caliper.envs.tasks.base import HandlePlan, Task, add_camera, spread, upright
+from caliper.envs.tasks.base import HandleParameters, Task, add_camera, spread, upright
 
 TABLE = (-0.2, -0.35, 0.8)  # robosuite's table, at whose far edge the door stands
 DOOR_HALF = 0.3  # half the door's height, metres
@@ -27,7 +27,7 @@ class Door(Task):
     name = "door"
     object_body = "Door_latch"
     observed = ("Door_door",)
-    plan = HandlePlan(
+    plan = HandleParameters(
         door="Door_door",
         handle_joint="Door_latch_joint",
         hinge=(0.255, 0, 0),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from caliper.envs.scenes import compose, load_robosuite
 from caliper.envs.situation import Situation
-from caliper.envs.tasks.base import Plan, Task, add_camera, spread, upright
+from caliper.envs.tasks.base import ExpertParameters, Task, add_camera, spread, upright
 
 TABLE_Z, CUBE_HALF = 0.8, 0.021
 SPREAD = 0.03  # robosuite's: the cube starts within 3 cm of the table's centre
@@ -54,7 +54,7 @@ class Lift(Task):
     name = "lift"
     object_body = "cube_main"
     recorded_as = ("Lift",)
-    plan = Plan(hover=0.06, carry_z=TABLE_Z + 0.17, symmetry=math.pi / 2)
+    plan = ExpertParameters(hover=0.06, carry_z=TABLE_Z + 0.17, symmetry=math.pi / 2)
 
     def compose(self) -> mujoco.MjSpec:
         """See `Task`."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from caliper.envs.engines.warp import ROOM
 from caliper.envs.scenes import compose, load_robosuite
 from caliper.envs.situation import Situation
-from caliper.envs.tasks.base import Plan, Task, add_camera, spread, upright
+from caliper.envs.tasks.base import ExpertParameters, Task, add_camera, spread, upright
 from caliper.envs.tasks.bins import CLEAR
 
 TABLE_Z = 0.82
@@ -69,7 +69,7 @@ class NutAssemblySquare(NutAssembly):
     name = "nut_assembly_square"
     object_body, kind, peg, side = "SquareNut_main", "SquareNut", "peg1", 1
     recorded_as = ("NutAssemblySquare",)
-    plan = Plan(
+    plan = ExpertParameters(
         hover=0.08,
         grasp=(0.054, 0, 0),
         carry_z=PEG_TOP + 0.06,
@@ -87,7 +87,7 @@ class NutAssemblyRound(NutAssembly):
     name = "nut_assembly_round"
     object_body, kind, peg, side = "RoundNut_main", "RoundNut", "peg2", -1
     recorded_as = ("NutAssemblyRound",)
-    plan = Plan(
+    plan = ExpertParameters(
         hover=0.08,
         grasp=(0.06, 0, 0),
         carry_z=PEG_TOP + 0.06,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from caliper.envs.situation import Situation
-from caliper.envs.tasks.base import Opening, Plan, Task, spread, upright
+from caliper.envs.tasks.base import ExpertParameters, Opening, Task, spread, upright
 from caliper.envs.tasks.lift import CUBE_HALF, TABLE_Z, table_scene
 
 BOX_X, HALF_X, HALF_Y = -0.07, 0.056, 0.085  # the box's centre and its half inner sides; metres
@@ -34,7 +34,7 @@ class PickCovered(Task):
     joints = ("lid",)
     starts = ("closed", "open")
     stages = ("open",)
-    plan = Plan(
+    plan = ExpertParameters(
         hover=0.07,
         carry_z=TABLE_Z + 0.16,
         symmetry=math.pi / 2,

@@ -2,7 +2,7 @@
 
 import math
 
-from caliper.envs.tasks.base import Plan
+from caliper.envs.tasks.base import ExpertParameters
 from caliper.envs.tasks.bins import BIN2, BinTask, quarter
 
 
@@ -14,7 +14,7 @@ class PickPlaceBread(BinTask):
     recorded_as = ("PickPlaceBread",)
     kind, radius, bottom = "Bread", 0.03, 0.045
     target = quarter(1, -1)
-    plan = Plan(
+    plan = ExpertParameters(
         hover=0.12,
         carry_z=1.05,
         target=(target[0] - 0.02, target[1]),

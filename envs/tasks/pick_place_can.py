@@ -1,6 +1,6 @@
 """PickPlaceCan: move a can from one bin to its quarter of the other (robosuite's own scene and test)."""
 
-from caliper.envs.tasks.base import Plan
+from caliper.envs.tasks.base import ExpertParameters
 from caliper.envs.tasks.bins import BIN2, BinTask, quarter
 
 
@@ -13,7 +13,7 @@ class PickPlaceCan(BinTask):
     kind, radius, bottom = "Can", 0.025, 0.06
     target = quarter(1, 1)
     # The quarter's centre is at the limit of the arm's reach: aim 2 cm nearer, accept 3 cm.
-    plan = Plan(
+    plan = ExpertParameters(
         hover=0.12,
         carry_z=1.08,
         target=(target[0] - 0.02, target[1] - 0.02),

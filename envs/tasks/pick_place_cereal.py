@@ -2,7 +2,7 @@
 
 import math
 
-from caliper.envs.tasks.base import Plan
+from caliper.envs.tasks.base import ExpertParameters
 from caliper.envs.tasks.bins import BIN2, BinTask, quarter
 
 
@@ -14,7 +14,7 @@ class PickPlaceCereal(BinTask):
     recorded_as = ("PickPlaceCereal",)
     kind, radius, bottom = "Cereal", 0.04, 0.1
     target = quarter(-1, 1)
-    plan = Plan(
+    plan = ExpertParameters(
         hover=0.12,
         grasp=(0, 0, 0.03),
         carry_z=1.13,

@@ -2,7 +2,7 @@
 
 import math
 
-from caliper.envs.tasks.base import Plan
+from caliper.envs.tasks.base import ExpertParameters
 from caliper.envs.tasks.bins import BIN2, BinTask, quarter
 
 
@@ -14,7 +14,7 @@ class PickPlaceMilk(BinTask):
     recorded_as = ("PickPlaceMilk",)
     kind, radius, bottom = "Milk", 0.025, 0.085
     target = quarter(-1, -1)
-    plan = Plan(
+    plan = ExpertParameters(
         hover=0.12,
         grasp=(0, 0, 0.03),
         carry_z=1.13,

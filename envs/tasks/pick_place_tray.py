@@ -8,7 +8,7 @@ import mujoco
 from torch import Tensor
 
 from caliper.envs.situation import Situation
-from caliper.envs.tasks.base import Plan, Task, spread, upright
+from caliper.envs.tasks.base import ExpertParameters, Task, spread, upright
 from caliper.envs.tasks.lift import CUBE_HALF, TABLE_Z, table_scene
 
 TRAY_XY, TRAY_HALF = (0.0, -0.14), 0.07
@@ -22,7 +22,7 @@ class PickPlaceTray(Task):
 
     name = "pick_place_tray"
     object_body = "cube_main"
-    plan = Plan(
+    plan = ExpertParameters(
         hover=0.05,
         carry_z=TABLE_Z + 0.10,
         target=TRAY_XY,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from caliper.envs.situation import Situation
-from caliper.envs.tasks.base import Plan, Task, spread, upright
+from caliper.envs.tasks.base import ExpertParameters, Task, spread, upright
 from caliper.envs.tasks.lift import TABLE_Z, table_scene, wooden_cube
 
 SMALL, LARGE = 0.02, 0.025  # half sides, metres
@@ -28,7 +28,7 @@ class Stack(Task):
     contacts = (("cubeA_main", "cubeB_main"), ("cubeA_main", LEFT), ("cubeA_main", RIGHT))
     draws = 4 + 2 * TRIES
     recorded_as = ("Stack",)
-    plan = Plan(
+    plan = ExpertParameters(
         hover=0.08,
         carry_z=TABLE_Z + 0.14,
         target="cubeB_main",

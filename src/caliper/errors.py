@@ -24,7 +24,7 @@ def printable(text: str) -> str:
 
 
 def one_of(known: Iterable[str], word: object, called: str = "choose one of") -> str:
-    """How to mend a name that is not known: what it may have been meant for, and all there is."""
+    """How to fix a name that is not known: what it may have been meant for, and all there is."""
     names = list(known)
     close = get_close_matches(str(word), names, n=2, cutoff=0.7)
     return (f"did you mean {' or '.join(close)}? There are: " if close else f"{called}: ") + ", ".join(names)

@@ -16,11 +16,11 @@ N = 200
 def play(agent):
     """Success of the greedy policy, the mean return it gets and the one promised at the start."""
     env = Square(N, seed=999)
-    obs, plan = observe(env.at), ActionQueue(N, agent.config.chunk, ACTIONS, "cpu")
+    obs, queue = observe(env.at), ActionQueue(N, agent.config.chunk, ACTIONS, "cpu")
     promised = agent.q_values(obs, agent.act(obs, deterministic=True)).mean().item()
     playing, won, returns = torch.ones(N), torch.zeros(N), torch.zeros(N)
     for t in range(HORIZON):
-        step = env.step(plan.next(agent.act(obs, deterministic=True)))
+        step = env.step(queue.next(agent.act(obs, deterministic=True)))
         returns += playing * REWARD.gamma**t * REWARD.apply(step.reward)
         won += playing * step.success
         playing *= ~(step.terminated | step.truncated)

@@ -89,7 +89,7 @@ def test_images_of_any_memory_layout_give_the_same_features():
 
 def test_mistakes_are_named():
     spec = ObsSpec(("front",), 64, 7)
-    with pytest.raises(CaliperError, match=r"'vit'.*conv.*resnet18"):
+    with pytest.raises(CaliperError, match=r"encoder.name=vit is unknown.*conv.*resnet18"):
         build_encoder({"name": "vit"}, spec)
     with pytest.raises(CaliperError, match=r"conv .*'wdth'.*channels"):
         build_encoder({"name": "conv", "wdth": 3}, spec)

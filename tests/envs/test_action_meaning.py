@@ -65,7 +65,7 @@ def test_the_gripper_closes_above_zero_and_opens_below(env):
         action[0, -1] = sign
         for _ in range(steps):
             env.step(action)
-        fingers = env.engine.qpos[0, env._fingers]
+        fingers = env.engine.qpos[0, env.engine.controller.index.finger_qpos]
         return float(fingers[0] - fingers[1]), env.engine.controller.memory["closing"][0].tolist()
 
     closed, command = width(1.0, 10)

@@ -214,11 +214,28 @@ def test_posture_starts_with_robosuites_noise(oracle):
 on_every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 
 
-@pytest.mark.parametrize("task", ["lift", pytest.param("pick_place_can", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("task", "controller"),
+    [
+        ("lift", "osc_pose"),
+        *(
+            pytest.param(task, controller, marks=pytest.mark.slow)
+            for task, controller in (
+                ("pick_place_can", "osc_pose"),
+                ("stack", "osc_pose"),
+                ("door", "osc_pose"),
+                ("nut_assembly_square", "osc_pose"),
+                ("lift", "joint_position"),
+                ("lift", "joint_velocity"),
+            )
+        ),
+    ],
+)
 @on_every_device
-def test_warp_follows_batch(device, task):
+def test_warp_follows_batch(device, task, controller):
     """Twenty random control steps, and what is seen after them."""
-    exact, fast = make_envs(task, 2), make_envs(task, 2, sim="warp", device=device)
+    keys = {"controller": controller}
+    exact, fast = make_envs(task, 2, **keys), make_envs(task, 2, sim="warp", device=device, **keys)
     arm = exact.engine.controller.index.qpos
     for action in random_actions(exact, 20, seed=5):
         a, b = exact.step(action), fast.step(action.to(device))

@@ -77,7 +77,7 @@ def test_joint_states_are_matched_by_name(oracle):
     np.testing.assert_array_equal(qpos[at : at + 3], env.sim.data.body_xpos[env.obj_body_id["Can"]])
 
 
-@pytest.mark.parametrize("args", [("stack",), ("lift", "joint_position")])
+@pytest.mark.parametrize("args", [("sweeping",), ("lift", "joint_torque")])
 def test_the_oracle_says_what_it_has(args):
     with pytest.raises(CaliperError, match="choose one of"):
         make_oracle(*args)

@@ -110,12 +110,13 @@ def test_joined_meshes_look_like_the_many(task, monkeypatch):
     for action in random_actions(env, 3):
         env.step(action)
     monkeypatch.setattr(scenes, "merge_visual_meshes", lambda *args: None)
-    many = scenes.build(make_task(task).compose)
+    many = scenes.build(make_task(task).scene)
     assert many.hash == env.scene_hash and many.model.ngeom > env.engine.model.ngeom + 30
     for field in ("body_mass", "body_inertia", "body_ipos", "dof_M0", "jnt_range"):
         assert np.array_equal(getattr(many.model, field), getattr(env.engine.model, field))
     engine = BatchEngine(many.model, 1, Control(), 1)
-    engine.qpos.copy_(env.engine.qpos)
+    for name in ("qpos", "mocap_pos", "mocap_quat"):
+        getattr(engine, name).copy_(getattr(env.engine, name))
     engine.refresh()
     cameras = (*CAMERAS, "showcase")
     want, got = make_renderer(engine, cameras, 64).render(), env._renderer(cameras, 64).render()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from caliper.envs.appearance import AS_IT_IS, LOOKS, AppearanceRanges, Appearances
+from caliper.envs.appearance import AS_IT_IS, NAMED_APPEARANCES, AppearanceRanges, Appearances
 from caliper.envs.sim import SimEnv, task_scene
 from caliper.errors import CaliperError
 from tests.data.conftest import CountingEnv
@@ -37,7 +37,7 @@ def test_an_episodes_look_follows_from_its_seed(sim):
     assert (many.seeds >= 1 << 20).all()  # new episodes have begun
 
 
-def test_looks_do_not_touch_the_physics_and_end():
+def test_appearances_do_not_touch_the_physics_and_end():
     env, plain = make(2), make(2)
     seeds = torch.tensor([1, 2])
     plain.reset(seeds=seeds)
@@ -57,7 +57,7 @@ def test_looks_do_not_touch_the_physics_and_end():
 def test_half_the_light_is_half_as_bright():
     env = make(1)
     bright = env.observe().pixels.float()
-    env.vary(LOOKS["dim_light"])
+    env.vary(NAMED_APPEARANCES["dim_light"])
     dim = env.observe().pixels.float()
     assert (dim - bright / 2).abs().max() <= 1  # rounding
     drawn = Appearances(task_scene("lift").model, torch.device("cpu")).draw(

@@ -52,6 +52,18 @@ def test_each_camera_has_its_size_and_every_kind(env):
         assert np.array_equal(seen, np.where(geoms < 0, 0, number[geoms]))
 
 
+@pytest.mark.gpu
+def test_a_gpu_sees_depth_and_instances_as_the_cpu():
+    """A ray tracer there, a rasteriser here: all but the pixels on edges."""
+    here, there = make_envs("lift", 2, **SEES), make_envs("lift", 2, sim="warp", device="cuda", **SEES)
+    here, there = here.observe().images, there.observe().images
+    assert there.keys() == NAMES
+    for name in NAMES:
+        a, b = here[name].float(), there[name].cpu().float()
+        within = {"pixels": 2, "depth": 0.002, "segmentation": 0}[name.split("_")[0]]
+        assert ((a - b).abs() <= within).float().mean() > 0.995, name
+
+
 def test_every_kind_is_the_same_live_and_replayed(env):
     """A live episode's observations, and those of its states in envs that did not live it."""
     other = SimEnv("lift", 2, threads=1, sim="warp" if env.engine.limits else "batch", horizon=4, **SEES)

@@ -161,7 +161,7 @@ def _comparison(run: Run) -> str:
     minutes = _minutes(run)
 
     rows: dict[str, Callable[[Evaluation], str]] = {
-        **_looks(phases),
+        **_appearances(phases),
         "Evaluation episodes": lambda e: count(e.episodes),
         "Environment steps": lambda e: count(e.env_steps),
         "Gradient updates": lambda e: count(e.updates),
@@ -177,12 +177,12 @@ def _comparison(run: Run) -> str:
     return f"<div class=scroll tabindex=0><table>{head}{body}</table></div>"
 
 
-def _looks(phases: list[Evaluation]) -> dict[str, Callable[[Evaluation], str]]:
+def _appearances(phases: list[Evaluation]) -> dict[str, Callable[[Evaluation], str]]:
     """Rows of success: one, or one for each appearance under which the policy was evaluated."""
 
     def cell(name: str, e: Evaluation) -> str:
-        look = e if name == e.appearance else e.others.get(name)
-        return "" if look is None else f"{look.success_once:.0%} {interval(*look.interval)}"
+        found = e if name == e.appearance else e.others.get(name)
+        return "" if found is None else f"{found.success_once:.0%} {interval(*found.interval)}"
 
     names = dict.fromkeys(name for e in phases for name in (e.appearance, *e.others))
     if len(names) == 1:

@@ -17,7 +17,7 @@ from caliper.config.schema import RunConfig
 from caliper.data.dataset import SCHEMA_VERSION, DatasetMeta
 from caliper.data.returns import RewardConfig
 from caliper.envs.action_meaning import action_json
-from caliper.envs.appearance import LOOKS, AppearanceRanges, VisualAugmentation
+from caliper.envs.appearance import NAMED_APPEARANCES, AppearanceRanges, VisualAugmentation
 from caliper.envs.base import VectorEnv
 from caliper.envs.bridge import bridged
 from caliper.envs.control import CONTROLLERS, action_dim
@@ -168,13 +168,13 @@ def visual_augmentation(config: RunConfig) -> VisualAugmentation:
     return VisualAugmentation(data.copies, AppearanceRanges(**asdict(data.appearance)), data.seed)
 
 
-def looks(config: RunConfig) -> dict[str, AppearanceRanges]:
+def appearances(config: RunConfig) -> dict[str, AppearanceRanges]:
     """How the scene looks in evaluations, by the names of `evaluation.appearance`.
 
     Raises:
         CaliperError: an unknown name, none, or one twice.
     """
-    known = {**LOOKS, "online": AppearanceRanges(**asdict(config.online.appearance))}
+    known = {**NAMED_APPEARANCES, "online": AppearanceRanges(**asdict(config.online.appearance))}
     names = config.evaluation.appearance
     for name in names:
         if name not in known:

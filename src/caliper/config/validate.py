@@ -9,7 +9,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from caliper.agents import AGENTS
-from caliper.config.build import COLLECT_SEEDS, COLLECT_STRIDE, looks, make_agent, reward_config
+from caliper.config.build import COLLECT_SEEDS, COLLECT_STRIDE, appearances, make_agent, reward_config
 from caliper.config.cameras import camera_sizes
 from caliper.config.devices import check_engine_device, check_learner_device
 from caliper.config.estimate import refuse_too_large, refuse_too_many_envs
@@ -54,7 +54,7 @@ def check(config: RunConfig) -> None:
             f"task.obs=state leaves no images for encoder={config.encoder.get('name')}; say obs=state, "
             "which chooses both"
         )
-    _check_looks(config)
+    _check_appearances(config)
     check_learner_device(config)
     if (agent := config.agent.get("name")) in AGENTS:
         _check_types("agent", config.agent, get_type_hints(AGENTS[agent][1]))
@@ -77,9 +77,9 @@ def check(config: RunConfig) -> None:
     make_agent(config, "cpu")
 
 
-def _check_looks(config: RunConfig) -> None:
+def _check_appearances(config: RunConfig) -> None:
     """Appearances need images, and light."""
-    named = looks(config)
+    named = appearances(config)
     for key, ranges in (("data", config.data.appearance), ("online", config.online.appearance)):
         if ranges.light + ranges.dim >= 1:
             raise CaliperError(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from caliper.envs.robots import robot_facts
+from caliper.envs.scenes import state_dim
 from caliper.envs.sim import SimEnv
 from caliper.errors import CaliperError
 from caliper.importing.controller import ARM_JOINT, Array
@@ -83,11 +84,6 @@ def carry(theirs: mujoco.MjModel, ours: mujoco.MjModel, states: Array) -> Carrie
         if near:
             raise CaliperError(f"its {name} takes part, and the scene has none")
     return Carried(out, sorted(partners))
-
-
-def state_dim(model: mujoco.MjModel) -> int:
-    """Numbers of a scene's state: time, positions, velocities, and the poses of fixtures (mocap bodies)."""
-    return int(1 + model.nq + model.nv + 7 * model.nmocap)
 
 
 def put_fixtures(data: mujoco.MjData, state: Array) -> None:

@@ -123,30 +123,30 @@ def evaluate(
 OF_OTHERS = ("success_once", "episodes", "interval", "episode_success", "lengths", "seeds")
 
 
-def evaluate_looks(
+def evaluate_appearances(
     env: VectorEnv,
-    looks: Mapping[str, AppearanceRanges],
+    appearances: Mapping[str, AppearanceRanges],
     play: Callable[[], tuple[Result, dict[str, np.ndarray]]],
 ) -> tuple[Result, dict[str, np.ndarray]]:
     """An evaluation under each of several appearances, on the same episodes.
 
     Args:
         env: the envs, left under the first appearance.
-        looks: the appearances by name; the first gives the result, the others go into its `others`.
+        appearances: by name; the first gives the result, the others go into its `others`.
         play: evaluates on the envs as they look.
 
     Returns:
         As `evaluate`.
     """
-    first, *rest = looks
-    env.vary(looks[first])
+    first, *rest = appearances
+    env.vary(appearances[first])
     result, calibration = play()
     others = {}
     for name in rest:
-        env.vary(looks[name])
+        env.vary(appearances[name])
         found = asdict(play()[0])
         others[name] = {key: found[key] for key in OF_OTHERS}
-    env.vary(looks[first])
+    env.vary(appearances[first])
     return replace(result, appearance=first, others=others), calibration
 
 

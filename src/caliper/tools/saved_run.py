@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from caliper.agents import Agent
-from caliper.config.build import eval_seeds, looks, make_agent, make_envs, reward_config, set_up_torch
+from caliper.config.build import appearances, eval_seeds, make_agent, make_envs, reward_config, set_up_torch
 from caliper.config.devices import learner_device
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check
 from caliper.errors import CaliperError
-from caliper.rollout.evaluation import Result, evaluate, evaluate_looks
+from caliper.rollout.evaluation import Result, evaluate, evaluate_appearances
 from caliper.rollout.film import film
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.devices import choose_devices
@@ -55,7 +55,7 @@ def evaluate_run(folder: Path, config: RunConfig) -> Result:
         counters["env_steps"],
         counters["updates"],
     )
-    result, _ = evaluate_looks(env, looks(config), play)
+    result, _ = evaluate_appearances(env, appearances(config), play)
     path = folder / "evaluation.json"
     write_json(path, {"task": asdict(config.task), "sim": config.sim.name, **asdict(result)})
     for name, found in {result.appearance: asdict(result), **result.others}.items():

@@ -17,14 +17,14 @@ from torch import Tensor
 from caliper.agents import Agent
 from caliper.agents.base import restore
 from caliper.agents.probe import critic_features
-from caliper.config.build import eval_seeds, looks
+from caliper.config.build import appearances, eval_seeds
 from caliper.config.schema import RunConfig
 from caliper.data.mixing import MixedSampler
 from caliper.data.open_episodes import OpenEpisodes
 from caliper.envs.base import VectorEnv
 from caliper.errors import CaliperError
 from caliper.rollout.episodes import ActionQueue
-from caliper.rollout.evaluation import evaluate, evaluate_looks, write_evaluation
+from caliper.rollout.evaluation import evaluate, evaluate_appearances, write_evaluation
 from caliper.training.checkpoint import save_checkpoint
 from caliper.training.finite import Trouble, far_outside, stopped, unsound_weights
 from caliper.training.interrupt import InterruptedRunError
@@ -204,8 +204,8 @@ class Trainer:
             count.updates,
             self.check_stop,  # nothing that is saved changes meanwhile, so any step of it will do to stop
         )
-        named = list(looks(self.config).items())
-        result, calibration = evaluate_looks(self.eval_env, dict(named if last else named[:1]), play)
+        named = list(appearances(self.config).items())
+        result, calibration = evaluate_appearances(self.eval_env, dict(named if last else named[:1]), play)
         if calibration:
             self._look_at_values(calibration["q"])
             calibration["features"] = self._features()

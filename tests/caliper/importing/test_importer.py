@@ -360,8 +360,8 @@ def test_the_list_of_tasks_decides(recordings, monkeypatch):
 
 
 def test_a_named_task_is_tried_and_refused_if_its_objects_are_others(recordings):
-    with pytest.raises(CaliperError, match="--task stack is unknown; choose one of: lift"):
-        find_task(recordings["robosuite141_lift"], "stack")
+    with pytest.raises(CaliperError, match="--task sweeping is unknown; choose one of: lift"):
+        find_task(recordings["robosuite141_lift"], "sweeping")
     importer = Importer(recordings["robosuite100_pick_place"], Options(task="pick_place_can"))
     with pytest.raises(CaliperError, match=r"its (Milk|Bread|Cereal) takes part"):
         importer.convert(importer.demos[0])

@@ -58,7 +58,9 @@ def test_the_configuration_can_be_printed_and_read_again(capsys, tmp_path):
 def test_tasks_lists_every_group(capsys):
     lines = dict(line.split(maxsplit=1) for line in output(capsys, "tasks").splitlines())
     assert {"lift", "pick_place_can", "pick_place_tray", "antmaze"} <= set(lines["task"].split())
-    assert {*AGENTS, "cql_sac", "sac_data", "q_learning", "cog"} == set(lines["agent"].split())
+    assert {*AGENTS, "cql_sac", "sac_bc", "sac_data", "q_learning", "cog", "qc_fql"} == set(
+        lines["agent"].split()
+    )
     assert "state" in lines["obs"].split()
     assert {"conv", "conv_tiny", "d4pg", "impala", "resnet18"} <= set(lines["encoder"].split())
     assert lines["sim"].split() == ["auto", "batch", "warp"] and "default" in lines["preset"].split()
@@ -161,7 +163,7 @@ def test_inspect_shows_what_does_not_fit(dataset, tmp_path, capsys):
     path.write_bytes(dataset.read_bytes())
     with h5py.File(path, "r+") as file:
         file["data"].attrs["scene_hash"] = "0123456789abcdef"
-        file["data"].attrs["controller"] = "joint_velocity"
+        file["data"].attrs["controller"] = "joint_torque"
         unseal(file)
     assert "unknown" in output(capsys, "inspect", str(path))
     with h5py.File(path, "r+") as file:

@@ -17,6 +17,7 @@ from caliper.data.robomimic import read_dataset
 from caliper.errors import CaliperError
 from caliper.tools import replay as replay_module
 from caliper.training.run import find_data, load_data
+from caliper.types import Obs
 from tests.data.test_robomimic import unseal
 
 APPEARANCES = ["data.appearance.light=0.3", "data.appearance.colour=0.2", "data.appearance.shift=0.02"]
@@ -120,7 +121,7 @@ def test_ranges_give_each_episode_an_appearance(dataset, images, tmp_path):
     again = replayed(dataset, tmp_path / "again.hdf5", *words, "data.num_envs=3")
     with h5py.File(images) as a, h5py.File(first) as b, h5py.File(other) as c, h5py.File(again) as d:
         assert json.loads(c["data"].attrs["appearance"]) == {
-            "shift": 0.02, "turn": 0, "light": 0.3, "colour": 0.2, "seed": 1
+            "shift": 0.02, "turn": 0, "light": 0.3, "colour": 0.2, "dim": 0, "seed": 1
         }  # fmt: skip
         for i in range(4):
             name = f"data/demo_{i}/obs/agentview_image"
@@ -144,9 +145,8 @@ def test_an_episode_without_its_final_state_repeats_the_last_image(dataset, tmp_
 def test_what_will_not_do(dataset, images, tmp_path, capsys, monkeypatch):
     out = tmp_path / "new.hdf5"
     assert "choose one of: frontview, birdview" in refusal(capsys, dataset, "--cameras", "moon")
-    assert "at least one camera, and each once" in refusal(
-        capsys, dataset, "--cameras", "agentview", "agentview"
-    )
+    assert "'agentview' is named twice" in refusal(capsys, dataset, "--cameras", "agentview", "agentview")
+    assert "must name at least one camera" in refusal(capsys, dataset, "task.cameras=[]")
     assert "task.size=big does not fit" in refusal(capsys, dataset, "--size", "big")
     assert "choose another name" in refusal(capsys, dataset, "--out", dataset)
     assert "already holds images from frontview" in refusal(capsys, images, "--cameras", "frontview")
@@ -173,7 +173,7 @@ def test_an_interrupted_replay_leaves_the_earlier_file(dataset, tmp_path, monkey
     before = out.read_bytes()
 
     def interrupted(*_):
-        yield torch.zeros(7, 2, 3, 16, 16, dtype=torch.uint8)
+        yield Obs(torch.zeros(7, 2, 3, 16, 16, dtype=torch.uint8), torch.zeros(7, 11))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(replay_module, "_images", interrupted)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from caliper.training.update import WARM_UPS, EagerLearner, GraphLearner
+from tests.agents.conftest import keys_of
 from tests.agents.test_official_numbers import FIXTURE
 from tests.caliper.training.updates import DEVIATIONS, course, make, weights
 
@@ -42,13 +43,18 @@ def assert_close(first, second):
         {"name": "rlpd", "actor_every": 2},  # two graphs, used in turn
         {"name": "wsrl"},
         {"name": "qtopt"},
+        {"name": "iql"},
+        {"name": "td3bc"},
+        {"name": "fql"},
+        {"name": "qc"},
     ],
 )
 def test_a_graph_agrees_with_the_updates_one_by_one(keys):
     captured, learner = on_gpu(GraphLearner, 10, **keys)
     plain, other = on_gpu(NeverCaptured, 10, **keys)
     assert all(graph.replay for graph in learner._graphs.values())
-    assert len(learner._graphs) == keys.get("actor_every", 1 + ("actor_start" in keys))
+    every = getattr(learner.agent.config, "actor_every", 1)
+    assert len(learner._graphs) == (every if every > 1 else 1 + ("actor_start" in keys))
     if "precision" not in keys:  # bfloat16 keeps three digits of each product
         for a, b in zip(plain, captured, strict=True):
             assert_close(a, b)
@@ -57,10 +63,10 @@ def test_a_graph_agrees_with_the_updates_one_by_one(keys):
     assert torch.equal(learner.generator.get_state(), other.generator.get_state())
 
 
-@pytest.mark.parametrize("name", ["calql", "rlpd", "qtopt"])
+@pytest.mark.parametrize("name", ["calql", "rlpd", "qtopt", "fql", "qc"])
 def test_a_graph_draws_new_numbers_and_follows_the_buffers(name):
-    rates = ("critic_lr", "tau") if name == "qtopt" else ("actor_lr", "critic_lr", "temperature_lr", "tau")
-    still = dict.fromkeys(rates, 0.0)
+    rates = {"actor_lr", "critic_lr", "temperature_lr", "tau"}
+    still = dict.fromkeys(rates & keys_of(name), 0.0)
     infos, learner = on_gpu(GraphLearner, WARM_UPS + 4, name=name, **still)
     assert len({info["critic/loss"].item() for info in infos}) == len(infos)
     for info in course(learner):

@@ -8,7 +8,7 @@ from caliper.analysis.run_data import read_run
 from caliper.analysis.run_report import _comparison
 from caliper.analysis.stats import wilson
 from caliper.cli import main
-from caliper.config.build import looks
+from caliper.config.build import appearances
 from caliper.config.validate import check
 from caliper.envs.appearance import AppearanceRanges
 from caliper.errors import CaliperError
@@ -51,7 +51,7 @@ def test_a_usual_evaluation_tells_of_one_look(finished):
 
 def test_names_and_what_they_need(configure):
     config = configure("evaluation.appearance=[online]", "online.appearance.shift=0.01")
-    assert looks(config) == {"online": AppearanceRanges(shift=0.01)}
+    assert appearances(config) == {"online": AppearanceRanges(shift=0.01)}
     for words, said in (
         (["evaluation.appearance=[dark]"], "no 'dark'; choose from: as_is, moved_camera"),
         (["evaluation.appearance=[]"], "at least one"),
