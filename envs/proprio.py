@@ -31,6 +31,21 @@ def robot_part(grip_pos: Tensor, grip_mat: Tensor, fingers: Tensor) -> Tensor:
     return torch.cat([_scaled(grip_pos), columns, fingers / FINGER_SCALE], dim=1).float()
 
 
+def robot_state(proprio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Undoes `robot_part`.
+
+    Args:
+        proprio: (n, p), of which the first 11 entries count.
+
+    Returns:
+        The grip's position (n, 3) in metres, its rotation (n, 3, 3), and the fingers (n, 2) in metres.
+    """
+    pos = proprio[:, :3] * GRIP_SCALE + proprio.new_tensor(GRIP_CENTRE)
+    first, second = proprio[:, 3:6], proprio[:, 6:9]
+    mat = torch.stack([first, second, torch.linalg.cross(first, second)], dim=2)  # n 3 3
+    return pos, mat, proprio[:, 9:11] * FINGER_SCALE
+
+
 def bodies_part(pos: Tensor, mat: Tensor, grip_pos: Tensor) -> Tensor:
     """The bodies' part (n, 12 m).
 
