@@ -62,6 +62,7 @@ class GymEnv(_Env):  # type: ignore[misc]  # gymnasium is optional, hence untype
         Raises:
             CaliperError: an unknown name, camera or setting.
         """
+        _check_view(names, render_mode, settings.get("obs") == "state")
         self._sim = make_sim(task, 1, **settings)
         _describe(self, self._sim, names, render_mode, (render_camera, render_size))
         self.observation_space, self.action_space = _spaces(self._sim, names)
@@ -131,6 +132,7 @@ class GymVectorEnv(_VectorEnv):  # type: ignore[misc]  # gymnasium is optional, 
         Raises:
             CaliperError: an unknown name or camera.
         """
+        _check_view(names, render_mode, not env.spec.cameras)
         self.env, self.num_envs = env, env.num_envs
         _describe(self, env, names, render_mode, (render_camera, render_size))
         self.single_observation_space, self.single_action_space = _spaces(env, names)
@@ -204,6 +206,7 @@ def make_vector(
     **settings: Any,
 ) -> GymVectorEnv:
     """N envs behind one `SimEnv`, what `gymnasium.make_vec` calls; see `GymEnv` and `make_sim`."""
+    _check_view(names, render_mode, settings.get("obs") == "state")
     return GymVectorEnv(
         make_sim(task, num_envs, **settings),
         render_mode=render_mode,
@@ -255,11 +258,15 @@ def make_sim(
     )
 
 
-def _describe(env: Any, sim: VectorEnv, names: str, render_mode: str | None, view: tuple[str, int]) -> None:
-    """What both kinds of environment say of themselves."""
+def _check_view(names: str, render_mode: str | None, privileged: bool) -> None:
+    """Refuses an unknown way to see the envs, before they are built."""
     if render_mode not in (None, "rgb_array"):
         raise CaliperError(f"render_mode={render_mode!r} does not exist here; use 'rgb_array' or None")
-    check_names(names, privileged=not sim.spec.cameras)
+    check_names(names, privileged)
+
+
+def _describe(env: Any, sim: VectorEnv, names: str, render_mode: str | None, view: tuple[str, int]) -> None:
+    """What both kinds of environment say of themselves."""
     env.render_mode, env._names, env._view = render_mode, names, view
     if isinstance(sim, SimEnv):
         env.metadata = {**env.metadata, "render_fps": sim.control_freq}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from functools import partial
+from importlib.util import find_spec
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -50,6 +51,11 @@ def check(config: RunConfig) -> None:
         raise CaliperError(
             f"task.obs=state leaves no images for encoder={config.encoder.get('name')}; say obs=state, "
             "which chooses both"
+        )
+    if config.log.tensorboard and find_spec("tensorboard") is None:
+        raise CaliperError(
+            "log.tensorboard=true needs the package tensorboard; install: "
+            "pip install 'caliper-rl[tensorboard]', or leave it out"
         )
     check_learner_device(config)
     if (agent := config.agent.get("name")) in AGENTS:
