@@ -100,7 +100,8 @@ class GymEnv(_Env):  # type: ignore[misc]  # gymnasium is optional, hence untype
             return None
         if not self._running:  # the simulator already stands at the start of the next episode
             self._sim.set_state(self._sim.final_state)
-        return _frames(self._sim, *self._view)[0]
+        image: np.ndarray = _frames(self._sim, *self._view)[0]
+        return image
 
     def _named(self, obs: Obs) -> Named:
         return named(self._names, self._sim.spec.cameras, obs)
@@ -182,7 +183,7 @@ class GymVectorEnv(_VectorEnv):  # type: ignore[misc]  # gymnasium is optional, 
             last = self._named(step.final_obs)
             final = np.full(self.num_envs, None, dtype=object)
             for i in np.flatnonzero(done):
-                final[i] = _row(last, i)
+                final[i] = _row(last, int(i))
             ended = {"success": success & done, "_success": done.copy()}
             infos |= {"final_obs": final, "_final_obs": done, "final_info": ended, "_final_info": done.copy()}
         return self._named(step.obs), step.reward.double().cpu().numpy(), terminated, truncated, infos

@@ -158,7 +158,7 @@ class Logger:
                 self._events.close()
             for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()
-            self._events = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]  # torch's own
+            self._events = SummaryWriter(str(folder))
         except (ImportError, OSError) as error:
             raise CaliperError(
                 f"TensorBoard does not start ({error}); go on without it: log.tensorboard=false."
