@@ -114,6 +114,10 @@ class QC(ActorCritic):
             action, _ = self.choose(flow, features, eps)
         return Decision(action, flow, features)
 
+    def acting(self) -> tuple[str, ...]:
+        """See `Agent.acting`."""
+        return ("actor" if self.average_actor is None else "average_actor", "critic")
+
     def build(self, make_encoder: MakeEncoder) -> None:
         """See `Agent.build`."""
         super().build(make_encoder)

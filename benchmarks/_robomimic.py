@@ -21,10 +21,10 @@ peers["egl_probe"] = types.SimpleNamespace(get_available_devices=list)
 
 import h5py  # noqa: E402
 import numpy as np  # noqa: E402
-import robomimic.utils.env_utils as EnvUtils  # type: ignore[import-not-found]  # noqa: E402, N812
-import robomimic.utils.file_utils as FileUtils  # type: ignore[import-not-found]  # noqa: E402, N812
+import robomimic.utils.env_utils as EnvUtils  # noqa: E402, N812
+import robomimic.utils.file_utils as FileUtils  # noqa: E402, N812
 import robosuite  # noqa: E402
-from robomimic.scripts.dataset_states_to_obs import extract_trajectory  # type: ignore[import-not-found]  # noqa: E402
+from robomimic.scripts.dataset_states_to_obs import extract_trajectory  # noqa: E402
 
 path, folder, size, *cameras = sys.argv[1:]
 env = EnvUtils.create_env_for_data_processing(

@@ -27,8 +27,8 @@ from websockets.sync.client import connect
 import caliper
 from caliper.config.build import make_agent
 from caliper.config.compose import compose, to_yaml
-from caliper.policies.export import export, noise
-from caliper.policies.policy import FORMATS
+from caliper.policies.export import export
+from caliper.policies.policy import FORMATS, noise
 from caliper.policies.server import as_array, as_message, latencies
 from caliper.training.checkpoint import save_checkpoint
 
@@ -122,7 +122,7 @@ def main(quick):
         torch=version,
         act=results,
         largest_difference=apart,
-        images=card["observation"]["size"],
+        images=card["observation"]["cameras"][0]["height"],
         cameras=len(card["observation"]["cameras"]),
         load_average=[round(x, 1) for x in load],
         note="other programs used the same two cores: see load_average",

@@ -63,6 +63,10 @@ class CheckedEnv(VectorEnv):
         """See `VectorEnv`."""
         return self.env.observe()
 
+    def frame(self) -> Obs:
+        """See `VectorEnv`."""
+        return self.env.frame()
+
     def get_state(self) -> Tensor:
         """See `VectorEnv`."""
         return self.env.get_state()
@@ -79,6 +83,10 @@ class CheckedEnv(VectorEnv):
     def set_appearance(self, seeds: Tensor | None, ranges: AppearanceRanges = AS_IT_IS) -> None:
         """See `VectorEnv`."""
         self.env.set_appearance(seeds, ranges)
+
+    def vary(self, ranges: AppearanceRanges) -> None:
+        """See `VectorEnv`."""
+        self.env.vary(ranges)
 
     def state_dict(self) -> dict[str, Any]:
         """See `VectorEnv`."""

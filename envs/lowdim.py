@@ -55,6 +55,7 @@ class RobotState:
         model, index = engine.model, engine.controller.index
         self.keys = tuple(keys)
         self.dim = robot_dim(keys, robot)
+        self.parts = {key: LENGTHS[key](robot) for key in keys}  # entries of each
 
         def tensor(values: np.ndarray) -> Tensor:
             return torch.as_tensor(np.asarray(values, np.int64), device=engine.device)

@@ -49,7 +49,10 @@ class SimEnv(VectorEnv):
     columns of the gripper's rotation (6), positions of the gripper's f joints over half their ranges. A
     privileged environment adds 12 entries for the object and for whatever else the task observes: position
     relative to the workspace's centre (3) and to the grip (3), over 15 cm, and the first two columns of the
-    rotation (6).
+    rotation (6). With other keys than the standard one for `proprio`, these are the robot's part.
+
+    Attributes:
+        robot_parts: entries of the robot's part by their key, in order.
     """
 
     def __init__(
@@ -124,6 +127,7 @@ class SimEnv(VectorEnv):
         bodies = (self.task.object_body, *self.task.observed) if privileged else ()
         self._posed = torch.tensor([scene.model.body(b).id for b in bodies], dtype=torch.long, device=device)
         self._robot = RobotState(proprio, self.engine, robot_facts(robot))
+        self.robot_parts = self._robot.parts
         told = self._robot.dim + bodies_dim(self.task, privileged)
         self.spec = ObsSpec(cameras, size, told, depth, len(instances(scene.model)[0]) * segmentation)
         self._views = Views(self.spec, scene.model, self.device)

@@ -164,17 +164,18 @@ def make_env(
     /,
     num_envs: int = 1,
     *words: str,
-    cameras: Sequence[str] | None = None,
+    cameras: Sequence[str] | Mapping[str, int | Sequence[int]] | None = None,
     size: int | None = None,
     **values: Any,
 ) -> VectorEnv:
     """Envs of a task, stepped together: torch in, torch out.
 
     Args:
-        task: its name, see `caliper tasks`.
+        task: its name, see `caliper tasks`; or the file of one's own, such as "./my_task.yaml".
         num_envs: how many.
         words: further settings of a run, such as "sim=warp" or "task.controller=osc_position".
-        cameras: whose images the policy sees; None is the task's choice.
+        cameras: whose images the policy sees; a mapping gives each its side, or height and width, pixels;
+            None is the task's choice.
         size: side of the images, pixels; None is the task's choice.
         values: further settings, such as `seed=1` or `device="cpu"`.
 
@@ -185,6 +186,7 @@ def make_env(
         CaliperError: a name or a value that is not known.
     """
     from caliper.config.build import make_envs
+    from caliper.config.cameras import as_list
     from caliper.config.compose import compose
     from caliper.config.validate import check_task
     from caliper.envs.checked import CheckedEnv
@@ -192,6 +194,8 @@ def make_env(
 
     if type(num_envs) is not int or num_envs < 1:
         raise CaliperError(f"num_envs={num_envs!r} must be a number of envs, at least 1")
+    if isinstance(cameras, Mapping):
+        cameras = as_list({name: s if isinstance(s, int) else list(s) for name, s in cameras.items()})
     given = {"task.cameras": None if cameras is None else list(cameras), "task.size": size}
     chosen = {key: value for key, value in given.items() if value is not None}
     config = compose([f"task={task}", *as_words(*words, **chosen, **values)])

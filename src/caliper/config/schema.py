@@ -156,6 +156,7 @@ class LogConfig:
 
     every: int = key(at_least=1, resume=True)
     wandb: str = key(choices=("disabled", "offline", "online"), resume=True)
+    tensorboard: bool = key(resume=True)
     checkpoint_minutes: float = key(at_least=0, resume=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from functools import partial
+from importlib.util import find_spec
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -55,6 +56,11 @@ def check(config: RunConfig) -> None:
             "which chooses both"
         )
     _check_appearances(config)
+    if config.log.tensorboard and find_spec("tensorboard") is None:
+        raise CaliperError(
+            "log.tensorboard=true needs the package tensorboard; install: "
+            "pip install 'caliper-rl[tensorboard]', or leave it out"
+        )
     check_learner_device(config)
     if (agent := config.agent.get("name")) in AGENTS:
         _check_types("agent", config.agent, get_type_hints(AGENTS[agent][1]))

@@ -6,20 +6,38 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from caliper.agents import Agent
 from caliper.analysis.run_data import Evaluation, read_run
 from caliper.config.build import action_length, obs_spec
 from caliper.config.schema import RunConfig
 from caliper.envs.action_meaning import action_meaning
-from caliper.envs.proprio import FINGER_SCALE, GRIP_CENTRE, GRIP_SCALE, PROPRIO
+from caliper.envs.instances import instances
+from caliper.envs.lowdim import LENGTHS, STANDARD
+from caliper.envs.proprio import GRIP_CENTRE, GRIP_SCALE, PROPRIO
+from caliper.envs.robots import robot_facts
+from caliper.envs.scenes import ROBOTS
 from caliper.envs.sim import task_scene
 from caliper.policies.policy import FORMAT
 
-ROBOT = "Franka Panda with its two-finger gripper, as in robosuite"
 PIXELS = (
-    "uint8 (cameras, 3, height, width), RGB, origin at the top left; the network itself divides by 255 and "
+    "uint8 (3, height, width), RGB, origin at the top left; the network itself divides by 255 and "
     "subtracts 0.5"
 )
+DEPTH = "float16 (1, height, width), metres along the camera's axis, 0 where nothing is"
+SEGMENTATION = "uint8 (1, height, width), the number of the instance, from 1; 0 where there is none"
+# What robosuite's numbers are; in the order of the robot's joints, or of the gripper's.
+MEANINGS = {
+    "robot0_joint_pos": "angles of the arm's joints, radians: {joints}",
+    "robot0_joint_pos_cos": "cosines of the angles of the arm's joints: {joints}",
+    "robot0_joint_pos_sin": "sines of the angles of the arm's joints: {joints}",
+    "robot0_joint_vel": "speeds of the arm's joints, radians per second: {joints}",
+    "robot0_eef_pos": "grip point in the world, metres",
+    "robot0_eef_quat": "rotation of the hand's body in the world, x y z w, x not negative",
+    "robot0_gripper_qpos": "positions of the gripper's joints, metres or radians: {fingers}",
+    "robot0_gripper_qvel": "speeds of the gripper's joints, the same per second: {fingers}",
+}
 PACKAGES = ("caliper-rl", "torch", "mujoco", "numpy", "safetensors")
 NUMBERS = ("phase", "env_steps", "updates", "success_once", "interval", "episodes")
 
@@ -36,7 +54,8 @@ def card(config: RunConfig, agent: Agent, folder: Path) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "task": task.name if task.env_id is None else task.env_id,
-        "robot": ROBOT if task.env_id is None else task.env_id,
+        "robot": task.robot if task.env_id is None else task.env_id,
+        "task_code": task.code_sha256,  # of a task of one's own
         "controller": task.controller,
         "control_freq": task.control_freq,
         "horizon": task.horizon,
@@ -63,7 +82,7 @@ def readme(content: dict[str, Any], pictures: dict[str, str]) -> str:
     seen, action = content["observation"], content["action"]
     rows = {
         "task": content["task"],
-        "robot": content["robot"],
+        "robot": _robot(content["robot"]),
         "controller": f"{content['controller']}, {content['control_freq']} actions per second",
         "episode": f"at most {content['horizon']} actions",
         "algorithm": f"{content['agent']['name']} with the encoder {content['encoder']['name']}",
@@ -73,14 +92,22 @@ def readme(content: dict[str, Any], pictures: dict[str, str]) -> str:
     }
     lines = ["# A policy trained with Caliper", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
-    lines += ["", "## What it sees", "", f"Images: {seen['pixels']}." if seen["cameras"] else "No images."]
+    lines += ["", "## What it sees", ""]
+    if seen["frames"] > 1:
+        lines += [f"The newest {seen['frames']} frames; it keeps the earlier ones itself.", ""]
+    lines += [f"Images: {seen['pixels']}." if seen["cameras"] else "No images."]
+    if seen["depth"]:
+        lines += ["", f"Depth: {DEPTH}."]
+    if seen["instances"]:
+        numbers = ", ".join(f"{i} {name}" for i, name in enumerate(seen["instances"], 1))
+        lines += ["", f"Segmentation: {SEGMENTATION}. {numbers}."]
     if seen["cameras"]:
-        lines += ["", "| camera | pixels | mounted on | position, m | quaternion, w x y z | field of view |"]
+        lines += ["", "| camera | height x width | mounted on | position, m | quaternion, w x y z | view |"]
         lines += ["|---|---|---|---|---|---|"]
         for camera in seen["cameras"]:
             position, quaternion = (_vector(camera[key]) for key in ("position", "quaternion"))
             lines += [
-                f"| {camera['name']} | {seen['size']}x{seen['size']} | {camera['body']} | {position} "
+                f"| {camera['name']} | {camera['height']}x{camera['width']} | {camera['body']} | {position} "
                 f"| {quaternion} | {camera['fovy']:g} degrees, vertical |"
             ]
     lines += ["", f"Proprioception: float32 ({seen['proprio']['length']},)."]
@@ -112,42 +139,82 @@ def readme(content: dict[str, Any], pictures: dict[str, str]) -> str:
 
 
 def _observation(config: RunConfig) -> dict[str, Any]:
-    spec = obs_spec(config)
-    entries = [f"0 to {spec.proprio - 1}: what {config.task.env_id} observes"]
+    spec, task = obs_spec(config), config.task
     cameras: list[dict[str, Any]] = []
-    if config.task.env_id is None:
-        model = task_scene(config.task.name).model
-        for name in spec.cameras:
+    told: tuple[str, ...] = ()
+    if task.env_id is None:
+        model = task_scene(task.name, task.robot).model
+        told = instances(model)[0] if spec.instances else ()
+        for name, (height, width) in zip(spec.cameras, spec.sizes, strict=True):
             camera = model.camera(name)
             cameras += [
                 {
                     "name": name,
+                    "height": height,
+                    "width": width,
                     "body": model.body(int(model.cam_bodyid[camera.id])).name,
                     "position": [round(float(x), 6) for x in camera.pos],
                     "quaternion": [round(float(x), 6) for x in camera.quat],
                     "fovy": float(model.cam_fovy[camera.id]),
                 }
             ]
-        centre = ", ".join(f"{x:g}" for x in GRIP_CENTRE)
-        entries = [
-            f"0 to 2: grip point in the world, metres, minus ({centre}), divided by {GRIP_SCALE:g}",
-            "3 to 8: x and y axes of the gripper, columns of its rotation in the world",
-            f"9 and 10: positions of the two fingers, metres, divided by {FINGER_SCALE:g}",
-        ]
-        if spec.proprio > PROPRIO:
-            entries += [f"{PROPRIO} to {spec.proprio - 1}: poses of the bodies, see the task's page"]
     return {
         "cameras": cameras,
-        "size": spec.size,
         "pixels": PIXELS,
-        "proprio": {"length": spec.proprio, "entries": entries},
+        "depth": spec.depth,
+        "instances": list(told),
+        "frames": spec.stack,
+        "proprio": {
+            "keys": list(task.proprio) if task.env_id is None else [],
+            "length": spec.proprio,
+            "entries": _entries(config, spec.proprio),
+        },
     }
+
+
+def _entries(config: RunConfig, length: int) -> list[str]:
+    """What the numbers of the proprioception are, a line for each kind."""
+    task = config.task
+    if task.env_id is not None:
+        return [f"{_to(0, length)}: what {task.env_id} observes"]
+    robot, at, lines = robot_facts(task.robot), 0, []
+    for key in task.proprio:
+        count = LENGTHS[key](robot)
+        if key == STANDARD:
+            lines += _standard(task.name, task.robot, at)
+        else:
+            names = {"joints": ", ".join(robot.joints), "fingers": ", ".join(robot.fingers)}
+            lines += [f"{_to(at, count)}: {key}, {MEANINGS[key].format(**names)}"]
+        at += count
+    if length > at:
+        lines += [f"{_to(at, length - at)}: poses of the bodies, see the task's page"]
+    return lines
+
+
+def _standard(task: str, robot: str, at: int) -> list[str]:
+    model, fingers = task_scene(task, robot).model, robot_facts(robot).fingers
+    halves = ", ".join(f"{name} by {float(np.ptp(model.joint(name).range)) / 2:g}" for name in fingers)
+    centre = ", ".join(f"{x:g}" for x in GRIP_CENTRE)
+    return [
+        f"{_to(at, 3)}: grip point in the world, metres, minus ({centre}), divided by {GRIP_SCALE:g}",
+        f"{_to(at + 3, PROPRIO - 3)}: x and y axes of the gripper, columns of its rotation in the world",
+        f"{_to(at + PROPRIO, len(fingers))}: positions of the gripper's joints, metres or radians, over "
+        f"half their ranges: {halves}",
+    ]
+
+
+def _to(first: int, count: int) -> str:
+    return f"{first}" if count == 1 else f"{first} to {first + count - 1}"
+
+
+def _robot(name: str) -> str:
+    return f"{ROBOTS[name]} with its usual gripper, as in robosuite" if name in ROBOTS else name
 
 
 def _action(config: RunConfig) -> dict[str, Any]:
     if config.task.env_id is not None:
         return {}
-    return action_meaning(config.task.controller, config.task.control_freq)
+    return action_meaning(config.task.controller, config.task.control_freq, config.task.robot)
 
 
 def _names(config: RunConfig) -> list[str]:

@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from caliper.config.build import make_agent
@@ -40,7 +39,9 @@ from caliper.policies.policy import (
     Policy,
     keep_acting,
     load_weights,
+    noise,
     open_policy,
+    spec_of,
 )
 from caliper.training.checkpoint import load_checkpoint
 from caliper.types import ObsSpec
@@ -49,7 +50,7 @@ from caliper.utils.foreign import write_json
 from caliper.utils.manifest import NAME as MANIFEST
 from caliper.utils.manifest import write_manifest
 
-TRIED, SEED = 16, 0  # observations on which the formats are compared
+TRIED = 16  # observations on which the formats are compared
 # Title and name of what is copied from the run's folder, and where that is.
 PICTURES = (("Film", "video.mp4", "videos/rollouts.mp4"), ("Curve", "curve.png", "plots/curve.png"))
 MOST_APART = 1e-3  # of an action: two formats farther apart are not the same policy
@@ -66,7 +67,8 @@ def policy_of(folder: Path, config: RunConfig, device: torch.device | str = "cpu
     load_weights(agent, weights, f"the checkpoint of {folder}")
     content = card(config, agent, folder)
     keep_acting(agent)
-    return Policy(content, Greedy(agent.to(device).eval().requires_grad_(False)), device)
+    agent = agent.to(device).eval().requires_grad_(False)
+    return Policy(content, Greedy(agent, tuple(spec_of(content).planes)), device)
 
 
 def export(folder: Path, config: RunConfig, out: Path) -> Path:
@@ -117,10 +119,7 @@ def _write(policy: Policy, run: Path, out: Path) -> None:
     save_file(weights, out / WEIGHTS)
     _write_program(network, policy.spec, out)
     pictures = {}
-    for title, name, source in (
-        ("Film", "video.mp4", "videos/rollouts.mp4"),
-        ("Curve", "curve.png", "plots/curve.png"),
-    ):
+    for title, name, source in PICTURES:
         if (run / source).is_file():
             shutil.copyfile(run / source, out / name)
             pictures[title] = name
@@ -135,7 +134,10 @@ def _write(policy: Policy, run: Path, out: Path) -> None:
             if name == "weights":
                 raise CaliperError(f"{said} from the run's policy; nothing is kept")
             # A traced program draws random numbers of its own where the agent draws the same every time.
-            print(f"{said}, too much to be the same policy; left out")
+            print(
+                f"{said}, too much to be the same policy; left out (an agent that chooses among random "
+                "draws, such as qtopt, qc or agent.best_of above 1, has no such form)"
+            )
             (out / FORMATS[name]).unlink()
             continue
         print(said)
@@ -153,19 +155,11 @@ def _write_card(content: dict[str, Any], pictures: dict[str, str], out: Path) ->
 
 def apart(ours: Network, theirs: Network, spec: ObsSpec) -> float:
     """The largest difference of an entry of an action, on observations of noise, one at a time."""
-    pixels, proprio = noise(spec, TRIED)
+    seen = noise(spec, TRIED)
     with torch.no_grad():
-        ones = [(pixels[i : i + 1], proprio[i : i + 1]) for i in range(TRIED)]
+        ones = [[tensor[i : i + 1] for tensor in seen] for i in range(TRIED)]
         pairs = [(ours(*one), theirs(*one)) for one in ones]
     return max(float((a - b).abs().max()) for a, b in pairs)
-
-
-def noise(spec: ObsSpec, count: int) -> tuple[Tensor, Tensor]:
-    """Observations of noise, always the same: uint8 (count, v, 3, h, w) and float32 (count, p)."""
-    g = torch.Generator().manual_seed(SEED)
-    shape = (count, len(spec.cameras), 3, spec.size, spec.size)
-    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=g)
-    return pixels, torch.randn(count, spec.proprio, generator=g)
 
 
 def _write_program(network: Greedy, spec: ObsSpec, out: Path) -> None:
@@ -187,7 +181,7 @@ def _write_program(network: Greedy, spec: ObsSpec, out: Path) -> None:
     try:
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            written = torch.onnx.export(program, dynamo=True, verbose=False)
+            written = torch.onnx.export(program, dynamo=True, verbose=False, input_names=list(network.names))
             assert written is not None
             written.save(out / ONNX, external_data=False)
     except Exception as error:  # as above
@@ -200,7 +194,8 @@ def _exported(network: Greedy, spec: ObsSpec) -> ExportedProgram:
     n = Dim("n")
     with torch.no_grad():
         try:
-            return torch.export.export(network, noise(spec, 2), dynamic_shapes=({0: n}, {0: n}))
+            shapes = (tuple({0: n} for _ in network.names),)
+            return torch.export.export(network, noise(spec, 2), dynamic_shapes=shapes)
         except torch._dynamo.exc.UserError:
             return torch.export.export(network, noise(spec, 1))
 

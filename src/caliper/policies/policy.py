@@ -6,7 +6,7 @@ computer loads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,22 @@ from torch import Tensor, nn
 
 from caliper.agents import Agent, build_agent
 from caliper.errors import CaliperError
-from caliper.types import Obs, ObsSpec
+from caliper.types import Obs, ObsSpec, Plane
 from caliper.utils.foreign import ForeignFileError, read_json
 from caliper.utils.manifest import check_manifest
 
 WEIGHTS, CARD, PROGRAM, ONNX = "weights.safetensors", "policy.json", "policy.pt2", "policy.onnx"
 FORMAT = 1  # version of policy.json
 LARGEST = 1 << 14  # of a number that a card may give for a network's width, or a count of its parts
+MOST_NAMES, MOST_NUMBERS = 300, 1 << 26  # of cameras and instances; and in the images of an observation
+LARGEST_SIDE = 1 << 10  # of an image, pixels
 FORMATS = {"weights": WEIGHTS, "pt2": PROGRAM, "onnx": ONNX}
 
 Array = NDArray[Any] | Tensor
-Network = Callable[[Tensor, Tensor], Tensor]  # pixels (n, v, 3, h, w) and proprio (n, p) to (n, chunk a)
+Network = Callable[
+    ..., Tensor
+]  # the planes of an ObsSpec (n, v, k c, h, w), and proprio (n, k p), to (n, chunk a)
+SUFFIXES = {"pixels": "", "depth": "_depth", "segmentation": "_segmentation"}  # of a camera's name
 
 
 class Policy:
@@ -35,7 +40,9 @@ class Policy:
 
     Attributes:
         card: what policy.json says: task, cameras, meaning of an action, how often it succeeded, ...
-        spec: cameras, their size in pixels, and length of the proprioception.
+        spec: cameras, their sizes in pixels and kinds of images, and length of the proprioception.
+        views: the images by name, in order: `agentview`, and `agentview_depth` and
+            `agentview_segmentation` if it sees those.
         action_dim: entries of an action.
         chunk: control steps that one look at the observation decides; the rest of them is executed open loop.
         device: where the network computes.
@@ -43,24 +50,34 @@ class Policy:
 
     def __init__(self, card: Mapping[str, Any], network: Network, device: torch.device | str = "cpu") -> None:
         self.card, self.network, self.device = card, network, torch.device(device)
-        seen, action = card["observation"], card["action"]
-        cameras = tuple(camera["name"] for camera in seen["cameras"])
-        self.spec = ObsSpec(cameras, seen["size"], seen["proprio"]["length"])
-        self.action_dim, self.chunk = int(action["length"]), int(action["chunk"])
+        self.spec = spec_of(card)
+        # A spec without cameras has a plane of no view, which the network is given too.
+        self._planes = self.spec.planes
+        self.views: dict[str, tuple[str, Plane]] = {}  # the plane of each view, and its name
+        for name, plane in self._planes.items():
+            for camera in plane.cameras:
+                self.views[self.spec.cameras[camera] + SUFFIXES[plane.kind]] = name, plane
+        self.action_dim, self.chunk = int(card["action"]["length"]), int(card["action"]["chunk"])
         self.reset()
 
     def reset(self) -> None:
-        """Forgets what is left of a chunk of actions: a new episode begins."""
+        """Forgets what was seen, and what is left of a chunk of actions: a new episode begins."""
         self._left: list[Tensor] = []
+        self._frames: list[dict[str, Tensor]] = []  # as many as the policy sees at once, the oldest first
 
     @torch.inference_mode()
     def act(self, images: Array | Mapping[str, Array] | None, proprio: Array) -> Any:
         """The action to take now.
 
+        A policy that sees several frames at once keeps the earlier ones by itself: it is given what is seen
+        now at every control step, and told by `reset` where an episode begins.
+
         Args:
-            images: uint8 (v, 3, h, w), RGB, origin at the top left, cameras in the order of `spec.cameras`;
-                or one (3, h, w) by camera's name; or None where the policy sees none. Of n robots at once,
-                each with n in front.
+            images: RGB, uint8 (v, 3, h, w), origin at the top left, cameras in the order of `spec.cameras`,
+                where all have one size and one kind; or by the names of `views`, RGB (3, h, w), depth float
+                (1, h, w) in metres, segmentation uint8 (1, h, w); or by the names of `spec.planes`, as
+                `caliper.types.Obs.images`; or None where the policy sees none. Of n robots at once, each with
+                n in front.
             proprio: float (p,), as the card says; of n robots (n, p).
 
         Returns:
@@ -74,16 +91,21 @@ class Policy:
         numbers = _tensor(proprio, "proprio")
         many = numbers.dim() == 2
         numbers = self._proprio(numbers if many else numbers[None])
-        n = len(numbers)
-        if not self._left:
-            pixels = self._pixels(images, n, many)
-            decided = self.network(pixels.to(self.device), numbers.to(self.device))
-            self._left = list(decided.view(n, self.chunk, self.action_dim).unbind(1))
-        elif len(self._left[0]) != n:
+        n, k = len(numbers), self.spec.stack
+        going = self._left[0] if self._left else self._frames[0]["proprio"] if self._frames else numbers
+        if len(going) != n:
             raise CaliperError(
-                f"the chunk under way is for {len(self._left[0])} robots and proprio for {n}; call reset() "
-                "first"
+                f"the episode under way is for {len(going)} robots and proprio for {n}; call reset() first"
             )
+        if not self._left or k > 1:
+            frame = {**self._images(images, n, many), "proprio": numbers.to(self.device)}
+            self._frames = [*self._frames, frame][-k:] if self._frames else [frame] * k
+        if not self._left:
+            axes = dict.fromkeys(self._planes, 2) | {"proprio": 1}
+            seen = [torch.cat([f[name] for f in self._frames], axis) for name, axis in axes.items()]
+            self._left = list(self.network(*seen).view(n, self.chunk, self.action_dim).unbind(1))
+        if k == 1:
+            self._frames = []
         action = self._left.pop(0)
         action = (action if many else action[0]).clone()
         return action if as_tensor else action.cpu().numpy()
@@ -102,66 +124,117 @@ class Policy:
             raise CaliperError(f"proprio holds NaN or infinity in entry {bad}; give a finite number")
         return given.float()
 
-    def _pixels(self, images: Array | Mapping[str, Array] | None, n: int, many: bool) -> Tensor:
-        """The images as (n, v, 3, h, w), once they are what the policy takes."""
-        cameras, size = self.spec.cameras, self.spec.size
-        if not cameras:
+    def _images(self, images: Array | Mapping[str, Array] | None, n: int, many: bool) -> dict[str, Tensor]:
+        """The planes of images (n, v, c, h, w), once they are what the policy takes, on its device."""
+        if not self.views:
             if images is not None:
                 raise CaliperError("this policy sees no images; give None for them")
-            return torch.zeros(n, 0, 3, size, size, dtype=torch.uint8)
+            return {
+                name: torch.zeros(n, *plane.shape, dtype=plane.dtype) for name, plane in self._planes.items()
+            }
         if images is None:
-            raise CaliperError(f"this policy needs images of {', '.join(cameras)}")
-        if isinstance(images, Mapping):
-            if set(images) != set(cameras):
+            raise CaliperError(f"this policy needs images of {', '.join(self.views)}")
+        if not isinstance(images, Mapping):
+            if len(self._planes) > 1:
                 raise CaliperError(
-                    f"images are of {', '.join(map(str, images)) or 'no camera'}; this policy takes "
-                    f"{', '.join(cameras)}"
+                    "images are one array, and this policy's are of several sizes or kinds; give a dict of "
+                    f"{', '.join(self.views)}"
                 )
-            parts = {name: _tensor(images[name], f"the image of {name}") for name in cameras}
-            for name, part in parts.items():
-                self._check_image(part, (), n, many, f"the image of {name}")
-            pixels = torch.stack(list(parts.values()), -4)
+            images = {"pixels": images}
+        if images.keys() == self._planes.keys():
+            found = {name: _tensor(images[name], _plural(name)) for name in self._planes}
+            for name, plane in self._planes.items():
+                self._check_image(found[name], plane, (len(plane.cameras),), n, many, _plural(name))
         else:
-            pixels = _tensor(images, "images")
-            self._check_image(pixels, (len(cameras),), n, many, "images")
-        return pixels if many else pixels[None]
+            found = self._of_views(images, n, many)
+        return {
+            name: (image if many else image[None]).to(self.device, self._planes[name].dtype)
+            for name, image in found.items()
+        }
 
-    def _check_image(self, given: Tensor, views: tuple[int, ...], n: int, many: bool, name: str) -> None:
-        size, got = self.spec.size, tuple(given.shape)
-        want = (*((n,) if many else ()), *views, 3, size, size)
+    def _of_views(self, images: Mapping[str, Array], n: int, many: bool) -> dict[str, Tensor]:
+        if set(images) != set(self.views):
+            raise CaliperError(
+                f"images are of {', '.join(map(str, images)) or 'no camera'}; this policy takes "
+                f"{', '.join(self.views)}"
+            )
+        parts: dict[str, list[Tensor]] = {name: [] for name in self._planes}
+        for view, (name, plane) in self.views.items():
+            image = _tensor(images[view], f"the image of {view}")
+            self._check_image(image, plane, (), n, many, f"the image of {view}")
+            parts[name].append(image)
+        return {name: torch.stack(part, -4) for name, part in parts.items()}
+
+    def _check_image(
+        self, given: Tensor, plane: Plane, views: tuple[int, ...], n: int, many: bool, name: str
+    ) -> None:
+        got, want = tuple(given.shape), (*((n,) if many else ()), *views, plane.channels, *plane.size)
         if got != want:
-            raise CaliperError(f"{name}: {self._fault(got, want)}")
-        if given.dtype != torch.uint8:
-            raise CaliperError(f"{name}: the type is {_dtype(given)}; this policy takes uint8, 0 to 255")
+            raise CaliperError(f"{name}: {self._fault(got, want, plane)}")
+        if plane.kind == "depth":
+            if not given.is_floating_point():
+                raise CaliperError(f"{name}: the type is {_dtype(given)}; this policy takes float16, metres")
+            if not torch.isfinite(given).all():
+                raise CaliperError(f"{name}: it holds NaN or infinity; say 0 where nothing is")
+        elif given.dtype != torch.uint8:
+            most = "0 to 255" if plane.kind == "pixels" else f"0 to {self.spec.instances}"
+            raise CaliperError(f"{name}: the type is {_dtype(given)}; this policy takes uint8, {most}")
+        elif plane.kind == "segmentation" and int(given.max()) > self.spec.instances:
+            raise CaliperError(
+                f"{name}: it holds {int(given.max())}; this policy knows the instances 1 to "
+                f"{self.spec.instances}, see observation.instances in its {CARD}"
+            )
 
-    def _fault(self, got: tuple[int, ...], want: tuple[int, ...]) -> str:
+    def _fault(self, got: tuple[int, ...], want: tuple[int, ...], plane: Plane) -> str:
         """What is wrong with a shape, in words."""
-        size = self.spec.size
-        takes = f"this policy takes {want}"
+        takes, c = f"this policy takes {want}", plane.channels
         if len(got) == len(want) and got[-1] in (1, 3, 4) and got[-3] not in (1, 3, 4):
             return (
                 f"shape {got} is height, width, channels (HWC); {takes}, channels first (CHW): "
                 "numpy.moveaxis(images, -1, -3)"
             )
         if len(got) != len(want):
-            return f"shape {got} has {len(got)} axes; {takes}: cameras, 3, height, width; n in front of many"
+            return (
+                f"shape {got} has {len(got)} axes; {takes}: cameras, {c}, height, width; n in front of many"
+            )
         if got[-2:] != want[-2:]:
-            return f"{got[-2]}x{got[-1]} pixels; {takes}, images of {size}x{size} pixels: resize them"
-        if got[-3] != 3:
-            return f"{got[-3]} channels; {takes}, RGB"
-        return f"shape {got}; {takes}, cameras {', '.join(self.spec.cameras)}"
+            h, w = plane.size
+            return f"{got[-2]}x{got[-1]} pixels; {takes}, images of {h}x{w} pixels: resize them"
+        if got[-3] == c * self.spec.stack != c:
+            return f"{self.spec.stack} frames; {takes}, the newest alone: it keeps the earlier ones by itself"
+        if got[-3] != c:
+            return f"{got[-3]} channels; {takes}, {'RGB' if plane.kind == 'pixels' else plane.kind}"
+        return f"shape {got}; {takes}, cameras {', '.join(self.spec.cameras[i] for i in plane.cameras)}"
 
 
 class Greedy(nn.Module):
     """The part of an agent that acts greedily, as a network of tensors."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, planes: Sequence[str] = ("pixels",)) -> None:
         super().__init__()
-        self.agent = agent
+        self.agent, self.names = agent, (*planes, "proprio")
 
-    def forward(self, pixels: Tensor, proprio: Tensor) -> Tensor:
-        """Uint8 (n, v, 3, h, w) and float32 (n, p) to the chunk of actions (n, chunk a)."""
-        return self.agent.act(Obs(pixels, proprio), deterministic=True)
+    def forward(self, *seen: Tensor) -> Tensor:
+        """The planes of an observation (n, v, k c, h, w) in order, and proprio float32 (n, k p).
+
+        Returns the chunk of actions (n, chunk a).
+        """
+        obs = Obs.of(dict(zip(self.names, seen, strict=True)))
+        return self.agent.act(obs, deterministic=True)
+
+
+def spec_of(card: Mapping[str, Any]) -> ObsSpec:
+    """What an observation holds, from the card."""
+    seen = card["observation"]
+    sizes = tuple((camera["height"], camera["width"]) for camera in seen["cameras"])
+    return ObsSpec(
+        tuple(camera["name"] for camera in seen["cameras"]),
+        sizes or 1,
+        seen["proprio"]["length"],
+        seen["depth"],
+        len(seen["instances"]),
+        seen["frames"],
+    )
 
 
 def open_policy(
@@ -184,9 +257,9 @@ def open_policy(
         raise CaliperError(f"format={format!r} is unknown; choose one of {', '.join(FORMATS)}")
     card = read_card(folder, (CARD, FORMATS[format]))
     if format == "weights":
-        return Policy(card, Greedy(_with_weights(card, folder, device)), device)
+        return Policy(card, Greedy(_with_weights(card, folder, device), tuple(spec_of(card).planes)), device)
     if format == "onnx":
-        return Policy(card, _onnx(folder / ONNX))
+        return Policy(card, _onnx(folder / ONNX, (*spec_of(card).planes, "proprio")))
     if not trusted:
         raise CaliperError(
             f"{folder / PROGRAM} can run the code of whoever wrote it when torch opens it; if you trust "
@@ -226,21 +299,20 @@ def _check_card(card: dict[str, Any]) -> None:
         )
     try:
         seen, action = card["observation"], card["action"]
-        names = [camera["name"] for camera in seen["cameras"]]
-        counts = [seen["size"], seen["proprio"]["length"], action["length"], action["chunk"]]
-        options = [card["agent"], card["encoder"]]
+        names = [camera["name"] for camera in seen["cameras"]] + list(seen["instances"])
+        sides = [camera[side] for camera in seen["cameras"] for side in ("height", "width")]
+        counts = [seen["proprio"]["length"], action["length"], action["chunk"], seen["frames"], *sides]
+        options, depth = [card["agent"], card["encoder"]], seen["depth"]
     except (KeyError, TypeError) as error:
         raise ForeignFileError(f"has a {CARD} that lacks {error}") from error
     numbers = [*counts, *_integers(options)]
     right = all(type(name) is str for name in names) and all(type(part) is dict for part in options)
-    if not right or not all(type(x) is int and 0 <= x <= LARGEST for x in counts) or min(counts[2:]) < 1:
+    whole = all(type(x) is int and x >= 0 for x in counts) and min(counts[1:], default=1) > 0
+    if not right or type(depth) is not bool or not whole:
         raise ForeignFileError(f"has a {CARD} whose observation, action, agent or encoder is no such thing")
-    if (
-        max(map(abs, numbers), default=0) > LARGEST
-        or len(numbers) > 1000
-        or len(names) > 64
-        or seen["size"] > 1024
-    ):
+    large = max(map(abs, numbers), default=0) > LARGEST or len(numbers) > 1000 or len(names) > MOST_NAMES
+    large = large or max(sides, default=0) > LARGEST_SIDE
+    if large or len({*names}) < len(names) or spec_of(card).image_numbers > MOST_NUMBERS:
         raise ForeignFileError(f"has a {CARD} that asks for a network of absurd size")
 
 
@@ -257,10 +329,8 @@ def _with_weights(card: Mapping[str, Any], folder: Path, device: torch.device | 
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    seen, action = card["observation"], card["action"]
-    spec = ObsSpec(tuple(c["name"] for c in seen["cameras"]), seen["size"], seen["proprio"]["length"])
     try:
-        agent = build_agent(card["agent"], card["encoder"], spec, action["length"], "cpu", 0)
+        agent = build_agent(card["agent"], card["encoder"], spec_of(card), card["action"]["length"], "cpu", 0)
     except (CaliperError, TypeError, ValueError, RuntimeError) as error:
         first = (str(error) or repr(error)).splitlines()[0]
         raise CaliperError(f"{folder / CARD} describes no network that there is: {first}") from error
@@ -273,6 +343,21 @@ def _with_weights(card: Mapping[str, Any], folder: Path, device: torch.device | 
         ) from error
     load_weights(agent, weights, f"{folder / WEIGHTS}")
     return agent.to(device).eval().requires_grad_(False)
+
+
+def noise(spec: ObsSpec, count: int) -> tuple[Tensor, ...]:
+    """Observations of noise, always the same: (count, v, k c, h, w) for each plane, and (count, k p)."""
+    g = torch.Generator().manual_seed(0)
+    seen = []
+    for plane in spec.planes.values():
+        v, c, h, w = plane.shape
+        shape = (count, v, spec.stack * c, h, w)
+        if plane.kind == "depth":
+            seen.append(2 * torch.rand(shape, generator=g).to(plane.dtype))
+        else:
+            most = 255 if plane.kind == "pixels" else spec.instances
+            seen.append(torch.randint(0, most + 1, shape, dtype=plane.dtype, generator=g))
+    return *seen, torch.randn(count, spec.stack * spec.proprio, generator=g)
 
 
 def keep_acting(agent: Agent) -> None:
@@ -304,8 +389,13 @@ def load_weights(agent: Agent, weights: Mapping[str, Tensor], name: str) -> None
     agent.load_state_dict(dict(weights))
 
 
-def _onnx(path: Path) -> Network:
-    """The network as onnxruntime runs it, on one thread, as batches of one like it best."""
+def _onnx(path: Path, names: tuple[str, ...]) -> Network:
+    """The network as onnxruntime runs it, on one thread, as batches of one like it best.
+
+    Args:
+        path: of the file.
+        names: of what the network is given; what it does not look at may be missing in the file.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -315,8 +405,8 @@ def _onnx(path: Path) -> Network:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     takes = {entry.name for entry in session.get_inputs()}
 
-    def network(pixels: Tensor, proprio: Tensor) -> Tensor:
-        given: dict[str, NDArray[Any]] = {"pixels": pixels.numpy(), "proprio": proprio.numpy()}
+    def network(*seen: Tensor) -> Tensor:
+        given = {name: tensor.numpy() for name, tensor in zip(names, seen, strict=True)}
         answer = session.run(None, {name: value for name, value in given.items() if name in takes})
         return torch.from_numpy(np.asarray(answer[0]))
 
@@ -336,6 +426,11 @@ def _tensor(given: Array, name: str) -> Tensor:
         raise CaliperError(
             f"{name}: torch has no type {given.dtype}; give uint8 images, float32 numbers"
         ) from error
+
+
+def _plural(plane: str) -> str:
+    """What a sentence calls a plane."""
+    return "images" if plane == "pixels" else f"images['{plane}']"
 
 
 def _dtype(tensor: Tensor) -> str:

@@ -2,11 +2,12 @@
 
 The server begins with what policy.json says. Then, once a control step,
 
-    client  {"images": array, or {camera: array}, "proprio": array, "reset": true where an episode begins}
+    client  {"images": array, or {name: array}, "proprio": array, "reset": true where an episode begins}
     server  {"action": array, "seconds": what the answer took here}, or {"error": a sentence}
 
-where an array is {"dtype": "uint8", "shape": [2, 3, 84, 84], "data": bytes in C order}. Each connection is an
-episode of its own. There is no password and no encryption: whoever reaches the port can ask, and no more.
+where an array is {"dtype": "uint8", "shape": [2, 3, 84, 84], "data": bytes in C order}, and names are those
+that `Policy.act` takes. Each connection is an episode of its own. There is no password and no encryption:
+whoever reaches the port can ask, and no more.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from caliper.errors import CaliperError
-from caliper.policies.policy import Policy
+from caliper.policies.policy import Policy, noise
 from caliper.types import ObsSpec
 
 try:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from websockets.sync.server import ServerConnection
 
 HOST, PORT = "127.0.0.1", 8765
-TYPES = ("uint8", "float32", "float64")
+TYPES = ("uint8", "float16", "float32", "float64")
 LOOKS = 100  # of noise, whose latency is told at the start
 
 
@@ -83,8 +84,9 @@ def settings(spec: ObsSpec) -> dict[str, Any]:
 
 
 def largest(spec: ObsSpec) -> int:
-    """Bytes that a message may have: twice an observation of float64, and some for the names."""
-    return 2 * (3 * len(spec.cameras) * spec.size**2 + 8 * spec.proprio) + (64 << 10)
+    """Bytes that a message may have: twice an observation with depth in float64, and some for the names."""
+    sizes = [(prod(plane.shape), 8 if plane.kind == "depth" else 1) for plane in spec.planes.values()]
+    return 2 * (sum(count * width for count, width in sizes) + 8 * spec.proprio) + (64 << 10)
 
 
 def answers(policy: Policy) -> Callable[[ServerConnection], None]:
@@ -92,9 +94,8 @@ def answers(policy: Policy) -> Callable[[ServerConnection], None]:
     one_at_a_time = threading.Lock()
 
     def handle(connection: ServerConnection) -> None:
-        own = Policy(
-            policy.card, policy.network, policy.device
-        )  # what is left of a chunk is the connection's
+        # What is left of a chunk is the connection's, and so is what it has seen.
+        own = Policy(policy.card, policy.network, policy.device)
         with suppress(ConnectionClosed):
             connection.send(msgpack.packb(dict(policy.card)))
             for message in connection:
@@ -167,11 +168,9 @@ def as_message(array: NDArray[Any]) -> dict[str, Any]:
 
 def latencies(policy: Policy, count: int) -> list[float]:
     """Seconds of each of `count` looks at noise, one at a time, after a few that are not counted."""
-    spec, taken = policy.spec, []
-    rng = np.random.default_rng(0)
-    shape = (len(spec.cameras), 3, spec.size, spec.size)
-    images = rng.integers(0, 256, shape, np.uint8) if spec.cameras else None
-    proprio = rng.standard_normal(spec.proprio, np.float32)
+    taken = []
+    *planes, proprio = (tensor[0].numpy() for tensor in noise(policy.spec.single, 1))
+    images = dict(zip(policy.spec.planes, planes, strict=True)) if policy.views else None
     for _ in range(count + 10):
         policy.reset()
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The numbers of a run: `metrics.csv`, always, and Weights & Biases, offline unless asked otherwise."""
+"""The numbers of a run: `metrics.csv`, always; Weights & Biases, offline unless told else; TensorBoard."""
 
 from __future__ import annotations
 
@@ -34,9 +34,11 @@ class Logger:
         wandb: keyword arguments of `wandb.init` (project, name, mode, ...). The mode is "offline" by default,
             so nothing needs an account or a network. "disabled", or None here, does not even import wandb.
         config: shown beside the curves in wandb.
+        tensorboard: whether `tensorboard/` in the folder shall hold what the table holds, over the updates.
+            It is written anew from the table whenever a run starts or goes back, so no point is there twice.
 
     Raises:
-        CaliperError: the file cannot be written, or wandb does not start.
+        CaliperError: the file cannot be written, or wandb or TensorBoard does not start.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Logger:
         folder: Path | str,
         wandb: Mapping[str, Any] | None = None,
         config: Mapping[str, Any] | None = None,
+        tensorboard: bool = False,
     ) -> None:
         self.path = Path(folder) / "metrics.csv"
         table = read_table(self.path) if self.path.exists() else Table(list(INDEX), [])
@@ -51,6 +54,9 @@ class Logger:
         self._rewrite(rows)  # also drops a last line that a kill has torn, and what is no row
         self._start_clock(rows)
         self._wandb = _start_wandb(Path(folder), wandb, config)
+        self._events: Any = None
+        if tensorboard:
+            self._start_tensorboard(rows)
 
     def log(self, phase: str, env_steps: int, updates: int, metrics: Mapping[str, float | Tensor]) -> None:
         """Adds a row.
@@ -77,6 +83,8 @@ class Logger:
         if self._wandb is not None:
             index = {"phase": phase, "env_steps": env_steps, "updates": updates, "wall_s": wall, "cpu_s": cpu}
             self._wandb.log({**index, **floats})
+        if self._events is not None:
+            self._draw(row)
 
     def sync(self) -> None:
         """Brings all rows to the disk, which `log` leaves to the system: waiting for it at each row is slow.
@@ -115,10 +123,15 @@ class Logger:
                 kept.pop()
             self._rewrite(kept)
         self._start_clock(kept)
+        if self._events is not None:
+            self._start_tensorboard(kept)
         return None if whole else rows - len(kept)
 
     def close(self) -> None:
-        """Ends the wandb run, if there is one."""
+        """Ends the wandb run and TensorBoard's file, if there are any."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
         if self._wandb is not None:
             self._wandb.finish()
             self._wandb = None
@@ -134,6 +147,31 @@ class Logger:
     def _start_clock(self, rows: Sequence[Mapping[str, str]]) -> None:
         self._zero = time.perf_counter() - (float(rows[-1]["wall_s"]) if rows else 0.0)
         self._zero_cpu = time.process_time() - (float(rows[-1]["cpu_s"]) if rows else 0.0)
+
+    def _start_tensorboard(self, rows: Sequence[Mapping[str, str]]) -> None:
+        """Begins TensorBoard's file anew with the rows so far."""
+        folder = self.path.parent / "tensorboard"
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            if self._events is not None:
+                self._events.close()
+            for old in folder.glob("events.out.tfevents.*"):
+                old.unlink()
+            self._events = SummaryWriter(str(folder))
+        except (ImportError, OSError) as error:
+            raise CaliperError(
+                f"TensorBoard does not start ({error}); go on without it: log.tensorboard=false."
+            ) from error
+        for row in rows:
+            self._draw(row)
+
+    def _draw(self, row: Mapping[str, str]) -> None:
+        """Adds a row's numbers to TensorBoard, at the time that the run's clock says."""
+        seconds = time.time() - (time.perf_counter() - self._zero) + float(row["wall_s"])
+        for name, value in row.items():
+            if value and name not in ("phase", "updates", "wall_s"):
+                self._events.add_scalar(name, float(value), int(row["updates"]), seconds)
 
     def _append(self, row: Mapping[str, str]) -> None:
         try:

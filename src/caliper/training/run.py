@@ -117,7 +117,8 @@ def _run(asked: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | No
     agent = make_agent(config, device)
     chunk = agent.config.chunk
     online = ReplayBuffer(config.online.capacity, spec, actions, offline.reward, device, chunk)
-    with Logger(folder, {"mode": config.log.wandb}, asdict(config)) as log, Interrupt(folder) as interrupt:
+    logger = Logger(folder, {"mode": config.log.wandb}, asdict(config), config.log.tensorboard)
+    with logger as log, Interrupt(folder) as interrupt:
         trainer = Trainer(
             config,
             folder,
@@ -295,7 +296,7 @@ def _refuse_used(folder: Path) -> None:
 # What a run puts into its folder.
 OWN = {
     *("config.yaml", "git.json", "devices.json", "metrics.csv", "history.jsonl", "evaluation.json"),
-    *("report.html", "checkpoints", "evaluations", "plots", "videos", "wandb"),
+    *("report.html", "checkpoints", "evaluations", "plots", "videos", "wandb", "tensorboard"),
 }
 LOGS = {".log", ".out", ".err", ".txt"}  # what a shell or a cluster may keep there of what the run prints
 

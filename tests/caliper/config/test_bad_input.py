@@ -314,3 +314,10 @@ def test_a_full_disk_while_filming_or_collecting(finished, dataset, words, tmp_p
     assert len(read_dataset(path).episodes) == 4 and list(tmp_path.iterdir()) == [path]
     assert "No space left" in refused(capsys, "report", finished.folder)
     assert not list(finished.folder.rglob("*partial*"))
+
+
+def test_tensorboard_that_is_not_installed_is_refused_before_anything_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("caliper.config.validate.find_spec", lambda name: None)
+    said = refused(capsys, "train", "task=lift", "log.tensorboard=true", f"run_dir={tmp_path / 'run'}")
+    assert "install: pip install 'caliper-rl[tensorboard]'" in said
+    assert not (tmp_path / "run").exists()

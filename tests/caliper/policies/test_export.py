@@ -15,14 +15,24 @@ from safetensors.torch import load_file, save_file
 import caliper
 from caliper.agents import build_agent
 from caliper.cli import main
+from caliper.config import build
 from caliper.config.build import make_agent
 from caliper.config.compose import to_yaml
 from caliper.errors import CaliperError
 from caliper.policies import export as export_module
-from caliper.policies.export import apart, noise
-from caliper.policies.policy import CARD, PROGRAM, WEIGHTS, Greedy, Policy, keep_acting, open_policy
+from caliper.policies.export import apart
+from caliper.policies.policy import (
+    CARD,
+    PROGRAM,
+    WEIGHTS,
+    Greedy,
+    Policy,
+    keep_acting,
+    noise,
+    open_policy,
+)
 from caliper.training.checkpoint import save_checkpoint
-from caliper.types import ObsSpec
+from caliper.types import Obs, ObsSpec
 from caliper.utils.foreign import read_json, write_json
 from caliper.utils.manifest import write_manifest
 from tests.small_runs import AGENTS
@@ -106,7 +116,7 @@ def test_the_card_tells_what_a_robot_needs(finished, exported):
     assert [camera["name"] for camera in card["observation"]["cameras"]] == finished.config.task.cameras
     front = card["observation"]["cameras"][0]
     assert front["body"] == "world" and front["fovy"] == 45 and len(front["position"]) == 3
-    assert card["observation"]["size"] == 16 and card["action"]["entries"][3]["name"] == "gripper"
+    assert (front["height"], front["width"]) == (16, 16) and card["action"]["entries"][3]["name"] == "gripper"
     assert "above 0 closes" in text and "10 actions per second" in text and "of 3 episodes" in text
     assert card["evaluations"][-1]["env_steps"] == 28
     assert card["data"]["content"] == caliper.load_run(finished.folder).config().data.content
@@ -121,7 +131,8 @@ def test_the_weights_are_those_that_act(finished, exported):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [(name, {}) for name in AGENTS] + [("calql", {"best_of": 16}), ("iql", {"actor_tau": 0.5})],
+    [(name, {"best_of": 64} if name == "qc" else {}) for name in AGENTS]
+    + [("calql", {"best_of": 16}), ("iql", {"actor_tau": 0.5})],
 )
 def test_what_acting_names_is_enough_and_needed(name, options):
     """Without the other networks the greedy action stays, and each that is kept has a say in it."""
@@ -189,6 +200,104 @@ def test_observations_of_another_kind_are_named(exported):
     assert np.array_equal(by_name, policy.act(images, proprio))
 
 
+SEES = [
+    "task.cameras={agentview:[16,24],robot0_eye_in_hand:16}",
+    *("task.depth=true", "task.segmentation=true", "task.frame_stack=2", "encoder.cameras=separate"),
+    *("robot=ur5e", "task.controller=joint_velocity", "task.proprio=[standard,robot0_joint_pos]"),
+]
+
+
+@pytest.fixture
+def untrained(configure, tmp_path):
+    """Makes the folder of a run with first weights."""
+
+    def make(*words, agent="calql"):
+        config, run = configure(*words, agent=agent), tmp_path / "run"
+        run.mkdir()
+        (run / "config.yaml").write_text(to_yaml(config))
+        save_checkpoint(run, make_agent(config, "cpu").state_dict(), {})
+        return run, config
+
+    return make
+
+
+def test_depth_segmentation_sizes_and_frames_leave_with_it(untrained, tmp_path, capsys):
+    """Another robot, seen in every kind of image; it acts as the agent does in envs that stack frames."""
+    run, config = untrained(*SEES)
+    out = caliper.load_run(run).export(tmp_path / "out")
+    said = capsys.readouterr().out
+    assert f"{PROGRAM}: an action differs by" in said and "left out" not in said
+    policies = [caliper.load_policy(run), caliper.load_policy(out)]
+    policies += [caliper.load_policy(out, "pt2", trusted=True)]
+    if "policy.onnx" in said and "none" not in said:
+        policies += [caliper.load_policy(out, "onnx")]
+    agent = make_agent(config, "cpu").eval()
+    env = build.make_envs(config, 1)
+    obs, now = env.reset(seeds=torch.tensor([4])), env.env
+    for _ in range(3):
+        with torch.no_grad():
+            want = agent.act(obs, deterministic=True)[0].numpy()
+        frame = now.frame()
+        images = {name: image[0].numpy() for name, image in frame.images.items()}
+        by_view = {
+            *("agentview", "agentview_depth", "agentview_segmentation", "robot0_eye_in_hand"),
+            *("robot0_eye_in_hand_depth", "robot0_eye_in_hand_segmentation"),
+        }
+        assert by_view == policies[0].views.keys()
+        views = {
+            view: images[plane][policies[0].spec.planes[plane].cameras.index("robot" in view)]
+            for view, (plane, _) in policies[0].views.items()
+        }
+        for policy, given in zip(policies, [images, views, images, views], strict=False):
+            assert np.allclose(policy.act(given, frame.proprio[0].numpy()), want, atol=1e-5)
+        obs = env.step(torch.from_numpy(want)[None]).obs
+    card, text = read_json(out / CARD), (out / "README.md").read_text()
+    assert (card["robot"], card["controller"], card["observation"]["frames"]) == ("ur5e", "joint_velocity", 2)
+    assert len(card["action"]["entries"]) == card["action"]["length"] == 7
+    assert card["observation"]["instances"] == ["robot0_base", "gripper0_right_right_gripper", "cube_main"]
+    assert card["observation"]["proprio"]["length"] == 9 + 6 + 6
+    assert card["observation"]["proprio"]["entries"][3].startswith("15 to 20: robot0_joint_pos, angles")
+    assert "16x24" in text and "2 robot" not in text and "UR5e with its usual gripper" in text
+
+
+def test_what_is_wrong_with_other_images_is_named(untrained):
+    policy = caliper.load_policy(untrained(*SEES)[0])
+    *planes, proprio = (tensor[0].numpy() for tensor in noise(policy.spec.single, 1))
+    images = dict(zip(policy.spec.planes, planes, strict=True))
+    depth, instances = images["depth"], images["segmentation"]
+    wrong = {
+        "one array, and this policy's are of several sizes or kinds; give a dict of agentview,": planes[0],
+        "the type is uint8; this policy takes float16, metres": images | {"depth": depth.astype(np.uint8)},
+        r"images\['depth'\]: it holds NaN": images | {"depth": depth * np.float16(np.nan)},
+        "it holds 9; this policy knows the instances 1 to 3": images | {"segmentation": instances * 0 + 9},
+        "6 channels|2 frames; .*the newest alone": images | {"pixels": np.repeat(planes[0], 2, 1)},
+        r"images are of pixels; this policy takes agentview, ": {"pixels": planes[0]},
+        "images of 16x24 pixels: resize": images | {"depth": depth[..., :20]},
+    }
+    for words, given in wrong.items():
+        with pytest.raises(CaliperError, match=words):
+            policy.act(given, proprio)
+    policy.act(images, proprio)
+    many = {name: image[None].repeat(2, 0) for name, image in images.items()}
+    with pytest.raises(CaliperError, match="for 1 robots and proprio for 2; call reset"):
+        policy.act(many, proprio[None].repeat(2, 0))
+    policy.reset()
+    assert policy.act(many, proprio[None].repeat(2, 0)).shape == (2, 7)
+
+
+def test_chunks_of_an_agent_that_sees_frames(untrained):
+    """What is seen while a chunk is executed counts as a frame at the next look."""
+    run, config = untrained("task.frame_stack=3", agent="qc")
+    policy, agent = caliper.load_policy(run), make_agent(config, "cpu").eval()
+    assert policy.chunk == 2
+    pixels, proprio = noise(policy.spec.single, 4)
+    taken = [policy.act(pixels[t], proprio[t]) for t in range(4)]
+    for t, frames in ((0, [0, 0, 0]), (2, [0, 1, 2])):
+        obs = Obs(torch.cat([pixels[[i]] for i in frames], 2), torch.cat([proprio[[i]] for i in frames], 1))
+        want = agent.act(obs, deterministic=True)[0]
+        assert torch.allclose(torch.cat(taken[t : t + 2]), want, atol=1e-6)
+
+
 def test_a_folder_that_is_not_whole_is_refused(copy, tmp_path):
     with pytest.raises(CaliperError, match=r"is not a policy's folder: it holds no policy\.json"):
         caliper.load_policy(tmp_path)
@@ -232,11 +341,11 @@ def test_weights_of_another_network_are_named(copy):
     [
         (("format",), 2, "format 2; this Caliper reads 1"),
         (("agent", "actor_hidden"), [1 << 30], "absurd size"),
-        (("observation", "size"), 1 << 13, "absurd size"),
+        (("observation", "cameras", 0, "height"), 1 << 13, "absurd size"),
         (("observation", "cameras"), None, "lacks"),
         (("action", "length"), "7", "no such thing"),
-        (("agent", "name"), "__import__('os')", "Unknown agent"),
-        (("encoder", "name"), "./encoder.py:Mine", "Unknown encoder"),
+        (("agent", "name"), "__import__('os')", "is unknown; choose one of: "),
+        (("encoder", "name"), "./encoder.py:Mine", "is unknown; choose one of: "),
         (("encoder", "channels"), ["a"], "describes no network"),
     ],
 )
@@ -286,12 +395,9 @@ def test_nothing_is_left_of_an_export_that_fails(finished, exported, tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
-def test_a_program_that_acts_otherwise_is_left_out(configure, tmp_path, capsys):
+def test_a_program_that_acts_otherwise_is_left_out(untrained, tmp_path, capsys):
     """A traced best-of-K draws other samples than the agent, which draws the same every time."""
-    config, run = configure("agent.best_of=16"), tmp_path / "run"
-    run.mkdir()
-    (run / "config.yaml").write_text(to_yaml(config))
-    save_checkpoint(run, make_agent(config, "cpu").state_dict(), {})
+    run, _ = untrained("agent.best_of=16")
     out = caliper.load_run(run).export(tmp_path / "out")
     assert "policy.pt2: an action differs by" in (said := capsys.readouterr().out)
     assert "too much to be the same policy; left out" in said

@@ -19,6 +19,7 @@ from caliper.tools import replay as replay_module
 from caliper.training.run import find_data, load_data
 from caliper.types import Obs
 from tests.data.test_robomimic import unseal
+from tests.own_environment import own_environment, run
 
 APPEARANCES = ["data.appearance.light=0.3", "data.appearance.colour=0.2", "data.appearance.shift=0.02"]
 
@@ -243,3 +244,18 @@ def test_copies_are_no_matter_of_collecting(configure):
     plain, many = configure(), configure("data.copies=3", *APPEARANCES)
     assert collect_command(plain) == collect_command(many)
     assert plain.dataset_path() == many.dataset_path()
+
+
+@pytest.mark.slow
+def test_the_real_robomimic_reads_the_images_and_clones_the_actions(tmp_path):
+    # robosuite, which robomimic would draw with OpenGL, is not asked: --no-deps leaves egl_probe out too.
+    python = own_environment(
+        tmp_path / "env", "--no-deps", "robomimic==0.3.0", "six", "psutil", "tensorboardX"
+    )
+    recorded, images = tmp_path / "lift.hdf5", tmp_path / "lift_64px.hdf5"
+    main(["collect", "task=lift", "data.episodes=4", f"data.path={recorded}", "threads=1"])
+    main(["replay", str(recorded), "--cameras", "agentview", "--size", "64", "--out", str(images)])
+    said = json.loads(run(python, "tests/robomimic_bc.py", str(images), "agentview", "20").splitlines()[-1])
+    assert said["transitions"] == said["total"] == read_dataset(recorded).num_transitions
+    assert said["ac_dim"] == 4 and said["obs"] == said["next_obs"] == [16, 1, 64, 64, 3]
+    assert said["follows"] and said["losses"][1] < said["losses"][0]

@@ -176,3 +176,36 @@ def test_lost_rows_are_counted_and_told(tmp_path):
     log.path.write_text("".join(lines))
     with Logger(tmp_path) as log:
         assert log.truncate(mark["rows"], mark["sha256"]) is None
+
+
+def test_tensorboard_holds_every_row_once_also_after_a_resume(tmp_path):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+    def shown():
+        events = reader.EventAccumulator(str(tmp_path / "tensorboard"))
+        events.Reload()
+        return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+    with Logger(tmp_path, tensorboard=True) as run:
+        for updates in (100, 200, 300):
+            run.log("offline", 0, updates, {"loss": torch.tensor(updates / 4)})
+        run.log("offline", 0, 300, {"eval/success": 0.5})
+    assert shown()["loss"] == [(100, 25), (200, 50), (300, 75)]
+    assert shown()["eval/success"] == [(300, 0.5)] and set(shown()) == {
+        *("env_steps", "cpu_s", "loss", "eval/success")
+    }
+    with Logger(tmp_path, tensorboard=True) as run:
+        assert run.truncate(2) is None  # back to a checkpoint
+        run.log("online", 8, 300, {"loss": -1.0})
+    assert shown()["loss"] == [(100, 25), (200, 50), (300, -1)]
+    assert shown()["env_steps"] == [(100, 0), (200, 0), (300, 8)] and "eval/success" not in shown()
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+
+
+def test_without_tensorboard_nothing_of_it_is_imported(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # importing it would raise
+    with Logger(tmp_path) as run:
+        run.log("offline", 0, 1, {"a": 1.0})
+    assert not (tmp_path / "tensorboard").exists()
+    with pytest.raises(CaliperError, match=r"TensorBoard does not start .*log\.tensorboard=false"):
+        Logger(tmp_path, tensorboard=True)
