@@ -254,7 +254,11 @@ def test_depth_segmentation_sizes_and_frames_leave_with_it(untrained, tmp_path, 
     card, text = read_json(out / CARD), (out / "README.md").read_text()
     assert (card["robot"], card["controller"], card["observation"]["frames"]) == ("ur5e", "joint_velocity", 2)
     assert len(card["action"]["entries"]) == card["action"]["length"] == 7
-    assert card["observation"]["instances"] == ["robot0_base", "gripper0_right_right_gripper", "cube_main"]
+    assert card["observation"]["instances"] == [
+        "robot0_base",
+        "gripper0_right_robotiq_85_adapter_link",
+        "cube_main",
+    ]
     assert card["observation"]["proprio"]["length"] == 9 + 6 + 6
     assert card["observation"]["proprio"]["entries"][3].startswith("15 to 20: robot0_joint_pos, angles")
     assert "16x24" in text and "2 robot" not in text and "UR5e with its usual gripper" in text
