@@ -65,7 +65,7 @@ part self_test 40 "$PYTHON" benchmarks/gpu_self_test.py --device "$DEVICE"
 part parity 110 "$PYTHON" -m pytest -v -p no:cacheprovider -o faulthandler_timeout=50 "${tests[@]}"
 part sim 50 "$PYTHON" benchmarks/sim_gpu.py "${bench[@]}"
 part replay 55 "$PYTHON" benchmarks/replay_gpu.py "${bench[@]}"
-part learner 80 "$PYTHON" benchmarks/learner_gpu.py "${bench[@]}"
+part learner 100 "$PYTHON" benchmarks/learner_gpu.py "${bench[@]}"
 # Recorded updates, as the preset says, unless just now there was not one.
 [[ " ${failed[*]:-} " == *" learner "* ]] && grep -q '"result": null' "$OUT/learner.json" && run+=(learner=eager)
 part run 130 "$PYTHON" -m caliper train preset=pick_place_can_gpu run_dir="$OUT/run" log.wandb=disabled "${run[@]}"

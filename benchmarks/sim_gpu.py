@@ -79,7 +79,7 @@ def measure(n, device, repeats):
         "whole step": lambda: env.step(action[next(turn) % 64]),
         "physics and controller": lambda: engine.advance(substeps),
         "controller alone": partial(WarpGraph(engine.wp_device), torques),
-        "images": lambda: env._pixels(),
+        "images": lambda: env.observe(),
         "reset": lambda: (env._begin(env._begin_where_done), engine.refresh()),
     }
     row = {name: round(milliseconds(work, repeats, device), 3) for name, work in parts.items()}

@@ -13,11 +13,11 @@ ROOT = Path(__file__).parents[1]
 PARTS = ("kernels", "self_test", "parity", "sim", "replay", "learner", "run")
 
 
-def test_the_limits_of_all_parts_are_eight_minutes():
+def test_the_limits_of_all_parts_are_nine_minutes():
     lines = (ROOT / "benchmarks" / "gpu_check.sh").read_text().splitlines()
     words = [line.split() for line in lines if re.match(r"part [a-z_]+ \d", line)]
     limits = {name: int(limit) for _, name, limit, *_ in words}
-    assert tuple(limits) == PARTS and sum(limits.values()) <= 480
+    assert tuple(limits) == PARTS and sum(limits.values()) <= 540
 
 
 @pytest.mark.slow
