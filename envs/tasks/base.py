@@ -64,7 +64,7 @@ class ExpertParameters:
 
 @dataclass(frozen=True)
 class HandleParameters:
-    """Numbers of the script that opens a door (`caliper.envs.scripts.handles`); its handle is the task's object.
+    """Numbers of the script that opens a door (`caliper.envs.scripts.handles`); the handle is the object.
 
     Attributes:
         door: body of the door.

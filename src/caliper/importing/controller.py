@@ -1,7 +1,8 @@
 """robosuite's operational-space controller as every version has had it, on a recording's own model.
 
 It is the law of `caliper.envs.robot.controller` with what changed between versions: a `Dialect`. Written for
-one env and any number of arms, to find out which dialect a recording is in and where its actions wanted to go.
+one env and any number of arms, to find out which dialect a recording is in and where its actions wanted
+to go.
 """
 
 from __future__ import annotations
