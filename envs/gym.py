@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from caliper.envs.base import VectorEnv
-from caliper.envs.names import NAMES, Named, check_names, example, named, proprio_keys
+from caliper.envs.observation.names import NAMES, Named, check_names, example, named, proprio_keys
+from caliper.envs.observation.stack import stacked
 from caliper.envs.sim import SimEnv
-from caliper.envs.stack import stacked
 from caliper.errors import CaliperError
 from caliper.types import Obs
 
@@ -33,9 +33,9 @@ _VectorEnv: Any = vector.VectorEnv
 class GymEnv(_Env):  # type: ignore[misc]  # gymnasium is optional, hence untyped here
     """One env: `gymnasium.make("caliper/Lift-v0")`.
 
-    Observations are dicts, see `caliper.envs.names.named`, without the axis n. Actions are float (a,) in
-    [-1, 1]; what is outside is clipped. The reward is 1 on the step that solves the task, which ends the
-    episode, and 0 else; `info["success"]` says so too.
+    Observations are dicts, see `caliper.envs.observation.names.named`, without the axis n. Actions are float
+    (a,) in [-1, 1]; what is outside is clipped. The reward is 1 on the step that solves the task, which ends
+    the episode, and 0 else; `info["success"]` says so too.
     """
 
     metadata: Mapping[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}
@@ -242,7 +242,7 @@ def make_sim(
         names: of the observations, which decide what `proprio` is if nothing else does.
         obs: "pixels", or "state": no images, but the poses of the bodies.
         cameras: the policy's; a mapping gives each the side of its images, or height and width, pixels.
-        proprio: what the robot's own state is, see `caliper.envs.lowdim`.
+        proprio: what the robot's own state is, see `caliper.envs.observation.lowdim`.
         frame_stack: frames that an observation holds.
         seed: where the envs' series of episodes starts, until `reset` is told a seed; None draws one.
         settings: what `SimEnv` takes besides, see `KNOWN`.

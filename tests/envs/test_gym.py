@@ -12,7 +12,7 @@ gymnasium = pytest.importorskip("gymnasium")
 
 from gymnasium.utils.env_checker import check_env  # noqa: E402  # after the skip
 
-from caliper.envs.names import ROBOSUITE, named  # noqa: E402
+from caliper.envs.observation.names import ROBOSUITE, named  # noqa: E402
 from caliper.envs.tasks import TASKS  # noqa: E402
 from caliper.errors import CaliperError  # noqa: E402
 from caliper.registration import announce, gymnasium_name  # noqa: E402

@@ -12,12 +12,12 @@ from caliper.agents import Agent
 from caliper.analysis.run_data import Evaluation, read_run
 from caliper.config.build import action_length, obs_spec
 from caliper.config.schema import RunConfig
-from caliper.envs.action_meaning import action_meaning
-from caliper.envs.instances import instances
-from caliper.envs.lowdim import LENGTHS, STANDARD
-from caliper.envs.proprio import GRIP_CENTRE, GRIP_SCALE, PROPRIO
-from caliper.envs.robots import robot_facts
-from caliper.envs.scenes import ROBOTS
+from caliper.envs.observation.instances import instances
+from caliper.envs.observation.lowdim import LENGTHS, STANDARD
+from caliper.envs.observation.proprio import GRIP_CENTRE, GRIP_SCALE, PROPRIO
+from caliper.envs.robot.action_meaning import action_meaning
+from caliper.envs.robot.robots import robot_facts
+from caliper.envs.scene.scenes import ROBOTS
 from caliper.envs.sim import task_scene
 from caliper.policies.policy import FORMAT
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from caliper.envs.lowdim import STANDARD
+from caliper.envs.observation.lowdim import STANDARD
 from caliper.errors import CaliperError
 from caliper.types import Obs, ObsSpec
 
@@ -25,7 +25,8 @@ def proprio_keys(names: str, proprio: Sequence[str] | None) -> tuple[str, ...]:
 
     Args:
         names: see `named`.
-        proprio: keys of one's choice, see `caliper.envs.lowdim`; None is what is usual under these names.
+        proprio: keys of one's choice, see `caliper.envs.observation.lowdim`; None is what is usual under
+            these names.
 
     Raises:
         CaliperError: Caliper's standard ones are asked for under names of another library.
