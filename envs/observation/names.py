@@ -56,14 +56,14 @@ def check_names(names: str, spec: ObsSpec, parts: Mapping[str, int] | None) -> N
         raise CaliperError(f"names={names!r} are unknown; choose one of: {', '.join(NAMES)}")
     if names == "caliper":
         return
+    if spec.stack > 1:
+        raise CaliperError(
+            f"names='{names}' have no word for stacked frames; take frame_stack=1 and stack them there"
+        )
     if parts is None or STANDARD in parts:
         raise CaliperError(
             f"names='{names}' need the robot's state in robosuite's numbers: make the env with "
             f"proprio=[{', '.join(ROBOSUITE)}]"
-        )
-    if spec.stack > 1:
-        raise CaliperError(
-            f"names='{names}' have no word for stacked frames; take frame_stack=1 and stack them there"
         )
     if names == "robomimic" and sum(parts.values()) < spec.proprio:
         raise CaliperError(
