@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.export import Dim, ExportedProgram
 
 from caliper.config.build import make_agent
@@ -52,7 +52,7 @@ from caliper.utils.manifest import write_manifest
 
 TRIED = 16  # observations on which the formats are compared
 # Title and name of what is copied from the run's folder, and where that is.
-PICTURES = (("Film", "video.mp4", "videos/rollouts.mp4"), ("Curve", "curve.png", "plots/curve.png"))
+PICTURES = (("Film", "video.mp4", "videos/rollouts.mp4"), ("Curve", "curve.png", "plots/learning_curve.png"))
 MOST_APART = 1e-3  # of an action: two formats farther apart are not the same policy
 
 
@@ -116,7 +116,7 @@ def _write(policy: Policy, run: Path, out: Path) -> None:
     weights = {
         name: value.detach().clone().contiguous() for name, value in network.agent.state_dict().items()
     }
-    save_file(weights, out / WEIGHTS)
+    (out / WEIGHTS).write_bytes(save(weights))  # `save_file` would let nobody else read it
     _write_program(network, policy.spec, out)
     pictures = {}
     for title, name, source in PICTURES:

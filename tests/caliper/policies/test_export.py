@@ -121,6 +121,8 @@ def test_the_card_tells_what_a_robot_needs(finished, exported):
     assert card["evaluations"][-1]["env_steps"] == 28
     assert card["data"]["content"] == caliper.load_run(finished.folder).config().data.content
     assert str(finished.folder.parent) not in text + (out / CARD).read_text()  # nobody's folders
+    assert (out / "curve.png").read_bytes() == (finished.folder / "plots" / "learning_curve.png").read_bytes()
+    assert (out / WEIGHTS).stat().st_mode == (out / CARD).stat().st_mode  # others may read it as well
     assert (out / "video.mp4").read_bytes() == (finished.folder / "videos" / "rollouts.mp4").read_bytes()
 
 
