@@ -208,7 +208,8 @@ class Trainer:
         result, calibration = evaluate_appearances(self.eval_env, dict(named if last else named[:1]), play)
         if calibration:
             self._look_at_values(calibration["q"])
-            calibration["features"] = self._features()
+            if len(self.sampler.offline):
+                calibration["features"] = self._features()
         write_evaluation(self.folder, result, calibration)
         metrics: dict[str, float | Tensor] = {"evaluation/success": result.success_once}
         if calibration:
