@@ -164,7 +164,8 @@ class Trainer:
                 obs = self._act(obs)
                 count.env_steps += n
                 shown.update(n)
-                if count.env_steps > cfg.warmup_steps:
+                # Without recorded data there is nothing to learn from before the first episode ends.
+                if count.env_steps > cfg.warmup_steps and any(map(len, self.sampler.buffers)):
                     count.due += cfg.utd * n
 
     def _act(self, obs: Obs) -> Obs:
