@@ -23,6 +23,7 @@ class Drawn(VectorEnv):
     """
 
     seeds: Tensor
+    _threads: int  # that draw side by side on a CPU
 
     def _look_at(self, posed: Posed) -> None:
         """Args: where everything is in each env. `spec`, `num_envs` and `device` must be set before."""

@@ -81,7 +81,8 @@ class _Torques(np.ndarray):
 
 def _gravity(controller: Any) -> _Torques:
     """The bias, which JOINT_VELOCITY adds; its class hides the property of it under a flag of that name."""
-    return controller.sim.data.qfrc_bias[controller.qvel_index].view(_Torques)
+    torques: _Torques = controller.sim.data.qfrc_bias[controller.qvel_index].view(_Torques)
+    return torques
 
 
 def controller_config(controller: str, robot: str) -> dict[str, Any]:
