@@ -32,6 +32,11 @@ class MixedSampler:
         self.online = online
         self.ratio = ratio
 
+    @property
+    def buffers(self) -> tuple[ReplayBuffer, ReplayBuffer]:
+        """The offline and the online one."""
+        return self.offline, self.online
+
     def split(self, b: int) -> tuple[int, int]:
         """How many of b transitions come from offline and from online data now."""
         sizes = len(self.offline), len(self.online)
@@ -51,6 +56,6 @@ class MixedSampler:
         Raises:
             CaliperError: both buffers are empty.
         """
-        counts = zip((self.offline, self.online), self.split(b), strict=True)
+        counts = zip(self.buffers, self.split(b), strict=True)
         parts = [buffer.sample(count, generator, captured) for buffer, count in counts if count]
         return parts[0] if len(parts) == 1 else Batch.cat(parts)

@@ -20,16 +20,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caliper.envs.base import VectorEnv
+from caliper.envs.one_by_one import OneByOneEnv
 from caliper.envs.scene.appearance import AS_IT_IS, AppearanceRanges
-from caliper.envs.sim import EPISODE_STRIDE
 from caliper.errors import CaliperError
-from caliper.types import Obs, ObsSpec, Step
+from caliper.types import Obs, ObsSpec
 
 FAMILIES = "AntMaze_*, FrankaKitchen-v1 and AdroitHand*-v1"
 
 
-class GymnasiumEnv(VectorEnv):
+class GymnasiumEnv(OneByOneEnv):
     """n envs of one Gymnasium environment, stepped one after the other on the CPU.
 
     `Obs.pixels` has no view; `Obs.proprio` is the observation as `flatten` lays it out, unscaled.
@@ -61,51 +60,22 @@ class GymnasiumEnv(VectorEnv):
         Raises:
             CaliperError: gymnasium-robotics is not installed, or has no such environment.
         """
-        self.env_id, self.num_envs, self.horizon = env_id, num_envs, horizon
-        self.device = torch.device("cpu")
-        self._dense = dense
+        self.env_id, self._dense = env_id, dense
         self._envs = [_make(env_id, kwargs or {}) for _ in range(num_envs)]
         space, model = self._envs[0].action_space, self._envs[0].model
         self._middle, self._reach = (space.high + space.low) / 2, (space.high - space.low) / 2  # (a,)
-        proprio, self.action_dim = dimensions(env_id, kwargs or {})
+        proprio, actions = dimensions(env_id, kwargs or {})
         self.spec = ObsSpec((), 1, proprio)
         self.state_dim, self.scene_hash = 1 + model.nq + model.nv, env_id
         self._obs = np.zeros((num_envs, proprio), np.float32)
-        self._actions = np.zeros((num_envs, horizon, self.action_dim), np.float32)
-        self._next_seed = (seed + 1) * (1 << 40) + np.arange(num_envs)
-        self.seeds, self.steps = self._next_seed.copy(), np.zeros(num_envs, np.int64)
-        self.reset()
+        self._prepare(num_envs, actions, horizon, seed)
 
-    # ---- episodes
-
-    def reset(self, mask: Tensor | None = None, seeds: Tensor | None = None) -> Obs:
-        """See `VectorEnv`."""
-        chosen = np.ones(self.num_envs, bool) if mask is None else mask.cpu().numpy()
-        self._start(chosen, self._next_seed if seeds is None else seeds.cpu().numpy())
-        self.final_state = self.get_state()
-        return self.observe()
-
-    def _start(self, mask: NDArray[np.bool_], seeds: NDArray[np.int64]) -> None:
-        for i in np.flatnonzero(mask):
-            self.seeds[i], self._next_seed[i] = seeds[i], seeds[i] + EPISODE_STRIDE
-            obs, _ = self._envs[i].reset(seed=int(self.seeds[i]))
-            self._obs[i], self.steps[i] = flatten(obs), 0
-
-    def step(self, action: Tensor) -> Step:
-        """See `VectorEnv`."""
-        moves = action.detach().clamp(-1, 1).float().cpu().numpy()  # (n, a)
-        self._actions[np.arange(self.num_envs), self.steps] = moves
-        outcomes = [self._advance(i, moves[i]) for i in range(self.num_envs)]
-        reward, success = (torch.tensor(column) for column in zip(*outcomes, strict=True))
-        self.steps += 1
-        truncated = torch.as_tensor(self.steps >= self.horizon) & ~success
-        final_obs, self.final_state = self.observe(), self.get_state()
-        self._start((success | truncated).cpu().numpy(), self._next_seed)
-        sound = torch.zeros_like(success)  # `check` ends the run where one is not
-        return Step(self.observe(), reward.float(), success, truncated, final_obs, success, sound)
+    def _begin(self, i: int, seed: int) -> None:
+        obs, _ = self._envs[i].reset(seed=seed)
+        self._obs[i] = flatten(obs)
 
     def _advance(self, i: int, move: NDArray[np.float32]) -> tuple[float, bool]:
-        """Lets env i act; its raw reward and whether it succeeded."""
+        """See `OneByOneEnv`."""
         obs, reward, terminated, _, info = self._envs[i].step(self._middle + move * self._reach)
         self._obs[i] = flatten(obs)
         if self._dense:
@@ -125,8 +95,8 @@ class GymnasiumEnv(VectorEnv):
         if not np.isfinite(self._obs).all():
             raise CaliperError(f"the physics of {self.env_id} blew up; resume from the last checkpoint")
 
-    def observe(self) -> Obs:
-        """See `VectorEnv`."""
+    def _seen_now(self, changed: Tensor | None) -> Obs:
+        """See `OneByOneEnv`."""
         pixels = torch.zeros((self.num_envs, 0, 3, 1, 1), dtype=torch.uint8)
         return Obs(pixels, torch.tensor(self._obs))
 
@@ -155,31 +125,6 @@ class GymnasiumEnv(VectorEnv):
 
     def set_appearance(self, seeds: Tensor | None, ranges: AppearanceRanges = AS_IT_IS) -> None:
         """Does nothing: there are no images."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The running episodes as seeds and actions, which give every hidden state of any environment."""
-        live = {"seeds": self.seeds, "steps": self.steps, "next_seed": self._next_seed}
-        taken = self._actions[:, : self.steps.max()]
-        return {name: torch.tensor(value) for name, value in {**live, "actions": taken}.items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Plays the running episodes again, up to where they were.
-
-        Raises:
-            ValueError: the state is of another number of envs or another environment.
-        """
-        seeds, steps, following, actions = (
-            state[name].numpy() for name in ("seeds", "steps", "next_seed", "actions")
-        )
-        if actions.shape[::2] != (self.num_envs, self.action_dim):
-            raise ValueError(f"actions of shape {actions.shape} for {self.num_envs} envs")
-        self._start(np.ones(self.num_envs, bool), seeds)
-        self._next_seed[:], self.steps[:] = following, steps
-        self._actions[:, : actions.shape[1]] = actions
-        for i, count in enumerate(steps):
-            for move in actions[i, :count]:
-                self._advance(i, move)
-        self.final_state = self.get_state()
 
 
 def flatten(obs: Any) -> NDArray[np.float32]:

@@ -11,19 +11,15 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from caliper.envs.base import VectorEnv
+from caliper.envs.drawn import Drawn
 from caliper.envs.engines import make_engine
 from caliper.envs.graphs import TorchGraph
 from caliper.envs.health import Health, sound
 from caliper.envs.observation.instances import instances
 from caliper.envs.observation.lowdim import STANDARD, RobotState
 from caliper.envs.observation.proprio import bodies_dim, bodies_part
-from caliper.envs.observation.views import Views
-from caliper.envs.render import make_renderer
-from caliper.envs.render.base import Renderer, Size, height_width
 from caliper.envs.robot.control import Control, action_dim
 from caliper.envs.robot.robots import robot_facts
-from caliper.envs.scene.appearance import AS_IT_IS, Appearance, AppearanceRanges, Appearances
 from caliper.envs.scene.scenes import Scene, build
 from caliper.envs.scene.starts import Starts
 from caliper.envs.situation import Situation
@@ -33,7 +29,6 @@ from caliper.types import Obs, ObsSpec, Step
 
 EPISODE_STRIDE = 1 << 20  # between the seeds of an env's consecutive episodes
 BEHIND, MOVES = 0.8, 0.05  # half ranges of a gripper's motor, and the same per second
-_ANTIALIAS_FROM = 128  # pixels; larger images are for people
 
 
 @cache
@@ -42,7 +37,7 @@ def task_scene(task: str, robot: str = "panda") -> Scene:
     return build(make_task(task, robot=robot).scene)
 
 
-class SimEnv(VectorEnv):
+class SimEnv(Drawn):
     """A task on batched MuJoCo.
 
     `Obs.proprio` (n, 9 + f): grip position relative to the workspace's centre over 15 cm (3), the first two
@@ -119,10 +114,6 @@ class SimEnv(VectorEnv):
         self._threads = threads or len(os.sched_getaffinity(0))
         control = Control(controller, control_freq, robot)
         self.engine = make_engine(sim, scene.model, num_envs, control, self.device, self._threads)
-        self._renderers: dict[tuple[tuple[str, ...], Size, bool], Renderer] = {}
-        self._appearances = Appearances(scene.model, self.device)
-        self._appearance: Appearance | None = None
-        self._ranges = AS_IT_IS  # of each episode's own appearance
         self.now = Situation(self.engine)
         bodies = (self.task.object_body, *self.task.observed) if privileged else ()
         self._posed = torch.tensor([scene.model.body(b).id for b in bodies], dtype=torch.long, device=device)
@@ -130,7 +121,7 @@ class SimEnv(VectorEnv):
         self.robot_parts = self._robot.parts
         told = self._robot.dim + bodies_dim(self.task, privileged)
         self.spec = ObsSpec(cameras, size, told, depth, len(instances(scene.model)[0]) * segmentation)
-        self._views = Views(self.spec, scene.model, self.device)
+        self._look_at(self.engine)
         index = self.engine.controller.index
         self._starts = Starts(self.task, scene.model, robot_facts(robot), index, self.device)
         driven = scene.model.actuator_trnid[index.fingers, 0]
@@ -276,46 +267,6 @@ class SimEnv(VectorEnv):
             return own
         pos, mat = (x.index_select(1, self._posed) for x in (e.xpos, e.xmat))
         return torch.cat([own, bodies_part(pos, mat, self.grip_pos)], dim=1)
-
-    def _seen(self, proprio: Tensor, changed: Tensor | None = None) -> Obs:
-        """The observation now; images are drawn anew only where `changed` since the last."""
-        return Obs.of({**self._views.draw(self.num_envs, self._renderer, changed), "proprio": proprio})
-
-    def _renderer(self, cameras: tuple[str, ...], size: Size, depth: bool = False) -> Renderer:
-        if (cameras, size, depth) not in self._renderers:
-            antialias = 2 if min(height_width(size)) >= _ANTIALIAS_FROM else 1
-            made = make_renderer(self.engine, cameras, size, self._threads, antialias, depth)
-            self._renderers[cameras, size, depth] = made
-            if self._appearance is not None:
-                made.dress(self._appearance)
-        return self._renderers[cameras, size, depth]
-
-    def render(self, cameras: tuple[str, ...], size: int) -> Tensor:
-        """See `VectorEnv`. From 128 pixels on, images are antialiased."""
-        return self._renderer(cameras, size).render()
-
-    def set_appearance(self, seeds: Tensor | None, ranges: AppearanceRanges = AS_IT_IS) -> None:
-        """See `VectorEnv`."""
-        if seeds is None:
-            seeds, ranges = torch.zeros_like(self.seeds), AS_IT_IS
-        self._ranges = AS_IT_IS
-        self._dress(seeds.to(self.device), ranges)
-
-    def vary(self, ranges: AppearanceRanges) -> None:
-        """See `VectorEnv`."""
-        varied, self._ranges = self._ranges != AS_IT_IS, ranges
-        if varied or ranges != AS_IT_IS:
-            self._dress(self.seeds, ranges)
-
-    def _dress_episodes(self, changed: Tensor | None = None) -> None:
-        """Gives the episodes that have begun, all or where `changed`, their own appearance."""
-        if self._ranges != AS_IT_IS:
-            self._dress(self.seeds, self._ranges, changed)
-
-    def _dress(self, seeds: Tensor, ranges: AppearanceRanges, changed: Tensor | None = None) -> None:
-        self._appearance = self._appearances.draw(ranges, seeds)
-        for renderer in self._renderers.values():
-            renderer.dress(self._appearance, changed)
 
     # ---- states
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from caliper.envs.engines.base import Engine
-from caliper.envs.render.base import Renderer, Size
+from caliper.envs.render.base import Posed, Renderer, Size
 
 
 def make_renderer(
-    engine: Engine,
+    engine: Posed,
     cameras: tuple[str, ...],
     size: Size,
     threads: int = 1,
@@ -28,8 +27,10 @@ def make_renderer(
         CaliperError: no such camera in the scene, or something in it that cannot be drawn.
     """
     if engine.device.type == "cuda":
+        from caliper.envs.engines.base import Engine
         from caliper.envs.render.trace import RayTracer
 
+        assert isinstance(engine, Engine)  # all others pose their envs on the CPU
         return RayTracer(engine, cameras, size, threads, antialias, depth)
     from caliper.envs.render.raster import Rasteriser
 

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Protocol
 
 import mujoco
+import torch
 from torch import Tensor
 
 from caliper.envs.scene.appearance import Appearance
 from caliper.errors import CaliperError, one_of
 
 Size = int | tuple[int, int]  # side of a square image, or height and width, pixels
+
+
+class Posed(Protocol):
+    """Envs of one scene, of which a renderer asks where everything is; engines are such."""
+
+    model: mujoco.MjModel
+    num_envs: int
+    device: torch.device
+
+    def pose_arrays(self) -> dict[str, Tensor]:
+        """See `Engine`."""
 
 
 @dataclass(frozen=True, slots=True)

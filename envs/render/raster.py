@@ -18,8 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caliper.envs.engines.base import Engine
-from caliper.envs.render.base import Frames, Renderer, Size, check_cameras, height_width
+from caliper.envs.render.base import Frames, Posed, Renderer, Size, check_cameras, height_width
 from caliper.envs.render.compiled import draw
 from caliper.envs.render.geometry import is_still, tables
 from caliper.envs.render.samples import scratch
@@ -45,7 +44,7 @@ class Rasteriser(Renderer):
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Posed,
         cameras: tuple[str, ...],
         size: Size,
         threads: int = 1,

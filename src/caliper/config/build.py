@@ -25,11 +25,12 @@ from caliper.envs.observation.instances import instances
 from caliper.envs.observation.lowdim import robot_dim
 from caliper.envs.observation.proprio import bodies_dim
 from caliper.envs.observation.stack import stacked
+from caliper.envs.robosuite_env import Blueprint, RobosuiteEnv, blueprint
 from caliper.envs.robot.action_meaning import action_json
 from caliper.envs.robot.control import CONTROLLERS, action_dim
 from caliper.envs.robot.robots import robot_facts
 from caliper.envs.scene.appearance import NAMED_APPEARANCES, AppearanceRanges, VisualAugmentation
-from caliper.envs.scene.scenes import ROBOTS
+from caliper.envs.scene.scenes import ROBOTS, Scene
 from caliper.envs.sim import SimEnv, task_scene
 from caliper.envs.tasks import TASKS, make_task
 from caliper.errors import CaliperError
@@ -54,9 +55,11 @@ def make_env(
     Tensors are where the engine is, see `make_envs`.
 
     Raises:
-        CaliperError: the task is an environment of Gymnasium.
+        CaliperError: the task is an environment of Gymnasium or of robosuite.
     """
     task = config.task
+    if task.env is not None:
+        raise CaliperError(no_expert(config))
     if task.env_id is not None:
         raise CaliperError(
             f"task={task.name} is {task.env_id} of Gymnasium, which has neither a scripted expert nor "
@@ -106,6 +109,8 @@ def make_envs(config: RunConfig, num_envs: int, stagger: bool = False) -> Vector
         stagger: see `SimEnv`.
     """
     task, learner = config.task, learner_device(config)
+    if task.env is not None:
+        return stacked(bridged(_robosuite(config, num_envs), learner), task.frame_stack)
     if task.env_id is None:
         env = make_env(config, num_envs)
         if stagger:
@@ -113,6 +118,49 @@ def make_envs(config: RunConfig, num_envs: int, stagger: bool = False) -> Vector
         return stacked(bridged(env, learner), task.frame_stack)
     envs = GymnasiumEnv(task.env_id, num_envs, task.kwargs, task.dense, task.horizon, config.seed)
     return stacked(bridged(envs, learner), task.frame_stack)
+
+
+def no_expert(config: RunConfig) -> str:
+    """Why nothing can be collected in a robosuite environment, and where data may come from."""
+    return (
+        f"task={config.task.name} is {config.task.env} of robosuite, which has no scripted expert to collect "
+        "from; name recorded data with data.path=FILE, or train an agent that needs none: agent=sac"
+    )
+
+
+def _robosuite(config: RunConfig, num_envs: int) -> RobosuiteEnv:
+    task = config.task
+    return RobosuiteEnv(
+        task.env or "",
+        num_envs,
+        task.actors,
+        cameras(config),
+        image_sizes(config),
+        task.controller,
+        task.control_freq,
+        task.horizon,
+        config.seed,
+        config.threads,
+        privileged=task.obs == "state",
+        max_diverged=config.sim.max_diverged,
+        depth=task.depth and task.obs == "pixels",
+        segmentation=task.segmentation and task.obs == "pixels",
+        proprio=task.proprio,
+        kwargs=task.kwargs,
+    )
+
+
+def robosuite_plan(config: RunConfig) -> Blueprint:
+    """What is the same in all envs of the run's robosuite environment."""
+    task = config.task
+    return blueprint(task.env or "", task.actors, task.controller, task.control_freq, task.kwargs)
+
+
+def run_scene(config: RunConfig) -> Scene:
+    """The scene of the run's task, of Caliper's own or of robosuite's."""
+    if config.task.env is not None:
+        return robosuite_plan(config).scene
+    return task_scene(config.task.name, config.task.robot)
 
 
 def warp_memory(config: RunConfig) -> str:
@@ -132,8 +180,13 @@ def obs_spec(config: RunConfig) -> ObsSpec:
     task = config.task
     if task.env_id is not None:
         return ObsSpec((), 1, dimensions(task.env_id, task.kwargs)[0], stack=task.frame_stack)
-    model, sees = task_scene(task.name, task.robot).model, task.obs == "pixels"
-    proprio = robot_dim(task.proprio, robot_facts(task.robot)) + bodies_dim(make_task(task.name), not sees)
+    model, sees = run_scene(config).model, task.obs == "pixels"
+    if task.env is not None:
+        plan = robosuite_plan(config)
+        proprio = plan.length(plan.told(task.proprio, not sees))
+    else:
+        proprio = robot_dim(task.proprio, robot_facts(task.robot))
+        proprio += bodies_dim(make_task(task.name), not sees)
     names = len(instances(model)[0]) if task.segmentation and sees else 0
     depth = task.depth and sees
     return ObsSpec(cameras(config), image_sizes(config), proprio, depth, names, task.frame_stack)
@@ -141,6 +194,8 @@ def obs_spec(config: RunConfig) -> ObsSpec:
 
 def action_length(config: RunConfig) -> int:
     """Entries of an action, without making an env."""
+    if config.task.env is not None:
+        return robosuite_plan(config).action_dim
     if config.task.env_id is not None:
         return dimensions(config.task.env_id, config.task.kwargs)[1]
     return action_dim(config.task.controller, config.task.robot)
@@ -201,6 +256,21 @@ def collect_seeds(config: RunConfig) -> list[int]:
 def dataset_meta(config: RunConfig) -> DatasetMeta:
     """What a dataset must say of itself to fit the run, and what a new one will say."""
     task = config.task
+    if task.env is not None:
+        plan = robosuite_plan(config)
+        return DatasetMeta(
+            task=f"{task.name}/{task.env}",
+            scene_hash=plan.scene.hash,
+            mujoco_version=version("mujoco"),
+            robot=",".join(task.actors),
+            controller=task.controller,
+            control_freq=task.control_freq,
+            action_dim=plan.action_dim,
+            state_dim=plan.state_dim,
+            horizon=config.recorded_horizon,
+            collector="",
+            seed=config.data.seed,
+        )
     scene = task_scene(task.name, task.robot)
     return DatasetMeta(
         task=task.name,

@@ -45,7 +45,7 @@ def compose(overrides: list[str]) -> RunConfig:
     for word in overrides:
         require_pair(word)
     overrides = expanded(overrides)
-    words = [listed(quoted(word)) for word in overrides]
+    words = [_free(listed(quoted(word))) for word in overrides]
     ConfigStore.instance().store(name="run_schema", node=RunConfig)  # what configs/train.yaml extends
     try:
         with initialize_config_module("caliper.configs", version_base="1.3"):
@@ -65,6 +65,11 @@ def quoted(word: str) -> str:
     if key == SEVERAL and (names := several(value)) is not None:
         return f"{key}=[{','.join(_in_quotes(name) for name in names)}]"
     return f"{key}={_in_quotes(value)}"
+
+
+def _free(word: str) -> str:
+    """A pair that goes to an environment's constructor, which alone knows its keys; others as they are."""
+    return f"++{word}" if word.startswith("task.kwargs.") else word
 
 
 def _in_quotes(text: str) -> str:

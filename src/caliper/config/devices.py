@@ -19,7 +19,8 @@ def learner_device(config: RunConfig) -> str:
 
 def engine_device(config: RunConfig) -> str:
     """Of physics and images; Warp's GPU is the learner's, or the first if the learner has none."""
-    if config.task.env_id is not None or config.sim.name != "warp" or config.sim.device == "cpu":
+    outside = config.task.env_id is not None or config.task.env is not None
+    if outside or config.sim.name != "warp" or config.sim.device == "cpu":
         return "cpu"
     learner = learner_device(config)
     return learner if learner.startswith("cuda") else "cuda"

@@ -37,10 +37,17 @@ class TaskConfig:
     start: str | None = key()
     code: str | None = key(resume=True, evaluate=True)
     code_sha256: str | None = key(resume=True, evaluate=True)
+    env: str | None = key()
+    robots: list[str] = key()
     env_id: str | None = key()
     kwargs: dict[str, Any] = key()
     dense: bool = key()
     successes_only: bool = key()
+
+    @property
+    def actors(self) -> list[str]:
+        """The robots of an environment of robosuite: `robots`, or `robot` alone."""
+        return self.robots or [self.robot]
 
 
 @dataclass

@@ -10,7 +10,15 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from caliper.agents import AGENTS
-from caliper.config.build import COLLECT_SEEDS, COLLECT_STRIDE, appearances, make_agent, reward_config
+from caliper.config.build import (
+    COLLECT_SEEDS,
+    COLLECT_STRIDE,
+    appearances,
+    make_agent,
+    obs_spec,
+    reward_config,
+    run_scene,
+)
 from caliper.config.cameras import camera_sizes
 from caliper.config.devices import check_engine_device, check_learner_device
 from caliper.config.estimate import refuse_too_large, refuse_too_many_envs
@@ -18,7 +26,6 @@ from caliper.config.schema import RunConfig
 from caliper.encoders import ENCODERS
 from caliper.envs.gymnasium_env import dimensions
 from caliper.envs.robot.control import action_dim
-from caliper.envs.sim import task_scene
 from caliper.envs.tasks import TASKS
 from caliper.envs.tasks.base import choose
 from caliper.errors import CaliperError, one_of
@@ -109,7 +116,9 @@ def check_task(config: RunConfig) -> None:
     _check_limits(config)
     refuse_too_many_envs(config)
     check_engine_device(config)
-    if config.task.env_id is None:
+    if config.task.env is not None:
+        _check_robosuite(config)
+    elif config.task.env_id is None:
         action_dim(config.task.controller, config.task.robot)
         _check_cameras(config)
         _check_ways(config)
@@ -136,7 +145,7 @@ def _check_limits(config: RunConfig) -> None:
 
 
 def _check_cameras(config: RunConfig) -> None:
-    model = task_scene(config.task.name, config.task.robot).model
+    model = run_scene(config).model
     known = [model.camera(i).name for i in range(model.ncam)]
     named = camera_sizes(config.task.cameras, config.task.size)
     wanted = {"task.cameras": list(named), "video.camera": [config.video.camera]}
@@ -150,6 +159,16 @@ def _check_cameras(config: RunConfig) -> None:
             f"task.control_freq={config.task.control_freq} does not divide the physics' "
             f"{1 / model.opt.timestep:.0f} Hz; try 20 or 10"
         )
+
+
+def _check_robosuite(config: RunConfig) -> None:
+    task = config.task
+    if task.env_id is not None:
+        raise CaliperError(f"task.env={task.env} and task.env_id={task.env_id}: choose one library's")
+    if task.dense or task.start is not None:
+        raise CaliperError(f"task.dense and task.start are not for {task.env} of robosuite; leave them out")
+    obs_spec(config)
+    _check_cameras(config)
 
 
 def _check_gymnasium(config: RunConfig) -> None:

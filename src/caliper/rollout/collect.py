@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caliper.config.build import collect_seeds, dataset_meta, make_env
+from caliper.config.build import collect_seeds, dataset_meta, make_env, no_expert
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check_task
 from caliper.data.dataset import Episode
@@ -32,6 +32,8 @@ def collect(config: RunConfig, path: Path) -> Path:
         CaliperError: the configuration will not do, or the file cannot be written.
     """
     check_task(config)
+    if config.task.env is not None:
+        raise CaliperError(no_expert(config))
     if config.task.controller not in SPOKEN:
         raise CaliperError(
             f"task.controller={config.task.controller} is not what the scripted expert speaks; collect with "

@@ -10,12 +10,9 @@ from einops import rearrange
 from torch import Tensor
 
 from caliper.agents import Agent
-from caliper.config.build import eval_seeds, make_env
-from caliper.config.devices import learner_device
+from caliper.config.build import eval_seeds, make_env, make_envs
 from caliper.config.schema import RunConfig
 from caliper.envs.base import VectorEnv
-from caliper.envs.bridge import bridged
-from caliper.envs.observation.stack import stacked
 from caliper.rollout.episodes import ActionQueue, run_episodes
 from caliper.rollout.video import Frames, grid, write_video
 from caliper.types import Obs
@@ -41,8 +38,9 @@ def film(agent: Agent, config: RunConfig, folder: Path, name: str = "rollouts") 
         CaliperError: no such camera, or the video cannot be written.
     """
     video, freq = config.video, config.task.control_freq
-    single = bridged(make_env(config, min(ENVS, video.episodes)), learner_device(config))
-    env = stacked(single, config.task.frame_stack)
+    if config.task.env_id is not None:
+        make_env(config, 1)  # says why not
+    env = make_envs(config, min(ENVS, video.episodes))
     queue = ActionQueue(env.num_envs, agent.config.chunk, env.action_dim, env.device)
 
     def act(obs: Obs) -> Tensor:

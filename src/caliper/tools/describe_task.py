@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from caliper.config.build import action_length, obs_spec
+from caliper.config.build import action_length, obs_spec, robosuite_plan
 from caliper.config.compose import compose
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check_task
@@ -26,7 +26,10 @@ def describe_task(words: list[str]) -> str:
     """
     config = compose([f"task={words[0]}", *words[1:]])
     check_task(config)
-    rows = _gymnasium(config) if config.task.env_id is not None else _own(config)
+    if config.task.env is not None:
+        rows = _robosuite(config)
+    else:
+        rows = _gymnasium(config) if config.task.env_id is not None else _own(config)
     lines = [words[0]]
     for name, value in rows:
         first, *more = value.splitlines()
@@ -66,6 +69,25 @@ def _seen(spec: ObsSpec) -> str:
     kinds = ["depth"] * spec.depth + ["instances"] * (spec.instances > 0)
     shown = " and ".join(images) + (f" with {' and '.join(kinds)}" if kinds else "")
     return f"{shown}, and {spec.proprio} numbers" + (f", {spec.stack} frames" if spec.stack > 1 else "")
+
+
+def _robosuite(config: RunConfig) -> list[tuple[str, str]]:
+    cfg, plan = config.task, robosuite_plan(config)
+    model = plan.scene.model
+    return [
+        ("environment", f"{cfg.env} of robosuite with {', '.join(cfg.actors)}, stepped by robosuite"),
+        ("scene", f"{plan.scene.hash}, MuJoCo {version('mujoco')}"),
+        ("horizon", f"{cfg.horizon} control steps"),
+        ("state", f"{plan.state_dim} numbers"),
+        ("policy sees", _seen(obs_spec(config))),
+        ("observations", ", ".join(f"{name} ({n})" for name, n in plan.observables.items())),
+        ("instances", ", ".join(instances(model)[0])),
+        ("cameras", ", ".join(model.camera(i).name for i in range(model.ncam))),
+        (
+            "action",
+            f"{plan.action_dim} numbers in [-1, 1]: {cfg.controller} and gripper, robot by robot",
+        ),
+    ]
 
 
 def _gymnasium(config: RunConfig) -> list[tuple[str, str]]:

@@ -63,6 +63,8 @@ def choose_devices(config: RunConfig) -> Devices:
     engine_why = f"sim={config.sim.name}"
     if config.task.env_id is not None:
         engine, engine_why = "batch", f"{config.task.env_id} is stepped by Gymnasium"
+    elif config.task.env is not None:
+        engine, engine_why = "batch", "slower: each env is stepped by robosuite"
     elif engine == "auto":
         passed, why = (False, "the learner is on the CPU") if learner == "cpu" else warp_works(learner)
         engine, engine_why = ("warp" if passed else "batch"), f"sim=auto: {why}"

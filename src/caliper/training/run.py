@@ -14,9 +14,11 @@ from caliper.config.build import (
     dataset_meta,
     make_agent,
     make_envs,
+    no_expert,
     obs_spec,
     reward_config,
     run_folder,
+    run_scene,
     set_up_torch,
     visual_augmentation,
     warp_memory,
@@ -36,7 +38,6 @@ from caliper.data.relabel import relabelled
 from caliper.data.robomimic import read_dataset
 from caliper.envs.base import VectorEnv
 from caliper.envs.scene.appearance import AppearanceRanges
-from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError
 from caliper.importing.importer import ready
 from caliper.rollout.collect import collect
@@ -159,6 +160,8 @@ def _find_all(config: RunConfig) -> Data:
 
 def _with_data(config: RunConfig, dataset: Dataset | Recordings, prior: Dataset | None) -> RunConfig:
     """The same run from any folder, and with no other data: whole paths, and what the files hold."""
+    if not dataset.num_frames:
+        return config
     paths = [str(Path(path).resolve()) for path in config.dataset_paths()]
     path = paths if isinstance(config.data.path, list) else paths[0]
     data = replace(config.data, path=path, content=dataset.content)
@@ -191,6 +194,8 @@ def find_data(config: RunConfig) -> Dataset | Recordings:
 
 def find_dataset(config: RunConfig) -> Dataset:
     """See `find_data`; of Caliper's own tasks."""
+    if config.task.env is not None and config.data.path is None:
+        return _without_data(config)
     paths = [Path(path) for path in config.dataset_paths()]
     begun = config.data.content is not None
     if config.data.path is None and not begun and not paths[0].exists():
@@ -210,10 +215,21 @@ def find_dataset(config: RunConfig) -> Dataset:
     return dataset
 
 
+def _without_data(config: RunConfig) -> Dataset:
+    """No episodes, for an agent that needs none.
+
+    Raises:
+        CaliperError: it needs some; says where they may come from.
+    """
+    if config.offline.bc_updates or config.offline.updates or config.online.mixing or config.prior:
+        raise CaliperError(no_expert(config))
+    return Dataset(dataset_meta(config), ())
+
+
 def _read(path: Path, config: RunConfig) -> Dataset:
     dataset = read_dataset(path, config.data.rewards)
     dataset.check(dataset_meta(config))
-    if fault := state_fault(dataset, task_scene(config.task.name, config.task.robot).model):
+    if fault := state_fault(dataset, run_scene(config).model):
         raise CaliperError(f"{path} can't be used: {fault}; collect it again")
     if (key := config.data.filter) is None:
         return dataset
@@ -266,6 +282,7 @@ def load_data(
     augmentation = visual_augmentation(config)
     parts: dict[str, Dataset | Recordings] = {"dataset": dataset}
     parts |= {} if prior is None else {"prior data": relabelled(prior)}
+    parts = {name: part for name, part in parts.items() if part.num_frames}
     for name, part in parts.items():
         frames = part.num_frames * augmentation.copies
         size = ReplayBuffer.estimate(frames, env.spec, env.action_dim, config.chunk) / 2**20
@@ -276,7 +293,8 @@ def load_data(
             flush=True,
         )
     frames = sum(part.num_frames for part in parts.values()) * augmentation.copies
-    buffer = ReplayBuffer(frames, env.spec, env.action_dim, reward_config(config), env.device, config.chunk)
+    reward = reward_config(config)
+    buffer = ReplayBuffer(max(frames, 2), env.spec, env.action_dim, reward, env.device, config.chunk)
     for part in parts.values():
         if isinstance(part, Recordings):
             part.fill(buffer)

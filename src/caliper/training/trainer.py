@@ -164,7 +164,8 @@ class Trainer:
                 obs = self._act(obs)
                 count.env_steps += n
                 shown.update(n)
-                if count.env_steps > cfg.warmup_steps:
+                # Without recorded data there is nothing to learn from before the first episode ends.
+                if count.env_steps > cfg.warmup_steps and any(map(len, self.sampler.buffers)):
                     count.due += cfg.utd * n
 
     def _act(self, obs: Obs) -> Obs:
@@ -208,7 +209,8 @@ class Trainer:
         result, calibration = evaluate_appearances(self.eval_env, dict(named if last else named[:1]), play)
         if calibration:
             self._look_at_values(calibration["q"])
-            calibration["features"] = self._features()
+            if len(self.sampler.offline):
+                calibration["features"] = self._features()
         write_evaluation(self.folder, result, calibration)
         metrics: dict[str, float | Tensor] = {"evaluation/success": result.success_once}
         if calibration:
