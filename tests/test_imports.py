@@ -22,7 +22,7 @@ MAY: dict[str, set[str]] = {
 
 
 # The rooms of the glue, from the cellar up.
-FLOORS = ("utils", "config", "analysis", "importing", "rollout", "training", "tools")
+FLOORS = ("utils", "config", "analysis", "importing", "rollout", "training", "launching", "tools")
 
 
 def imports(source: str) -> Iterator[str]:
