@@ -14,7 +14,7 @@ from caliper.launching.slurm import Slurm
 
 LAUNCHERS: dict[str, type[Local] | type[Slurm] | type[Ray]] = {"local": Local, "slurm": Slurm, "ray": Ray}
 KINDS: dict[str, Callable[[str], int | float | str]] = {"int": int, "float": float, "str | None": str}
-NUMBERS = {"minutes": 1, "cpus": 1, "gpus": 0}  # the least they may be
+NUMBERS = {"minutes": 2, "cpus": 1, "gpus": 0}  # the least they may be
 
 
 def choose(name: str, keys: Mapping[str, str], verb: str) -> Launcher:

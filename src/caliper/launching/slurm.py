@@ -49,7 +49,8 @@ class Slurm:
     """See `Launcher`. A job is requeued at its time limit, so that this bounds one turn and not the run.
 
     Attributes:
-        minutes: time limit of a job; it saves at most five minutes before, half the limit if that is less.
+        minutes: time limit of a job; it saves five minutes before, a quarter of the
+            limit if that is less; Slurm may tell it so a minute earlier.
         partition: None for the cluster's default.
         account: to be charged; None for the user's default.
         cpus: per job, which become the run's threads.
@@ -113,7 +114,7 @@ class Slurm:
             "time": self.minutes,
             "cpus_per_task": self.cpus,
             "srun_args": [f"--cpus-per-task={self.cpus}"],  # srun does not take it from sbatch any more
-            "signal_delay_s": min(MOST_SECONDS_TO_SAVE, 30 * self.minutes),
+            "signal_delay_s": min(MOST_SECONDS_TO_SAVE, 15 * self.minutes),
             "stderr_to_stdout": True,
             "additional_parameters": {"requeue": True},  # also where a node fails
         } | {key: value for key, value in wanted.items() if value is not None}
