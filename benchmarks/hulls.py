@@ -16,11 +16,11 @@ import torch
 import warp as wp
 from _common import arguments, report  # type: ignore[import-not-found]  # beside this script
 
-from caliper.envs.control import Control
 from caliper.envs.engines.memory import env_bytes
 from caliper.envs.engines.warp import CONSTRAINTS, CONTACTS, CONVEX, WarpEngine
-from caliper.envs.robots import robot_facts
-from caliper.envs.scenes import harmonise
+from caliper.envs.robot.control import Control
+from caliper.envs.robot.robots import robot_facts
+from caliper.envs.scene.scenes import harmonise
 from caliper.envs.tasks import make_task
 
 LARGEST = (None, 128, 32)  # vertices of a hull

@@ -16,7 +16,7 @@ import torch
 from _common import gpu_parser, on_every_core, report, synchronise  # type: ignore[import-not-found]  # beside this script
 
 from caliper.data.dataset import Dataset, DatasetMeta, Episode
-from caliper.envs.appearance import AppearanceRanges, VisualAugmentation
+from caliper.envs.scene.appearance import AppearanceRanges, VisualAugmentation
 from caliper.envs.sim import SimEnv
 from caliper.rollout.replay import rendered
 

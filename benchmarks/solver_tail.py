@@ -17,8 +17,8 @@ import warp as wp
 from _common import parser, report  # type: ignore[import-not-found]  # beside this script
 from mujoco_warp._src.types import GeomType
 
-from caliper.envs.experts import Expert
 from caliper.envs.graphs import WarpGraph
+from caliper.envs.scripts.experts import Expert
 from caliper.envs.sim import SimEnv
 
 PAIRS = len(GeomType) * (len(GeomType) + 1) // 2

@@ -118,7 +118,7 @@ def script(task, episodes):
 
 def measure(task, opengl, quick):
     """One task's row."""
-    from caliper.envs.scenes import build
+    from caliper.envs.scene.scenes import build
     from caliper.envs.sim import SimEnv
     from caliper.envs.tasks import make_task
     from tests.envs.conftest import usual

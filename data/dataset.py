@@ -57,7 +57,7 @@ class DatasetMeta:
         collector: who acted, such as "expert".
         seed: seed of the collection.
         schema_version: version of the file layout.
-        action: what an action means, as JSON (see `caliper.envs.action_meaning`); "" where nobody says.
+        action: what an action means, as JSON (see `caliper.envs.robot.action_meaning`); "" where nobody says.
     """
 
     task: str

@@ -1,4 +1,9 @@
-"""Simulation: robosuite's scenes on batched MuJoCo, with cameras. Knows nothing of learning."""
+"""Simulation: robosuite's scenes on batched MuJoCo, with cameras. Knows nothing of learning.
+
+`base` is the contract of a vectorised environment and `sim` what keeps it: a task (`tasks`), its scene
+(`scene`), a robot and its controller (`robot`), an engine for the physics (`engines`), images and numbers for
+the policy (`render`, `observation`). `scripts` record demonstrations.
+"""
 
 import atexit
 import ctypes

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caliper.envs.appearance import AS_IT_IS, AppearanceRanges
+from caliper.envs.scene.appearance import AS_IT_IS, AppearanceRanges
 from caliper.errors import CaliperError
 from caliper.types import Obs, ObsSpec, Step
 

@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caliper.envs.appearance import AS_IT_IS, AppearanceRanges
 from caliper.envs.base import VectorEnv
+from caliper.envs.scene.appearance import AS_IT_IS, AppearanceRanges
 from caliper.envs.sim import EPISODE_STRIDE
 from caliper.errors import CaliperError
 from caliper.types import Obs, ObsSpec, Step

@@ -11,23 +11,23 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from caliper.envs.appearance import AS_IT_IS, Appearance, AppearanceRanges, Appearances
 from caliper.envs.base import VectorEnv
-from caliper.envs.control import Control, action_dim
 from caliper.envs.engines import make_engine
 from caliper.envs.graphs import TorchGraph
 from caliper.envs.health import Health, sound
-from caliper.envs.instances import instances
-from caliper.envs.lowdim import STANDARD, RobotState
-from caliper.envs.proprio import bodies_dim, bodies_part
+from caliper.envs.observation.instances import instances
+from caliper.envs.observation.lowdim import STANDARD, RobotState
+from caliper.envs.observation.proprio import bodies_dim, bodies_part
+from caliper.envs.observation.views import Views
 from caliper.envs.render import make_renderer
 from caliper.envs.render.base import Renderer, Size, height_width
-from caliper.envs.robots import robot_facts
-from caliper.envs.scenes import Scene, build
+from caliper.envs.robot.control import Control, action_dim
+from caliper.envs.robot.robots import robot_facts
+from caliper.envs.scene.appearance import AS_IT_IS, Appearance, AppearanceRanges, Appearances
+from caliper.envs.scene.scenes import Scene, build
+from caliper.envs.scene.starts import Starts
 from caliper.envs.situation import Situation
-from caliper.envs.starts import Starts
 from caliper.envs.tasks import make_task
-from caliper.envs.views import Views
 from caliper.errors import CaliperError
 from caliper.types import Obs, ObsSpec, Step
 
@@ -81,7 +81,7 @@ class SimEnv(VectorEnv):
             sim: engine, 'batch' (CPU) or 'warp' (CUDA, or Warp's CPU device).
             cameras: names of the policy's cameras, in order; none means no images.
             size: side of the policy's images, pixels; or height and width of each camera's.
-            controller: how actions move the arm, see `caliper.envs.control`.
+            controller: how actions move the arm, see `caliper.envs.robot.control`.
             control_freq: control steps per second; must divide the physics' 500.
             horizon: control steps per episode.
             device: 'cpu' or 'cuda'.
@@ -90,10 +90,10 @@ class SimEnv(VectorEnv):
             privileged: whether observations hold what a camera would have to show.
             start: how episodes start, one of the task's `starts`; None is the usual way.
             max_diverged: share of the episodes whose physics may blow up before `check` raises.
-            robot: who acts, see `caliper.envs.scenes.ROBOTS`.
+            robot: who acts, see `caliper.envs.scene.scenes.ROBOTS`.
             depth: whether each camera gives depth too.
             segmentation: whether each camera gives a segmentation by instance too.
-            proprio: what the robot's part of the proprioception is, see `caliper.envs.lowdim`.
+            proprio: what the robot's part of the proprioception is, see `caliper.envs.observation.lowdim`.
 
         Raises:
             CaliperError: an unknown name, or a frequency that does not divide the physics' rate.

@@ -19,7 +19,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from caliper.envs.scenes import ROBOTS, load_robosuite
+from caliper.envs.scene.scenes import ROBOTS, load_robosuite
 from caliper.errors import CaliperError
 
 ENVIRONMENTS = {

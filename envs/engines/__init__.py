@@ -5,10 +5,10 @@ from __future__ import annotations
 import mujoco
 import torch
 
-from caliper.envs.control import Control
 from caliper.envs.engines.base import Engine
 from caliper.envs.engines.batch import BatchEngine
 from caliper.envs.engines.warp import WarpEngine
+from caliper.envs.robot.control import Control
 from caliper.errors import CaliperError, one_of
 
 SIMS = ("batch", "warp")

@@ -9,7 +9,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from caliper.envs.controller import Controller
+from caliper.envs.robot.controller import Controller
 
 POSES = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir")
 

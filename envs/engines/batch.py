@@ -11,8 +11,8 @@ import warp as wp
 from mujoco.batch import Batch
 from torch import Tensor
 
-from caliper.envs.control import Control
 from caliper.envs.engines.base import POSES, Engine
+from caliper.envs.robot.control import Control
 
 STAGE_POS, STAGE_VEL = int(mujoco.mjtStage.mjSTAGE_POS), int(mujoco.mjtStage.mjSTAGE_VEL)
 _DTYPES = {

@@ -13,10 +13,10 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from caliper.envs.control import Control
 from caliper.envs.engines.base import POSES, Engine
 from caliper.envs.engines.memory import env_bytes
 from caliper.envs.graphs import WarpGraph, scope, warp_device
+from caliper.envs.robot.control import Control
 from caliper.errors import CaliperError
 
 # Room per env, shared by all of them, and constraint rows of each. Of 64 envs no one ever had more than

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import mujoco
 from torch import Tensor
 
-from caliper.envs.appearance import Appearance
+from caliper.envs.scene.appearance import Appearance
 from caliper.errors import CaliperError, one_of
 
 Size = int | tuple[int, int]  # side of a square image, or height and width, pixels

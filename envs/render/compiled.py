@@ -45,13 +45,18 @@ def _drawing(sources: int) -> Any:
         t, positions, rotations, cameras, axes, light, views, lenses, still, colour, lamp, layers, wanted,
         samples, rgb, depth, geoms, k, only_layers, first, step,
     ):  # fmt: skip
-        """Draws images `first`, `first + step`, ... of the wanted envs; or the layers they share."""
+        """Draws the share `first` of `step` of the wanted envs' images; or the layers they share.
+
+        A share has as many images of each camera as the others: one that stands still costs less.
+        """
         n, v, h, w = rgb.shape[0], rgb.shape[1], rgb.shape[3], rgb.shape[4]
         width, height = w * samples, h * samples
         right, bottom = F(width - 1), F(height - 1)
         nothing = np.empty(0, np.int32)
-        for image in range(first, v if only_layers else n * v, step):
+        for image in range(v if only_layers else n * v):
             i, view = image // v, image % v
+            if (i + view) % step != first:
+                continue
             if not (wanted[i] or only_layers) or (only_layers and not still[view]):
                 continue
             c, layer = views[view], i if layers.drawn.shape[0] > 1 else 0

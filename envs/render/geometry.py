@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from caliper.envs.appearance import own_colours
+from caliper.envs.scene.appearance import own_colours
 from caliper.errors import CaliperError
 
 PLANE, SPHERE, CAPSULE, ELLIPSOID, CYLINDER, BOX, MESH = 0, 2, 3, 4, 5, 6, 7  # MuJoCo's numbers

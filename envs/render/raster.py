@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caliper.envs.appearance import Appearance, own_colours
 from caliper.envs.engines.base import Engine
 from caliper.envs.render.base import Frames, Renderer, Size, check_cameras, height_width
 from caliper.envs.render.compiled import draw
 from caliper.envs.render.geometry import is_still, tables
 from caliper.envs.render.samples import scratch
-from caliper.envs.scenes import VISUAL_GROUP
+from caliper.envs.scene.appearance import Appearance, own_colours
+from caliper.envs.scene.scenes import VISUAL_GROUP
 from caliper.errors import CaliperError
 
 FARTHEST = 1e6  # metres; an env with anything beyond, or not finite, has blown up and has no image

@@ -3,7 +3,7 @@
 It draws from poses alone, so it serves either engine, on a CPU too: each control step the engine's poses are
 copied into the tracer's own data, envs are traced in chunks (one thread each on a CPU), and the packed
 colours are unpacked to uint8 channels-first images. What looks other than the scene says
-(`caliper.envs.appearance`) is changed on those copies.
+(`caliper.envs.scene.appearance`) is changed on those copies.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from caliper.envs.appearance import Appearance, own_colours
 from caliper.envs.engines.base import POSES, Engine
 from caliper.envs.graphs import TorchGraph, WarpGraph, scope
 from caliper.envs.render.base import Frames, Renderer, Size, check_cameras, height_width
-from caliper.envs.scenes import VISUAL_GROUP
+from caliper.envs.scene.appearance import Appearance, own_colours
+from caliper.envs.scene.scenes import VISUAL_GROUP
 from caliper.errors import CaliperError
 
 CPU_CHUNK = 4  # envs traced together by one thread

@@ -33,7 +33,7 @@ class Opening:
 
 @dataclass(frozen=True)
 class ExpertParameters:
-    """Numbers of the scripted expert (`caliper.envs.experts`), metres and radians.
+    """Numbers of the scripted expert (`caliper.envs.scripts.experts`), metres and radians.
 
     Attributes:
         hover: height above the grasp point at which the gripper aligns.
@@ -64,7 +64,7 @@ class ExpertParameters:
 
 @dataclass(frozen=True)
 class HandleParameters:
-    """Numbers of the script that opens a door (`caliper.envs.handles`), whose handle is the task's object.
+    """Numbers of the script that opens a door (`caliper.envs.scripts.handles`); the handle is the object.
 
     Attributes:
         door: body of the door.
@@ -95,10 +95,10 @@ class Task(ABC):
         plan: the scripted expert's numbers.
         joints: further joints whose positions `place_joints` draws.
         starts: names of the ways in which episodes can start, the usual one first; none if there is one way.
-        stages: names of the stages after which the expert can stop, see `caliper.envs.experts`.
+        stages: names of the stages after which the expert can stop, see `caliper.envs.scripts.experts`.
         recorded_as: what robosuite and its relatives call the task; their recordings can be imported into it.
         start: the way in which this instance's episodes start.
-        robot: the one in the scene, see `caliper.envs.scenes.ROBOTS`.
+        robot: the one in the scene, see `caliper.envs.scene.scenes.ROBOTS`.
     """
 
     name: str

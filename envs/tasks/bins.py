@@ -8,7 +8,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-from caliper.envs.scenes import compose, load_robosuite
+from caliper.envs.scene.scenes import compose, load_robosuite
 from caliper.envs.situation import Situation
 from caliper.envs.tasks.base import Task, add_camera, spread, upright
 

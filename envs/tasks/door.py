@@ -7,7 +7,7 @@ import math
 import mujoco
 from torch import Tensor
 
-from caliper.envs.scenes import compose, load_robosuite
+from caliper.envs.scene.scenes import compose, load_robosuite
 from caliper.envs.situation import Situation
 from caliper.envs.tasks.base import HandleParameters, Task, add_camera, spread, upright
 

@@ -8,7 +8,7 @@ from typing import Any
 import mujoco
 from torch import Tensor
 
-from caliper.envs.scenes import compose, load_robosuite
+from caliper.envs.scene.scenes import compose, load_robosuite
 from caliper.envs.situation import Situation
 from caliper.envs.tasks.base import ExpertParameters, Task, add_camera, spread, upright
 

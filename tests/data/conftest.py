@@ -12,8 +12,8 @@ from torch import Tensor
 from caliper.data.buffer import ReplayBuffer
 from caliper.data.dataset import DatasetMeta, Episode
 from caliper.data.returns import RewardConfig
-from caliper.envs.appearance import AS_IT_IS, AppearanceRanges
 from caliper.envs.base import VectorEnv
+from caliper.envs.scene.appearance import AS_IT_IS, AppearanceRanges
 from caliper.types import Obs, ObsSpec, Step
 from tests.recordings import edited, files, recordings  # noqa: F401  # fixtures
 

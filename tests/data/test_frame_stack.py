@@ -7,7 +7,7 @@ import torch
 from caliper.data.buffer import ReplayBuffer
 from caliper.data.open_episodes import OpenEpisodes
 from caliper.data.returns import RewardConfig
-from caliper.envs.stack import FrameStack
+from caliper.envs.observation.stack import FrameStack
 from caliper.types import Obs, ObsSpec
 from tests.data.conftest import SPEC, CountingEnv, add, frames
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from caliper.envs.experts import Expert
+from caliper.envs.scripts.experts import Expert
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks.lift import CUBE_HALF
 from tests.oracle import arm_controller, joint_state, make_oracle

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 import warp as wp
 
-from caliper.envs.appearance import AppearanceRanges, Appearances
 from caliper.envs.render import raster
 from caliper.envs.render.raster import Rasteriser
+from caliper.envs.scene.appearance import AppearanceRanges, Appearances
 from caliper.envs.sim import task_scene
 
 KINDS = ("plane", "sphere", "capsule", "ellipsoid", "cylinder", "box", "mesh")

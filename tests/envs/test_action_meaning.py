@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from caliper.envs.action_meaning import AXES, action_json, action_meaning, action_table
+from caliper.envs.robot.action_meaning import AXES, action_json, action_meaning, action_table
 from caliper.envs.sim import SimEnv
 from caliper.errors import CaliperError
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from caliper.envs.appearance import AppearanceRanges, Appearances, own_colours, rotations
-from caliper.envs.control import Control
 from caliper.envs.engines.batch import BatchEngine
 from caliper.envs.render import make_renderer
+from caliper.envs.robot.control import Control
+from caliper.envs.scene.appearance import AppearanceRanges, Appearances, own_colours, rotations
 from caliper.envs.sim import task_scene
 from caliper.envs.tasks import TASKS
 from tests.envs.conftest import CAMERAS, make_envs, random_actions

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from caliper.envs import bridge as module
-from caliper.envs.appearance import AppearanceRanges
 from caliper.envs.base import VectorEnv
 from caliper.envs.bridge import Bridge, across, bridged
+from caliper.envs.scene.appearance import AppearanceRanges
 from caliper.envs.sim import SimEnv
 from caliper.types import Obs
 from tests.envs.conftest import make_envs, random_actions

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from caliper.envs.experts import Expert
+from caliper.envs.scripts.experts import Expert
 from caliper.envs.tasks import TASKS, make_task
 from tests.envs.conftest import clean_expert, make_envs, spoiled_expert, usual
 

@@ -8,7 +8,7 @@ import torch
 import warp as wp
 from scipy.stats import ks_2samp
 
-from caliper.envs.robots import POSTURE_NOISE, robot_facts
+from caliper.envs.robot.robots import POSTURE_NOISE, robot_facts
 from caliper.envs.seeding import normal, uniform
 from caliper.envs.tasks import make_task
 from tests.envs.conftest import (

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from caliper.envs.experts import Expert
+from caliper.envs.scripts.experts import Expert
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks import make_task
 from caliper.envs.tasks.pick_covered import BOX_X, HALF_X, HALF_Y, OPEN, TRAVEL

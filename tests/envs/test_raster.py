@@ -13,12 +13,12 @@ import pytest
 import torch
 import warp as wp
 
-from caliper.envs.appearance import AppearanceRanges, Appearances
 from caliper.envs.render import compiled, make_renderer
 from caliper.envs.render.compiled import COMPILED, draw, fingerprint
 from caliper.envs.render.raster import Rasteriser
 from caliper.envs.render.samples import within
 from caliper.envs.render.trace import RayTracer
+from caliper.envs.scene.appearance import AppearanceRanges, Appearances
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from caliper.envs.reach import unreachable
+from caliper.envs.scene.reach import unreachable
 from caliper.envs.sim import SimEnv, task_scene
 
 

@@ -8,8 +8,8 @@ import pytest
 import warp as wp
 
 from caliper.config.compose import compose
-from caliper.envs.controller import BLOCK
-from caliper.envs.kernels import kernels
+from caliper.envs.robot.controller import BLOCK
+from caliper.envs.robot.kernels import kernels
 from caliper.tools.precompile import cache_folder, compile_all, record_run
 from tests.caliper.tools.test_precompile import cache, gpu, looked_up  # noqa: F401  # a fixture
 

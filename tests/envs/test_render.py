@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from caliper.envs import scenes
 from caliper.envs.render import make_renderer
+from caliper.envs.scene import scenes
 from caliper.envs.tasks import TASKS, make_task
 from tests.envs.conftest import CAMERAS, make_envs, random_actions
 
@@ -103,8 +103,8 @@ def test_other_envs_resets_change_nothing():
 @pytest.mark.parametrize("task", TASKS)
 def test_joined_meshes_look_like_the_many(task, monkeypatch):
     """The scene before joining, drawn at the same state, gives the same image to the odd edge pixel."""
-    from caliper.envs.control import Control
     from caliper.envs.engines.batch import BatchEngine
+    from caliper.envs.robot.control import Control
 
     env = make_envs(task, 1, cameras=())
     for action in random_actions(env, 3):

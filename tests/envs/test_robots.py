@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from caliper.envs.control import CONTROLLERS, JOINTS, action_dim, action_names
-from caliper.envs.joint_kernels import ANGLE_SCALE, DERIVATIVE, INTEGRAL, KP, KV, SPEED_SCALE, WINDOW
-from caliper.envs.robots import robot_facts
-from caliper.envs.scenes import ROBOTS
+from caliper.envs.robot.control import CONTROLLERS, JOINTS, action_dim, action_names
+from caliper.envs.robot.joint_kernels import ANGLE_SCALE, DERIVATIVE, INTEGRAL, KP, KV, SPEED_SCALE, WINDOW
+from caliper.envs.robot.robots import robot_facts
+from caliper.envs.scene.scenes import ROBOTS
 from caliper.envs.sim import SimEnv, task_scene
 from caliper.envs.tasks import TASKS, make_task
 from caliper.errors import CaliperError
@@ -200,7 +200,7 @@ def test_the_gripper_closes_and_opens(robot):
 
 
 def _pads(robot):
-    from caliper.envs.scenes import mounted
+    from caliper.envs.scene.scenes import mounted
 
     geoms = mounted(robot)[1]._important_geoms
     return geoms["left_fingerpad"][0], geoms["right_fingerpad"][0]

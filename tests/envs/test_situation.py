@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from caliper.envs.engines.warp import CONSTRAINTS, CONTACTS, CONVEX, room
-from caliper.envs.experts import _grasp_turn
-from caliper.envs.handles import _about, _towards
+from caliper.envs.scripts.experts import _grasp_turn
+from caliper.envs.scripts.handles import _about, _towards
 from caliper.envs.seeding import uniform
 from caliper.envs.sim import task_scene
 from caliper.envs.tasks import make_task

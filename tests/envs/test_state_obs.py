@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from caliper.envs.lowdim import STANDARD, robot_dim
-from caliper.envs.proprio import GRIP_CENTRE, GRIP_SCALE, POSE, bodies_dim
-from caliper.envs.robots import robot_facts
+from caliper.envs.observation.lowdim import STANDARD, robot_dim
+from caliper.envs.observation.proprio import GRIP_CENTRE, GRIP_SCALE, POSE, bodies_dim
+from caliper.envs.robot.robots import robot_facts
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks import TASKS
 from tests.envs.conftest import random_actions

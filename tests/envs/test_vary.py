@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from caliper.envs.appearance import AS_IT_IS, NAMED_APPEARANCES, AppearanceRanges, Appearances
+from caliper.envs.scene.appearance import AS_IT_IS, NAMED_APPEARANCES, AppearanceRanges, Appearances
 from caliper.envs.sim import SimEnv, task_scene
 from caliper.errors import CaliperError
 from tests.data.conftest import CountingEnv

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from caliper.envs.instances import instances
-from caliper.envs.lowdim import LENGTHS, quaternions
+from caliper.envs.observation.instances import instances
+from caliper.envs.observation.lowdim import LENGTHS, quaternions
+from caliper.envs.observation.stack import FrameStack
 from caliper.envs.render import make_renderer
 from caliper.envs.sim import SimEnv, task_scene
-from caliper.envs.stack import FrameStack
 from caliper.errors import CaliperError
 from tests.envs.conftest import make_envs, random_actions
 from tests.oracle import make_oracle

@@ -16,21 +16,21 @@ from caliper.config.devices import engine_device, learner_device
 from caliper.config.schema import RunConfig
 from caliper.data.dataset import SCHEMA_VERSION, DatasetMeta
 from caliper.data.returns import RewardConfig
-from caliper.envs.action_meaning import action_json
-from caliper.envs.appearance import NAMED_APPEARANCES, AppearanceRanges, VisualAugmentation
 from caliper.envs.base import VectorEnv
 from caliper.envs.bridge import bridged
-from caliper.envs.control import CONTROLLERS, action_dim
 from caliper.envs.engines.memory import env_bytes
 from caliper.envs.engines.warp import room
 from caliper.envs.gymnasium_env import GymnasiumEnv, dimensions
-from caliper.envs.instances import instances
-from caliper.envs.lowdim import robot_dim
-from caliper.envs.proprio import bodies_dim
-from caliper.envs.robots import robot_facts
-from caliper.envs.scenes import ROBOTS
+from caliper.envs.observation.instances import instances
+from caliper.envs.observation.lowdim import robot_dim
+from caliper.envs.observation.proprio import bodies_dim
+from caliper.envs.observation.stack import stacked
+from caliper.envs.robot.action_meaning import action_json
+from caliper.envs.robot.control import CONTROLLERS, action_dim
+from caliper.envs.robot.robots import robot_facts
+from caliper.envs.scene.appearance import NAMED_APPEARANCES, AppearanceRanges, VisualAugmentation
+from caliper.envs.scene.scenes import ROBOTS
 from caliper.envs.sim import SimEnv, task_scene
-from caliper.envs.stack import stacked
 from caliper.envs.tasks import TASKS, make_task
 from caliper.errors import CaliperError
 from caliper.types import ObsSpec

@@ -15,8 +15,8 @@ from caliper.config.devices import check_engine_device, check_learner_device
 from caliper.config.estimate import refuse_too_large, refuse_too_many_envs
 from caliper.config.schema import RunConfig
 from caliper.encoders import ENCODERS
-from caliper.envs.control import action_dim
 from caliper.envs.gymnasium_env import dimensions
+from caliper.envs.robot.control import action_dim
 from caliper.envs.sim import task_scene
 from caliper.envs.tasks import TASKS
 from caliper.envs.tasks.base import choose

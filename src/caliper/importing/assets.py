@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from caliper.envs.scenes import load_robosuite
+from caliper.envs.scene.scenes import load_robosuite
 
 # What moved within robosuite's assets between its versions, as the path was and as it is.
 MOVED = (

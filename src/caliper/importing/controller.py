@@ -1,7 +1,8 @@
 """robosuite's operational-space controller as every version has had it, on a recording's own model.
 
-It is the law of `caliper.envs.controller` with what changed between versions: a `Dialect`. Written for one
-env and any number of arms, to find out which dialect a recording is in and where its actions wanted to go.
+It is the law of `caliper.envs.robot.controller` with what changed between versions: a `Dialect`. Written for
+one env and any number of arms, to find out which dialect a recording is in and where its actions wanted
+to go.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from caliper.envs.kernels import KNULL, KP, POSITION_SCALE, ROTATION_SCALE
+from caliper.envs.robot.kernels import KNULL, KP, POSITION_SCALE, ROTATION_SCALE
 from caliper.errors import CaliperError
 
 Array = NDArray[np.float64]
@@ -369,7 +370,7 @@ class Controller:
             mujoco.mj_step1(self.model, data)
 
     def _torque(self, data: mujoco.MjData, arm: Arm, posture: Array, goal: Goal) -> Array:
-        """Torques of an arm's motors without the bias, newton metres; see `caliper.envs.controller`."""
+        """Torques of an arm's motors without the bias, newton metres; see `caliper.envs.robot.controller`."""
         mujoco.mj_jacSite(self.model, data, self._jac[:3], self._jac[3:], arm.site)
         jac, mass, velocity = self._jac[:, arm.dof], self._mass[np.ix_(arm.dof, arm.dof)], data.qvel[arm.dof]
         turn = data.site_xmat[arm.site].reshape(3, 3)

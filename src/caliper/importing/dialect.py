@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from caliper.data.recordings import RecordedDemo
-from caliper.envs.robots import robot_facts
+from caliper.envs.robot.robots import robot_facts
 from caliper.importing.controller import DIALECTS, Array, Controller, Dialect, Hidden, Settings, arms_of
 
 TURNING, FIRST = 24, 8  # steps that are tried: those that rotate most, where dialects differ, and the first

@@ -19,7 +19,7 @@ from torch import Tensor
 from caliper.data.recordings import RecordedDemo, Recording, read_images
 from caliper.envs.engines.base import Engine
 from caliper.envs.render import make_renderer
-from caliper.envs.scenes import build
+from caliper.envs.scene.scenes import build
 from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError, one_of
 from caliper.importing.controller import Array

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from caliper.data.dataset import DatasetMeta, Episode
 from caliper.data.recordings import RecordedDemo, Recording, is_foreign, open_recording
 from caliper.data.robomimic import DatasetWriter
-from caliper.envs.action_meaning import action_json
-from caliper.envs.reach import unreachable
-from caliper.envs.robots import robot_facts
+from caliper.envs.robot.action_meaning import action_json
+from caliper.envs.robot.robots import robot_facts
+from caliper.envs.scene.reach import unreachable
 from caliper.envs.sim import task_scene
 from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError, one_of

@@ -11,7 +11,7 @@ from typing import Any
 import mujoco
 from PIL import Image
 
-from caliper.envs.scenes import VISUAL_GROUP
+from caliper.envs.scene.scenes import VISUAL_GROUP
 from caliper.errors import CaliperError
 from caliper.importing.assets import locate, robosuite_assets
 

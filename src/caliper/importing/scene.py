@@ -10,8 +10,8 @@ import mujoco
 import numpy as np
 import torch
 
-from caliper.envs.robots import robot_facts
-from caliper.envs.scenes import state_dim
+from caliper.envs.robot.robots import robot_facts
+from caliper.envs.scene.scenes import state_dim
 from caliper.envs.sim import SimEnv
 from caliper.errors import CaliperError
 from caliper.importing.controller import ARM_JOINT, Array

@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 
 from caliper.data.recordings import RecordedDemo
-from caliper.envs.kernels import POSITION_SCALE, ROTATION_SCALE
+from caliper.envs.robot.kernels import POSITION_SCALE, ROTATION_SCALE
 from caliper.importing.controller import Array, rotation_vector
 from caliper.importing.dialect import Reading, first_sight
 

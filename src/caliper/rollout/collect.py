@@ -13,7 +13,7 @@ from caliper.config.schema import RunConfig
 from caliper.config.validate import check_task
 from caliper.data.dataset import Episode
 from caliper.data.robomimic import DatasetWriter
-from caliper.envs.experts import SPOKEN, Expert
+from caliper.envs.scripts.experts import SPOKEN, Expert
 from caliper.errors import CaliperError
 from caliper.rollout.episodes import Trajectory, run_episodes
 from caliper.types import Obs

@@ -16,8 +16,8 @@ from caliper.agents.base import Decision
 from caliper.agents.probe import PROBED, probe
 from caliper.analysis.stats import wilson
 from caliper.data.returns import RewardConfig
-from caliper.envs.appearance import AppearanceRanges
 from caliper.envs.base import VectorEnv
+from caliper.envs.scene.appearance import AppearanceRanges
 from caliper.rollout.episodes import ActionQueue, Trajectory, run_episodes
 from caliper.types import Obs
 from caliper.utils.files import replacing

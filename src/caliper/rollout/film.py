@@ -15,7 +15,7 @@ from caliper.config.devices import learner_device
 from caliper.config.schema import RunConfig
 from caliper.envs.base import VectorEnv
 from caliper.envs.bridge import bridged
-from caliper.envs.stack import stacked
+from caliper.envs.observation.stack import stacked
 from caliper.rollout.episodes import ActionQueue, run_episodes
 from caliper.rollout.video import Frames, grid, write_video
 from caliper.types import Obs

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from caliper.data.dataset import Dataset, Episode
-from caliper.envs.robots import robot_facts
+from caliper.envs.robot.robots import robot_facts
 from caliper.envs.sim import SimEnv
 
 NUM_ENVS = 32

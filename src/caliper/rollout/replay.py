@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from caliper.data.buffer import ReplayBuffer
 from caliper.data.dataset import Dataset, Episode
-from caliper.envs.appearance import ONCE, VisualAugmentation
 from caliper.envs.base import VectorEnv
-from caliper.envs.reach import unreachable
+from caliper.envs.scene.appearance import ONCE, VisualAugmentation
+from caliper.envs.scene.reach import unreachable
 from caliper.errors import CaliperError
 from caliper.types import Obs
 

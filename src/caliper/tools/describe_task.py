@@ -8,8 +8,8 @@ from caliper.config.build import action_length, obs_spec
 from caliper.config.compose import compose
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check_task
-from caliper.envs.action_meaning import action_table
-from caliper.envs.instances import instances
+from caliper.envs.observation.instances import instances
+from caliper.envs.robot.action_meaning import action_table
 from caliper.envs.sim import task_scene
 from caliper.envs.tasks import TASKS
 from caliper.types import ObsSpec

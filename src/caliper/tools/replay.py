@@ -16,8 +16,8 @@ from caliper.config.validate import check_task
 from caliper.data.dataset import Dataset
 from caliper.data.images import add_images, refuse_images
 from caliper.data.robomimic import read_dataset
-from caliper.envs.appearance import VisualAugmentation
-from caliper.envs.instances import instances
+from caliper.envs.observation.instances import instances
+from caliper.envs.scene.appearance import VisualAugmentation
 from caliper.envs.sim import SimEnv, task_scene
 from caliper.errors import CaliperError
 from caliper.rollout.replay import rendered, state_fault

@@ -34,8 +34,8 @@ from caliper.data.open_episodes import OpenEpisodes
 from caliper.data.recordings import read_filters
 from caliper.data.relabel import relabelled
 from caliper.data.robomimic import read_dataset
-from caliper.envs.appearance import AppearanceRanges
 from caliper.envs.base import VectorEnv
+from caliper.envs.scene.appearance import AppearanceRanges
 from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError
 from caliper.importing.importer import ready

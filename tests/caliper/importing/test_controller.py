@@ -4,7 +4,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from caliper.envs.robots import robot_facts
+from caliper.envs.robot.robots import robot_facts
 from caliper.errors import CaliperError
 from caliper.importing.controller import (
     DIALECTS,

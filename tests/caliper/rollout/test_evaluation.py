@@ -11,7 +11,7 @@ from caliper.agents.probe import PROBED, probe
 from caliper.analysis.stats import wilson
 from caliper.config.build import eval_seeds, make_env
 from caliper.data.returns import RewardConfig
-from caliper.envs.experts import Expert
+from caliper.envs.scripts.experts import Expert
 from caliper.envs.sim import SimEnv
 from caliper.rollout.episodes import Trajectory
 from caliper.rollout.evaluation import _calibration, evaluate, write_evaluation

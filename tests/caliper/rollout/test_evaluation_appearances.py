@@ -10,7 +10,7 @@ from caliper.analysis.stats import wilson
 from caliper.cli import main
 from caliper.config.build import appearances
 from caliper.config.validate import check
-from caliper.envs.appearance import AppearanceRanges
+from caliper.envs.scene.appearance import AppearanceRanges
 from caliper.errors import CaliperError
 from caliper.training.run import train
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from caliper.data.dataset import Dataset
-from caliper.envs.appearance import VisualAugmentation
+from caliper.envs.scene.appearance import VisualAugmentation
 from caliper.errors import CaliperError
 from caliper.rollout.replay import replay
 from tests.data.conftest import CountingEnv, make_buffer, make_episode, numbers

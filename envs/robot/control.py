@@ -9,9 +9,9 @@ from functools import partial
 import mujoco
 import warp as wp
 
-from caliper.envs.controller import Arrays, Controller, OperationalSpace
-from caliper.envs.joint_control import JointPosition, JointVelocity
-from caliper.envs.robots import robot_facts
+from caliper.envs.robot.controller import Arrays, Controller, OperationalSpace
+from caliper.envs.robot.joint_control import JointPosition, JointVelocity
+from caliper.envs.robot.robots import robot_facts
 from caliper.errors import CaliperError, one_of
 
 CONTROLLERS: dict[str, Callable[..., Controller]] = {

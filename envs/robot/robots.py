@@ -8,7 +8,7 @@ from functools import cache
 import mujoco
 import numpy as np
 
-from caliper.envs.scenes import mounted
+from caliper.envs.scene.scenes import mounted
 
 POSTURE_NOISE = 0.02  # radians: robosuite's Gaussian noise on the rest posture at reset
 GRIPPER_FREQ = 20  # Hz at which robosuite's grippers are as fast as theirs

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from caliper.envs.engines.base import Engine
-from caliper.envs.proprio import PROPRIO, robot_part
-from caliper.envs.robots import Robot
+from caliper.envs.observation.proprio import PROPRIO, robot_part
+from caliper.envs.robot.robots import Robot
 from caliper.errors import CaliperError
 
 STANDARD = "standard"

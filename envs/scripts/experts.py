@@ -15,8 +15,8 @@ import math
 import torch
 from torch import Tensor
 
-from caliper.envs.handles import turn_handle
-from caliper.envs.phases import Phases
+from caliper.envs.scripts.handles import turn_handle
+from caliper.envs.scripts.phases import Phases
 from caliper.envs.seeding import normal
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks.base import ExpertParameters, HandleParameters, Opening
@@ -79,7 +79,7 @@ class Expert:
         return torch.cat(parts, 1).clamp(-1, 1).float()
 
     def _pick_and_place(self, plan: ExpertParameters, off: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `caliper.envs.handles.turn_handle`."""
+        """As `caliper.envs.scripts.handles.turn_handle`."""
         env, phases = self.env, self.phases
         go, phase, seconds = phases.go, phases.before, phases.seconds
         grip, obj = env.grip_pos.double(), env.object_pos.double()

@@ -1,4 +1,4 @@
-"""The Warp kernels of the joint-space controllers, one thread per env (see `caliper.envs.joint_control`).
+"""The Warp kernels of the joint-space controllers, one thread per env (see `joint_control` beside it).
 
 Annotations stay evaluated in this file: Warp reads the kernels' types from them.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 import warp as wp
 
-from caliper.envs.kernels import gripper_function
+from caliper.envs.robot.kernels import gripper_function
 
 ANGLE_SCALE, KP = 0.05, 50.0  # radians at an action of 1; stiffness, critically damped
 SPEED_SCALE, KV = 0.5, 3.0  # rad/s at an action of 1; torque per speed error, as a share of a motor's range

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from caliper.envs.control import JOINTS, action_names
-from caliper.envs.joint_kernels import ANGLE_SCALE, SPEED_SCALE
-from caliper.envs.kernels import POSITION_RANGE, POSITION_SCALE, ROTATION_RANGE, ROTATION_SCALE
-from caliper.envs.robots import robot_facts
+from caliper.envs.robot.control import JOINTS, action_names
+from caliper.envs.robot.joint_kernels import ANGLE_SCALE, SPEED_SCALE
+from caliper.envs.robot.kernels import POSITION_RANGE, POSITION_SCALE, ROTATION_RANGE, ROTATION_SCALE
+from caliper.envs.robot.robots import robot_facts
 
 AXES = {"x": "away from the robot", "y": "to its left", "z": "up"}
 FRAME = "the robot's base, which has the world's directions in every scene"
@@ -20,9 +20,9 @@ def action_meaning(controller: str, control_freq: int, robot: str = "panda") -> 
     """What an action means, in plain values: what a dataset says of its own.
 
     Args:
-        controller: one of `caliper.envs.control.CONTROLLERS`.
+        controller: one of `caliper.envs.robot.control.CONTROLLERS`.
         control_freq: actions per second.
-        robot: one of `caliper.envs.scenes.ROBOTS`.
+        robot: one of `caliper.envs.scene.scenes.ROBOTS`.
 
     Returns:
         entries (each with name, one = what an entry of 1 asks for, and meaning), limits, outside, frame,

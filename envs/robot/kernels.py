@@ -1,4 +1,4 @@
-"""The operational-space controller's two Warp kernels, one thread per env (see `caliper.envs.controller`).
+"""The operational-space controller's two Warp kernels, one thread per env (see `controller` beside it).
 
 Written once for all arms: loops and matrices are as long as an arm has joints.
 

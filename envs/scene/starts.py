@@ -6,8 +6,8 @@ import mujoco
 import torch
 from torch import Tensor
 
-from caliper.envs.controller import ArmIndex
-from caliper.envs.robots import POSTURE_NOISE, Robot
+from caliper.envs.robot.controller import ArmIndex
+from caliper.envs.robot.robots import POSTURE_NOISE, Robot
 from caliper.envs.seeding import normal, uniform
 from caliper.envs.tasks import Task
 

@@ -21,8 +21,8 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from caliper.envs.kernels import POSITION_RANGE, POSITION_SCALE, ROTATION_RANGE, ROTATION_SCALE, kernels
-from caliper.envs.robots import Robot
+from caliper.envs.robot.kernels import POSITION_RANGE, POSITION_SCALE, ROTATION_RANGE, ROTATION_SCALE, kernels
+from caliper.envs.robot.robots import Robot
 
 # Envs to a block of a GPU's threads. The torques' matrices fill every register that a thread can have, so a
 # multiprocessor holds few of them: small blocks spread 1024 envs over 32 multiprocessors, not over 4.
@@ -109,7 +109,7 @@ class Controller:
         self.closing = self.zeros(len(gripper))
         self.memory: dict[str, Tensor] = {"closing": wp.to_torch(self.closing)}
         self.lower, self.upper = (self.const(limits[motors, side], self.real) for side in (0, 1))
-        # The last inputs of every goal kernel, see `caliper.envs.kernels.gripper_function`.
+        # The last inputs of every goal kernel, see `caliper.envs.robot.kernels.gripper_function`.
         self.gripper_args = [
             self.const(self.index.fingers),
             self.const(gripper.mean(1), self.real),

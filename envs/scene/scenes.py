@@ -22,7 +22,7 @@ import mujoco
 import numpy as np
 from PIL import Image
 
-from caliper.envs.merge import merge_visual_meshes
+from caliper.envs.scene.merge import merge_visual_meshes
 from caliper.errors import CaliperError, one_of
 
 TEXTURE_SIZE = 64  # pixels; the ray tracer samples points, so larger textures only alias at policy resolution

@@ -6,9 +6,9 @@ import mujoco
 import numpy as np
 import warp as wp
 
-from caliper.envs.controller import Arrays, Controller
-from caliper.envs.joint_kernels import KV, WINDOW, position_kernels, velocity_kernels
-from caliper.envs.robots import Robot
+from caliper.envs.robot.controller import Arrays, Controller
+from caliper.envs.robot.joint_kernels import KV, WINDOW, position_kernels, velocity_kernels
+from caliper.envs.robot.robots import Robot
 
 
 class JointPosition(Controller):

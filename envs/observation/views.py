@@ -8,7 +8,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-from caliper.envs.instances import instances
+from caliper.envs.observation.instances import instances
 from caliper.envs.render.base import Renderer, Size
 from caliper.types import ObsSpec
 

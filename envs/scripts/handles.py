@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from caliper.envs.phases import Phases
+from caliper.envs.scripts.phases import Phases
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks.base import HandleParameters
 

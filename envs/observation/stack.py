@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caliper.envs.appearance import AS_IT_IS, AppearanceRanges
 from caliper.envs.base import VectorEnv
+from caliper.envs.scene.appearance import AS_IT_IS, AppearanceRanges
 from caliper.types import Obs, Step
 
 

@@ -1,0 +1,1 @@
+"""What a robot is and how actions reach it: its facts, the controllers and their kernels."""

@@ -1,0 +1,1 @@
+"""The scripts that record demonstrations: state machines for all envs at once."""
