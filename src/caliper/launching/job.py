@@ -66,15 +66,15 @@ class Job:
 
 
 class Launcher(Protocol):
-    """Sends jobs somewhere. How a job ended is told by its folder, see `finished`.
+    """Sends jobs somewhere. How a job ended is told by its folder, see `finished`."""
 
-    Attributes:
-        cpus: of each run; None: the runs share the cores of this machine.
-        pace: seconds between two looks at what runs.
-    """
+    @property
+    def cpus(self) -> int | None:
+        """Of each run; None: the runs share the cores of this machine."""
 
-    cpus: int | None
-    pace: float
+    @property
+    def pace(self) -> float:
+        """Seconds between two looks at what runs."""
 
     def start(self, job: Job) -> None:
         """Takes on a job whose folder nobody is at work in."""
