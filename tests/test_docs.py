@@ -86,7 +86,7 @@ def understood(line):
     if verb in ("train", "collect"):
         composes([word for word in words if word not in ("--cfg", "--overwrite")])
     elif verb in ("sweep", "compare"):
-        swept = [word for word in words if not word.startswith((f"{verb}.dir=", f"{verb}.jobs="))]
+        swept = [word for word in words if not word.startswith((f"{verb}.", "launcher="))]
         jobs = expand(swept, Path("runs"), 2, verb)
         for job in {job.variant: job for job in jobs}.values():  # of the seeds, one
             composes(list(job.words))

@@ -22,7 +22,17 @@ MAY: dict[str, set[str]] = {
 
 
 # The rooms of the glue, from the cellar up.
-FLOORS = ("utils", "config", "analysis", "importing", "rollout", "training", "tools", "policies")
+FLOORS = (
+    "utils",
+    "config",
+    "analysis",
+    "importing",
+    "rollout",
+    "training",
+    "launching",
+    "tools",
+    "policies",
+)
 
 
 def imports(source: str) -> Iterator[str]:

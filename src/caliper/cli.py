@@ -138,20 +138,24 @@ def _compare(words: list[str]) -> None:
 
 
 def _runs(verb: str, words: list[str], write: Summary) -> None:
+    from caliper.launching.choose import choose
     from caliper.tools.sweep import sweep
 
-    own = {f"{verb}.dir": f"runs/{verb}", f"{verb}.jobs": "2"}
-    rest = []
+    own = {f"{verb}.dir": f"runs/{verb}", f"{verb}.jobs": "", "launcher": "local"}
+    keys, rest = {}, []
     for word in words:
         key, _, value = word.partition("=")
         if key in own:
             own[key] = value
+        elif key.startswith(f"{verb}."):
+            keys[key] = value
         else:
             rest.append(word)
-    folder, jobs = own.values()
+    folder, jobs, name = own.values()
+    jobs = jobs or ("2" if name == "local" else "1000")  # a cluster has a queue of its own
     if not jobs.isdigit():
         raise CaliperError(f"{verb}.jobs={jobs} must be a number of runs side by side")
-    sweep(rest, Path(folder), int(jobs), verb, write)
+    sweep(rest, Path(folder), int(jobs), verb, write, choose(name, keys, verb))
 
 
 def _collect(words: list[str]) -> None:

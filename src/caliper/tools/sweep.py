@@ -4,52 +4,27 @@ from __future__ import annotations
 
 import itertools
 import os
-import shlex
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from caliper.analysis.comparison import write_sweep
-from caliper.analysis.run_data import read_run
 from caliper.analysis.run_table import variant_of
 from caliper.config.changes import Change, changes
 from caliper.config.compose import compose, load
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check
 from caliper.errors import CaliperError
+from caliper.launching.job import Job, Launcher, busy, finished
+from caliper.launching.local import Local
+from caliper.launching.table import LiveTable
 from caliper.training.devices import choose_devices
 from caliper.training.interrupt import InterruptedRunError
 from caliper.training.run import find_data
-from caliper.utils.files import locked
-from caliper.utils.progress import bar
 
-POLL_SECONDS = 0.5
 # Sums up runs, (variant, run folder) each, in a folder; returns what is printed at the end.
 Summary = Callable[[Path, Sequence[tuple[str, Path]]], str]
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One run of a sweep.
-
-    Attributes:
-        variant: its swept words without the seed, such as "agent=cql"; runs that share it are averaged.
-        folder: the run folder.
-        words: its whole command line, after `caliper train`.
-    """
-
-    variant: str
-    folder: Path
-    words: tuple[str, ...]
-
-    @property
-    def log(self) -> Path:
-        """Where it prints to."""
-        return self.folder.with_name(self.folder.name + ".log")
 
 
 def sweep(
@@ -58,11 +33,12 @@ def sweep(
     at_once: int,
     verb: str = "sweep",
     write: Summary = write_sweep,
+    launcher: Launcher | None = None,
 ) -> Path:
     """Runs every combination of the swept values, each in a process of its own, and sums them up.
 
     What is finished is skipped and what was interrupted is resumed, so that the same command goes on after
-    a kill. The summary is written anew whenever a run ends.
+    a kill, with the same launcher or another. The summary is written anew whenever a run ends.
 
     Args:
         words: as for `caliper train`; a value may be a list of choices in Hydra's grammar, such as seed=0,1.
@@ -70,6 +46,7 @@ def sweep(
         at_once: runs side by side; each gets its share of the cores unless the words name `threads`.
         verb: the command, as its messages and its own keys name it.
         write: makes the summary, of runs finished or not.
+        launcher: where the runs go; None is this machine.
 
     Returns:
         The folder.
@@ -80,6 +57,9 @@ def sweep(
     """
     if at_once < 1:
         raise CaliperError(f"{verb}.jobs={at_once} makes no sense; it must be at least 1")
+    launcher = launcher or Local()
+    if launcher.cpus is not None and not any(word.startswith("threads=") for word in words):
+        words = [*words, f"threads={launcher.cpus}"]
     jobs = expand(words, folder, at_once, verb)
     configs = [compose(list(job.words)) for job in jobs]
     for config in configs:
@@ -89,13 +69,15 @@ def sweep(
     folder.mkdir(parents=True, exist_ok=True)
     recorded = [part for config in configs for part in (config, config.prior) if part is not None]
     for part in {tuple(part.dataset_paths()): part for part in recorded}.values():
+        if launcher.cpus is not None:
+            part = replace(part, device="auto")  # the runs' GPU need not be here
         find_data(choose_devices(part).applied(part))  # here and not in two runs at the same time
-    print(f"{verb} folder: {folder}: {len(jobs)} runs, {at_once} at a time", flush=True)
+    print(f"{verb} folder: {folder}: {len(jobs)} runs, {min(at_once, len(jobs))} at a time", flush=True)
 
     def sum_up() -> str:
         return write(folder, [(job.variant, job.folder) for job in jobs])
 
-    failed = _run(jobs, at_once, verb, sum_up)
+    failed = _run(dict(zip(jobs, configs, strict=True)), at_once, launcher, sum_up)
     print(sum_up())
     print(f"{verb} folder: {folder}", flush=True)
     if failed:
@@ -156,62 +138,32 @@ def _refuse_other_words(job: Job, config: RunConfig, verb: str) -> None:
         )
 
 
-def finished(folder: Path) -> bool:
-    """Whether a run has come to its end: evaluated after its last environment step, and reported."""
-    written = all((folder / name).exists() for name in ("config.yaml", "report.html"))
-    return written and read_run(folder).complete
-
-
-def _run(jobs: list[Job], at_once: int, verb: str, sum_up: Callable[[], str]) -> list[Job]:
+def _run(
+    jobs: dict[Job, RunConfig], at_once: int, launcher: Launcher, sum_up: Callable[[], str]
+) -> list[Job]:
     """Sees all jobs through; returns those that failed."""
     waiting = [job for job in jobs if not finished(job.folder)]
-    running: dict[Job, subprocess.Popen[bytes]] = {}
+    running: dict[Job, str] = {}
     failed: list[Job] = []
     ended: list[Job] = []
-    with bar(len(jobs), verb, "run", len(jobs) - len(waiting)) as shown:
-        try:
-            while waiting or running:
-                # Runs that an earlier sweep has left behind, itself killed, are waited for.
-                free = [job for job in waiting if not _busy(job.folder)] if len(running) < at_once else []
-                for job in free[: at_once - len(running)]:
-                    waiting.remove(job)
-                    if finished(job.folder):
-                        shown.update()
-                    else:
-                        running[job] = _start(job)
-                if ended:  # while the next runs are under way
-                    sum_up()
-                ended = [job for job, process in running.items() if process.poll() is not None]
-                for job in ended:
-                    if running.pop(job).returncode:
-                        failed.append(job)
-                    shown.update()
-                time.sleep(POLL_SECONDS)
-        except KeyboardInterrupt:
-            for process in running.values():
-                process.send_signal(signal.SIGINT)
-            for process in running.values():
-                process.wait()
-            raise InterruptedRunError("stopped and saved; give the same command to go on") from None
-    return failed
-
-
-def _busy(folder: Path) -> bool:
-    if not folder.exists():
-        return False
+    table = LiveTable(jobs)
     try:
-        with locked(folder):
-            return False
-    except CaliperError:
-        return True
-
-
-def _start(job: Job) -> subprocess.Popen[bytes]:
-    resumable = (job.folder / "checkpoints" / "latest").exists()
-    words = ["resume", str(job.folder)] if resumable else ["train", *job.words]
-    command = [sys.executable, "-m", "caliper", *words]
-    with open(job.log, "ab") as log:
-        log.write(f"$ {shlex.join(command)}\n".encode())
-        log.flush()
-        # In a session of its own, so that a terminal's Ctrl-C reaches it once, from here: two stop at once.
-        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        while waiting or running:
+            # Runs that an earlier sweep has left behind, itself killed, are waited for.
+            free = [job for job in waiting if not busy(job.folder)] if len(running) < at_once else []
+            for job in free[: at_once - len(running)]:
+                waiting.remove(job)
+                if not finished(job.folder):
+                    launcher.start(job)
+                    running[job] = ""
+            if ended:  # while the next runs are under way
+                sum_up()
+            before, running = running, launcher.running()
+            ended = [job for job in before if job not in running]
+            failed += [job for job in ended if not finished(job.folder)]
+            table.show(running, len(waiting), len(failed))
+            time.sleep(launcher.pace)
+    except KeyboardInterrupt:
+        launcher.stop()
+        raise InterruptedRunError("stopped and saved; give the same command to go on") from None
+    return failed

@@ -1,6 +1,7 @@
 """Ctrl-C as a request: a run stops where it can go on exactly, not where it happens to be.
 
-So do the signals that a cluster sends before it ends a job (SIGTERM) and a terminal that is closed (SIGHUP).
+So do the signals that a cluster sends before it ends a job (SIGTERM; SIGUSR1 where a script of Slurm asks for
+it) and a terminal that is closed (SIGHUP).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from types import FrameType, TracebackType
 
 from caliper.errors import CaliperError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class InterruptedRunError(CaliperError):
@@ -37,8 +38,9 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         caught = [] if threading.current_thread() is not threading.main_thread() else SIGNALS
-        # Under nohup a closed terminal is to be ignored, and stays so.
-        caught = [s for s in caught if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
+        # What the parent has told it to ignore stays so: a closed terminal under nohup, a cluster's signals
+        # where a launcher answers them. A shell's background jobs ignore SIGINT without meaning it.
+        caught = [s for s in caught if s == signal.SIGINT or signal.getsignal(s) != signal.SIG_IGN]
         self._before = {number: signal.signal(number, self._note) for number in caught}
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -78,7 +79,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps a second process out of a folder; a process that dies lets go.
+    """Keeps a second process out of a folder; a process that dies lets go. See also `holder`.
 
     Raises:
         CaliperError: another process has it, or the folder cannot be written to.
@@ -91,6 +92,8 @@ def locked(folder: Path) -> Iterator[None]:
         raise cannot_write(path, error.strerror or error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.truncate(descriptor, 0)
+        os.write(descriptor, socket.gethostname().encode())
         yield
     except BlockingIOError as error:
         raise CaliperError(
@@ -98,3 +101,11 @@ def locked(folder: Path) -> Iterator[None]:
         ) from error
     finally:
         os.close(descriptor)
+
+
+def holder(folder: Path) -> str:
+    """The machine whose process has locked a folder, or was the last to; "" if none has."""
+    try:
+        return (folder / ".lock").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

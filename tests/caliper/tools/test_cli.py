@@ -15,6 +15,7 @@ import yaml
 from caliper.agents import AGENTS
 from caliper.cli import HELP, VERBS, main
 from caliper.config.compose import load
+from caliper.training.interrupt import SIGNALS
 from caliper.utils import memory, progress
 from tests.data.test_robomimic import unseal
 
@@ -105,7 +106,7 @@ def test_a_library_that_takes_an_interrupt_for_its_own_error(number, monkeypatch
         except KeyboardInterrupt as interrupt:
             raise ImportError("numpy is broken") from interrupt
 
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {s: signal.getsignal(s) for s in SIGNALS}
     monkeypatch.setitem(VERBS, "tasks", load)
     signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     with pytest.raises(SystemExit) as stopped:

@@ -18,7 +18,8 @@ from caliper.analysis.run_table import numbers, runs_of, variant_of
 from caliper.cli import main
 from caliper.config.compose import compose, to_yaml
 from caliper.errors import CaliperError
-from caliper.tools.sweep import expand, finished
+from caliper.launching.job import finished
+from caliper.tools.sweep import expand
 from caliper.utils.files import locked
 
 

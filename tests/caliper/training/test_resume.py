@@ -260,7 +260,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(words, finished, tmp_path):
     assert state["counters"]["updates"] == len([row for row in table(folder) if row[0] == "offline"]) - 5
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_other_signals_save_as_ctrl_c_does(number, tmp_path):
     before = signal.signal(number, signal.SIG_DFL)  # whatever the tests were started under, nohup say
     try:

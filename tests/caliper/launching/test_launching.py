@@ -1,0 +1,100 @@
+"""Where a sweep's runs may go, what is said of mistakes, and the table of what runs."""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+
+import pytest
+
+from caliper.cli import main
+from caliper.errors import CaliperError
+from caliper.launching.choose import choose
+from caliper.launching.job import Attempt, Job, busy
+from caliper.launching.local import Local
+from caliper.launching.table import progress
+from caliper.utils.files import holder, locked
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["launcher=slrum"], "there is no launcher 'slrum'; did you mean slurm?"),
+        (["sweep.slurm.minutes=9"], "sweep.slurm.minutes is a key of another launcher; add launcher=slurm"),
+        (["launcher=slurm", "sweep.slurm.minuts=9"], "there is no key 'sweep.slurm.minuts'"),
+        (["launcher=slurm", "sweep.slurm.minutes=1"], "must be a whole number, at least 2"),
+        (["launcher=ray", "sweep.ray.cpus=half"], "must be a whole number, at least 1"),
+        (["sweep.job=3"], "there is no key 'sweep.job'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(words, sentence, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["sweep", f"sweep.dir={tmp_path / 'sweep'}", *words])
+    assert stopped.value.code == 2 and sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "package"), [("slurm", "submitit"), ("ray", "ray")])
+def test_a_missing_extra_is_named(name, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(CaliperError, match=rf"needs (?i:{package}) .*pip install 'caliper-rl\[{name}\]'"):
+        choose(name, {}, "sweep")
+
+
+def test_this_machine_is_the_default():
+    assert isinstance(choose("local", {}, "compare"), Local)
+
+
+def job(folder):
+    return Job("all", folder / "run", ("nonsense",))
+
+
+def test_a_run_that_cannot_begin_ends_with_its_status_in_its_log(tmp_path):
+    assert Attempt(job(tmp_path), os.getcwd())() == 2
+    assert "caliper: 'nonsense' is not understood" in job(tmp_path).log.read_text()
+
+
+def test_a_leashed_run_ignores_a_cluster_and_stops_with_its_attempt(tmp_path, monkeypatch):
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\nexec sleep 30\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    run = job(tmp_path).start(leashed=True)
+    time.sleep(0.2)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        run.send_signal(number)
+    time.sleep(0.2)
+    assert run.poll() is None
+    run.send_signal(signal.SIGINT)
+    assert run.wait(timeout=10) == -signal.SIGINT
+
+
+def test_a_locked_folder_says_where_its_run_is(tmp_path):
+    assert holder(tmp_path) == "" and not busy(tmp_path)
+    with locked(tmp_path):
+        assert holder(tmp_path) == socket.gethostname() and busy(tmp_path)
+
+
+def test_the_table_tells_phase_step_success_and_speed(configure, tmp_path):
+    config = configure("online.env_steps=500")
+    nothing = {"phase": "", "step": "", "success": "", "speed": ""}
+    assert progress(tmp_path, config) == nothing
+    rows = ["phase,env_steps,updates,wall_s,cpu_s,bc_updates", "offline,0,0,1.0,1.0,2"]
+    table = tmp_path / "metrics.csv"
+    table.write_text("\n".join([*rows, "offline,0,0,2.0,2.0,4", ""]))
+    assert progress(tmp_path, config) == nothing | {"phase": "bc", "step": "4/4 updates", "speed": "2.0/s"}
+    rows += ["offline,0,1,3.0,3.0,", "offline,0,5,5.0,5.0,"]
+    table.write_text("\n".join([*rows, "offline,0,6,9"]))  # a row that is half written
+    assert progress(tmp_path, config) == nothing | {
+        "phase": "offline",
+        "step": "5/6 updates",
+        "speed": "2.0/s",
+    }
+    rows += ["online,100,6,10.0,9.0,", "online,160,9,14.0,9.0,"]
+    table.write_text("\n".join([*rows, ""]))
+    folder = tmp_path / "evaluations" / "online_100"
+    folder.mkdir(parents=True)
+    (folder / "evaluation.json").write_text(json.dumps({"success_once": 0.25}))
+    told = {"phase": "online", "step": "160/500 steps", "speed": "15.0/s", "success": "0.25"}
+    assert progress(tmp_path, config) == told
