@@ -13,8 +13,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from caliper.errors import CaliperError
+from caliper.utils.early import SIGNALS, unclaimed
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_come: list[int] = []  # signals since the command began
 
 
 class InterruptedRunError(CaliperError):
@@ -36,6 +37,8 @@ class Interrupt:
         self.requested = False
 
     def __enter__(self) -> Interrupt:
+        if _come:  # the import of some library has swallowed the exception
+            raise KeyboardInterrupt
         caught = [] if threading.current_thread() is not threading.main_thread() else SIGNALS
         # Under nohup a closed terminal is to be ignored, and stays so.
         caught = [s for s in caught if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
@@ -75,13 +78,13 @@ def as_ctrl_c() -> list[int]:
     Returns:
         The signals that have come since, for whoever catches what a library has made of that exception.
     """
-    come: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        come.append(number)
-        raise KeyboardInterrupt
-
+    _come.clear()
     for number in SIGNALS:
-        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-            signal.signal(number, stop)
-    return come
+        if unclaimed(number):
+            signal.signal(number, _stop)
+    return _come
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    _come.append(number)
+    raise KeyboardInterrupt
