@@ -1,4 +1,4 @@
-"""The first tenth of a second of a command: a signal then ends it in a sentence, before anything is imported."""
+"""The first tenth of a second of a command, its imports: a signal then ends it in one sentence."""
 
 import os
 import signal
