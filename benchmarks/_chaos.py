@@ -18,14 +18,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-import traceback
 from pathlib import Path
 from xml.etree import ElementTree
 
 import _digests as digests  # type: ignore[import-not-found]  # beside this file
-from tqdm import tqdm
+from _processes import PATIENCE, forked  # type: ignore[import-not-found]
 
 from caliper.cli import main
 from caliper.utils.metrics import lost_rows, read_metrics
@@ -33,7 +31,6 @@ from caliper.utils.metrics import lost_rows, read_metrics
 MODES = ("before", "torn", "term")
 ALL = 10**6  # points, more than there are
 GOOD = ("equal", "told", "had ended")
-PATIENCE = 300  # seconds until a process counts as hung
 CLIENT = """
 import json, os, socket, sys
 door = socket.socket(socket.AF_UNIX)
@@ -117,9 +114,7 @@ def _serve(client, bench, words):
         message, given, *_ = socket.recv_fds(client, 1 << 16, 2)
         asked = json.loads(message)
         run = Path(asked["out"]) / "run"
-        pid = os.fork()
-        if pid == 0:
-            _work(asked, given, run, bench.go_on(run, words) if asked["do"] == "again" else None, words)
+        pid = forked(lambda: _work(asked, run, bench, words), *given)
         for descriptor in given:
             os.close(descriptor)
         end = time.monotonic() + PATIENCE
@@ -132,34 +127,18 @@ def _serve(client, bench, words):
             client.send(str(code if code >= 0 else 128 - code).encode())
 
 
-def _work(asked, given, run, again, words):
-    """In the fork: becomes a process that `ckpt-chaos` has started, and never returns."""
-    code = 1
-    try:
-        os.setsid()
-        for descriptor, place in zip(given, (1, 2), strict=True):
-            os.dup2(descriptor, place)
-        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-        tqdm.set_lock(threading.RLock())  # see `_processes.Bench.fork`
-        if asked["do"] == "result":
-            print(json.dumps(digests.run(run)))
-        else:
-            os.environ.update(asked["env"])
-            sys.path += asked["env"]["PYTHONPATH"].split(os.pathsep)
-            from ckpt_chaos.targets.common import arm_from_env  # type: ignore[import-not-found]
+def _work(asked, run, bench, words):
+    """In the fork: one command, as of a process that `ckpt-chaos` has started."""
+    if asked["do"] == "result":
+        print(json.dumps(digests.run(run)))
+        return
+    command = bench.go_on(run, words) if asked["do"] == "again" else ("train", *words, f"run_dir={run}")
+    os.environ.update(asked["env"])
+    sys.path += asked["env"]["PYTHONPATH"].split(os.pathsep)
+    from ckpt_chaos.targets.common import arm_from_env  # type: ignore[import-not-found]
 
-            arm_from_env(0, lazy=True)  # where the command is to be killed
-            main(list(again or ("train", *words, f"run_dir={run}")))
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+    arm_from_env(0, lazy=True)  # where the command is to be killed
+    main(list(command))
 
 
 def _judged(path, failures, expected):

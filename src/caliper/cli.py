@@ -52,8 +52,11 @@ def main(arguments: list[str] | None = None) -> None:
     keep_freed_memory()
     stops = as_ctrl_c()
     out, err = Forgiving(sys.stdout), Forgiving(sys.stderr, "standard error")
-    with redirect_stdout(out), redirect_stderr(err):
-        _guarded(words, stops)
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            _guarded(words, stops)
+    finally:
+        stops.clear()  # whoever calls this from Python goes on
 
 
 def _guarded(words: list[str], stops: list[int]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 
@@ -160,6 +161,36 @@ def refuse_too_large(config: RunConfig, recorded_frames: int | None = None) -> s
     _refuse(there, room, f"is what {device} has")
     _refuse(here, free_memory(), "are free")
     return f"memory: about {_shown(there)} of {in_words(room)} on {device}; {_shown(here)} of {free} here"
+
+
+def refuse_too_many_runs(configs: Sequence[RunConfig], at_once: int, key: str) -> None:
+    """The same for runs side by side: the largest that may meet must fit together.
+
+    Args:
+        configs: of the runs.
+        at_once: how many of them run at a time.
+        key: of that number, for the message.
+
+    Raises:
+        CaliperError: they do not fit; names how many would.
+    """
+    taken: dict[str, list[int]] = {}  # by device, what each run takes of it
+    for config in configs:
+        device, parts = learner_device(config), estimate(config)
+        for place in {"cpu", device}:
+            sizes = [part.size for part in parts if (device if part.learner else "cpu") == place]
+            taken.setdefault(place, []).append(sum(sizes))
+    for device, sizes in taken.items():
+        room = free_memory() if device == "cpu" else torch.cuda.get_device_properties(device).total_memory
+        largest = sorted(sizes, reverse=True)[:at_once]
+        fits = sum(total <= room for total in accumulate(largest))
+        if fits < len(largest):
+            what = "are free" if device == "cpu" else f"is what {device} has"
+            advice = f"give {key}={fits}" if fits else "make them smaller"
+            raise CaliperError(
+                f"{len(largest)} runs at once would take about {in_words(sum(largest))} of memory, and "
+                f"{in_words(room)} {what}; {advice}"
+            )
 
 
 def refuse_too_many_envs(config: RunConfig) -> None:

@@ -13,6 +13,7 @@ from caliper.analysis.comparison import write_sweep
 from caliper.analysis.run_table import variant_of
 from caliper.config.changes import Change, changes
 from caliper.config.compose import compose, load
+from caliper.config.estimate import refuse_too_many_runs
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check
 from caliper.errors import CaliperError
@@ -66,6 +67,8 @@ def sweep(
         check(config)
     for job, config in zip(jobs, configs, strict=True):
         _refuse_other_words(job, config, verb)
+    left = [c for job, c in zip(jobs, configs, strict=True) if not finished(job.folder)]
+    refuse_too_many_runs([choose_devices(config).applied(config) for config in left], at_once, f"{verb}.jobs")
     folder.mkdir(parents=True, exist_ok=True)
     recorded = [part for config in configs for part in (config, config.prior) if part is not None]
     for part in {tuple(part.dataset_paths()): part for part in recorded}.values():

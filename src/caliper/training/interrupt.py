@@ -14,8 +14,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from caliper.errors import CaliperError
+from caliper.utils.early import SIGNALS, unclaimed
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+_come: list[int] = []  # signals since the command began
 
 
 class InterruptedRunError(CaliperError):
@@ -37,6 +38,8 @@ class Interrupt:
         self.requested = False
 
     def __enter__(self) -> Interrupt:
+        if _come:  # the import of some library has swallowed the exception
+            raise KeyboardInterrupt
         caught = [] if threading.current_thread() is not threading.main_thread() else SIGNALS
         # What the parent has told it to ignore stays so: a closed terminal under nohup, a cluster's signals
         # where a launcher answers them. A shell's background jobs ignore SIGINT without meaning it.
@@ -77,13 +80,13 @@ def as_ctrl_c() -> list[int]:
     Returns:
         The signals that have come since, for whoever catches what a library has made of that exception.
     """
-    come: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        come.append(number)
-        raise KeyboardInterrupt
-
+    _come.clear()
     for number in SIGNALS:
-        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-            signal.signal(number, stop)
-    return come
+        if unclaimed(number):
+            signal.signal(number, _stop)
+    return _come
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    _come.append(number)
+    raise KeyboardInterrupt

@@ -6,7 +6,7 @@ import pytest
 
 from caliper.config import estimate as module
 from caliper.config.compose import compose
-from caliper.config.estimate import estimate, refuse_too_large
+from caliper.config.estimate import estimate, refuse_too_large, refuse_too_many_runs
 from caliper.data.buffer import ReplayBuffer
 from caliper.errors import CaliperError
 from caliper.types import ObsSpec
@@ -56,6 +56,32 @@ def test_what_the_learner_takes_is_held_to_its_gpu(monkeypatch):
         refuse_too_large(compose([*words, "online.capacity=1000000"]))
     with pytest.raises(CaliperError, match=r"and 1\.0 GiB are free: the envs alone"):
         refuse_too_large(compose([*words, "evaluation.num_envs=5000"]))
+
+
+def test_runs_side_by_side_must_fit_together(monkeypatch):
+    small, large = (compose(["task=lift", f"online.capacity={n}"]) for n in (1000, 20_000))
+    one, other = (sum(part.size for part in estimate(config)) for config in (small, large))
+    monkeypatch.setattr(module, "free_memory", lambda: 2 * other)
+    refuse_too_many_runs([large, small, large], 2, "sweep.jobs")
+    monkeypatch.setattr(module, "free_memory", lambda: 2 * other - 1)  # the two large ones may meet
+    with pytest.raises(CaliperError, match=r"2 runs at once would take .* are free; give sweep\.jobs=1$"):
+        refuse_too_many_runs([large, small, large], 2, "sweep.jobs")
+    monkeypatch.setattr(module, "free_memory", lambda: other + one)
+    refuse_too_many_runs([small, large], 8, "sweep.jobs")
+    monkeypatch.setattr(module, "free_memory", lambda: one)
+    with pytest.raises(CaliperError, match="make them smaller"):
+        refuse_too_many_runs([small, large], 2, "sweep.jobs")
+
+
+def test_runs_side_by_side_share_a_gpu(monkeypatch):
+    monkeypatch.setattr(module, "free_memory", lambda: 1 << 40)
+    config = compose(["task=lift", "device=cuda"])
+    size = sum(part.size for part in estimate(config) if part.learner)
+    card = SimpleNamespace(total_memory=3 * size)
+    monkeypatch.setattr(module.torch.cuda, "get_device_properties", lambda device: card)
+    refuse_too_many_runs([config] * 9, 3, "compare.jobs")
+    with pytest.raises(CaliperError, match=r"is what cuda has; give compare\.jobs=3$"):
+        refuse_too_many_runs([config] * 9, 4, "compare.jobs")
 
 
 def test_a_containers_limit_counts(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The command: its verbs, its help, and its manners on a terminal and in a log."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -15,8 +16,9 @@ import yaml
 from caliper.agents import AGENTS
 from caliper.cli import HELP, VERBS, main
 from caliper.config.compose import load
-from caliper.training.interrupt import SIGNALS
+from caliper.training.interrupt import Interrupt
 from caliper.utils import memory, progress
+from caliper.utils.early import SIGNALS
 from tests.data.test_robomimic import unseal
 
 
@@ -114,6 +116,41 @@ def test_a_library_that_takes_an_interrupt_for_its_own_error(number, monkeypatch
     for s, handler in before.items():
         signal.signal(s, handler)
     assert stopped.value.code == 130 and capsys.readouterr().err.startswith("caliper: stopped at once")
+
+
+def test_an_interrupt_that_a_library_swallows_still_stops_a_run(tmp_path, monkeypatch, capsys):
+    def begin(_):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        with Interrupt(tmp_path):
+            pytest.fail("the run began")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setitem(VERBS, "train", begin)
+    with pytest.raises(SystemExit) as stopped:
+        main(["train"])
+    signal.signal(signal.SIGINT, before)
+    assert stopped.value.code == 130 and capsys.readouterr().err.startswith("caliper: stopped at once")
+    with Interrupt(tmp_path):  # the next one may
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_during_the_imports_is_one_sentence(number):
+    script = f"""if True:
+        import os, signal, sys
+        signal.signal({number:d}, signal.SIG_DFL if {number:d} != 2 else signal.default_int_handler)
+        class Strikes:
+            def find_spec(self, name, *_):
+                if name == "caliper.cli":
+                    os.kill(os.getpid(), {number:d})
+        sys.meta_path.insert(0, Strikes())
+        from caliper.__main__ import main
+        main()
+    """
+    done = subprocess.run([sys.executable, "-c", script, "tasks"], capture_output=True, text=True)
+    assert done.returncode == 130 and done.stdout == ""
+    assert done.stderr == "caliper: stopped at once, before anything had begun\n"
 
 
 @pytest.mark.parametrize(

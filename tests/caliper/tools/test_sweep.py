@@ -16,6 +16,7 @@ from caliper.analysis.comparison import write_sweep
 from caliper.analysis.run_data import read_run
 from caliper.analysis.run_table import numbers, runs_of, variant_of
 from caliper.cli import main
+from caliper.config import estimate
 from caliper.config.compose import compose, to_yaml
 from caliper.errors import CaliperError
 from caliper.launching.job import finished
@@ -120,6 +121,17 @@ def test_it_goes_on_after_a_kill(verb, summary, words, tmp_path):
     before = (victim / "report.html").stat().st_mtime_ns
     subprocess.run(line, check=True, capture_output=True, timeout=100)
     assert (victim / "report.html").stat().st_mtime_ns == before
+
+
+def test_runs_that_do_not_fit_side_by_side_are_not_started(words, tmp_path, monkeypatch, capsys):
+    run = compose(words("seed=0", "threads=1"))
+    size = sum(part.size for part in estimate.estimate(run))
+    monkeypatch.setattr(estimate, "free_memory", lambda: int(1.5 * size))  # one of them fits
+    with pytest.raises(SystemExit) as stopped:
+        main(["sweep", f"sweep.dir={tmp_path / 'sweep'}", "sweep.jobs=2", *words("seed=0,1", "threads=1")])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and "2 runs at once would take" in said and "give sweep.jobs=1" in said
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_what_was_begun_with_other_words_is_not_taken_for_these(words, tmp_path, capsys):
