@@ -35,6 +35,9 @@ from caliper.importing.translate import translate
 # which MuJoCo resolves otherwise in each version, by up to 1e-4. Beyond 2e-3 a step the actions are not those
 # of the file: a wrong dialect is off by 6e-3 or more, the lighter arm of robosuite 1.0 by 8e-4.
 EXACT, CONTACT, TOO_FAR = 1e-6, 1e-4, 2e-3
+# Of the object's one-step errors, m (median). Another contact solver makes up to 1 mm of an object at rest;
+# 5 mm and more is an object that floats or sinks: another shape under the same name, or the same file.
+ELSEWHERE = 5e-3
 ROBOT = "Panda"
 
 
@@ -232,6 +235,12 @@ class Importer:
                 f"its actions do something else in the scene: the arm is off by {error:.0e} rad after one "
                 f"step (median), more than {TOO_FAR:.0e}"
             )
+        object_error = float(np.median(step.object)) if len(step.object) else 0.0
+        if not object_error <= ELSEWHERE:
+            raise CaliperError(
+                f"the scene's object is another of the same name: it ends {1e3 * object_error:.0f} mm "
+                f"elsewhere after one step (median), more than {1e3 * ELSEWHERE:g} mm"
+            )
         free = float(np.quantile(step.arm, 0.1)) if len(step.arm) else 0.0
         if free > EXACT or error > CONTACT:
             notes.append(f"warning: the arm moves differently here, in free motion by {free:.0e} rad a step")
@@ -251,7 +260,7 @@ class Importer:
             solved_at=solved_at,
             arm_error=error,
             arm_error_max=float(step.arm.max(initial=0.0)),
-            object_error=float(np.median(step.object)) if len(step.object) else 0.0,
+            object_error=object_error,
             clipped=translation.clipped,
             beyond=translation.beyond,
             parked=carried.parked,
