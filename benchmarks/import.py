@@ -45,8 +45,9 @@ from caliper.data.robomimic import read_dataset
 from caliper.envs.sim import SimEnv
 from caliper.errors import CaliperError
 from caliper.importing.controller import Hidden, read_settings
+from caliper.importing.demo import Options
 from caliper.importing.dialect import control_freq, first_sight, measure, one_step_errors, usual_way
-from caliper.importing.importer import Options, import_recording
+from caliper.importing.importer import import_recording
 from caliper.importing.model import physics_model
 from caliper.rollout.open_loop import replay_actions
 from caliper.rollout.replay import rendered

@@ -71,12 +71,16 @@ class Child:
 class ForeignFile:
     """An HDF5 file whose bytes are not trusted; a context manager.
 
+    Attributes:
+        ended: nothing more comes from it: its process has crashed or takes too long.
+
     Args:
         path: the file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.ended = False
         self._ahead = b""
 
     def __enter__(self) -> Self:
@@ -127,13 +131,15 @@ class ForeignFile:
         return found
 
     def attributes(self, at: str) -> dict[str, tuple[str, Any]]:
-        """The attributes of a group or array: kind (text, int, float, bool, other) and value of each.
+        """The attributes of a group or array, each with its kind and value.
+
+        Kinds are text, int, float, bool, "other text" (bytes, or an array of one text) and other.
 
         Raises:
             UnreadableError: there is no such place, or it is damaged.
         """
         found = self._ask("attributes", at).get("attributes")
-        kinds = {"text": str, "int": int, "float": float, "bool": bool, "other": str}
+        kinds = {"text": str, "other text": str, "int": int, "float": float, "bool": bool, "other": str}
         if not isinstance(found, dict) or not all(
             isinstance(v, list) and len(v) == 2 and type(v[1]) is kinds.get(v[0]) for v in found.values()
         ):
@@ -159,6 +165,33 @@ class ForeignFile:
         array = np.empty(shape, dtype)
         self._fill(array.reshape(-1).view(np.uint8).data)
         return array
+
+    def shape(self, at: str) -> tuple[str, tuple[int, ...]]:
+        """What an array holds, as numpy's word such as "|u1", and its shape; nothing of it is read.
+
+        Raises:
+            UnreadableError: there is no such array, or it is damaged.
+        """
+        said = self._ask("shape", at)
+        dtype, shape = said.get("dtype"), said.get("shape")
+        if (
+            not isinstance(dtype, str)
+            or not isinstance(shape, list)
+            or any(type(n) is not int for n in shape)
+        ):
+            raise UnreadableError(NONSENSE)
+        return dtype, tuple(shape)
+
+    def texts(self, at: str) -> list[str]:
+        """The texts of an array, such as names.
+
+        Raises:
+            UnreadableError: there is no such array, or it is damaged, elsewhere, not of text or too large.
+        """
+        found = self._ask("texts", at).get("texts")
+        if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+            raise UnreadableError(NONSENSE)
+        return found
 
     def _ask(self, do: str, at: str) -> dict[str, Any]:
         try:
@@ -207,5 +240,8 @@ class ForeignFile:
         ready = waiting.poll(1000 * max(self._left, 0.0))
         self._left -= (time.monotonic_ns() - before) / 1e9
         if not ready:
+            self.ended = True
             raise UnreadableError("the HDF5 library does not come to an end with it")
-        return os.read(descriptor, most)
+        found = os.read(descriptor, most)
+        self.ended = not found
+        return found

@@ -7,6 +7,8 @@ reads anything, and answers requests, a line of JSON each, with a line of JSON a
     {"do": "names", "at": "data"}              {"names": {"demo_0": "group", "x": "a soft link"}}
     {"do": "attributes", "at": "data/demo_0"}  {"attributes": {"seed": ["int", 7], "x": ["other", "empty"]}}
     {"do": "array", "at": "data/demo_0/states"} {"dtype": "<f8", "shape": [40, 32]}, then the bytes
+    {"do": "shape", "at": "data/demo_0/states"} {"dtype": "<f8", "shape": [40, 32]}, and no bytes
+    {"do": "texts", "at": "mask/train"}         {"texts": ["demo_0", "demo_2"]}
     anything that will not do                   {"error": "..."}
 """
 
@@ -28,7 +30,8 @@ import numpy as np
 MEMORY = 4 << 30  # bytes beyond what the process holds when it starts, and twice the file
 CPU_SECONDS, BYTES_PER_SECOND = 3, 20 << 20  # so long, and longer the larger the file
 ONE_ARRAY = 4 << 30
-MOST_NAMES, MOST_ATTRIBUTES, LONGEST_TEXT, MOST_AXES = 1_000_000, 10_000, 1 << 20, 8
+MOST_NAMES, MOST_ATTRIBUTES, MOST_AXES = 1_000_000, 10_000, 8
+LONGEST_TEXT = 8 << 20  # characters; a simulator's model as XML can have 0.3 million
 # What a filter can make of a byte, generously; deflate's own limit is 1032.
 INFLATION = 1100
 FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
@@ -111,6 +114,12 @@ class Reader:
             return {"names": _names(node, where)}, None
         if not isinstance(node, h5py.Dataset):
             raise RefusedError(f"{where} is no array")
+        if request["do"] == "texts":
+            return {"texts": self.texts(node, where)}, None
+        if request["do"] == "shape":
+            if node.shape is None or len(node.shape) > MOST_AXES:
+                raise RefusedError(f"{where} has no shape")
+            return {"dtype": node.dtype.newbyteorder("<").str, "shape": list(node.shape)}, None
         array = self.read(node, where)
         return {"dtype": array.dtype.str, "shape": list(array.shape)}, array
 
@@ -145,6 +154,19 @@ class Reader:
         if nbytes:
             node.read_direct(array)
         return np.asarray(array, dtype.newbyteorder("<"), order="C")
+
+    def texts(self, node: h5py.Dataset, where: str) -> list[str]:
+        """The texts of an array of any shape, bytes and characters alike."""
+        kind = h5py.check_string_dtype(node.dtype)
+        if kind is None or node.shape is None:
+            raise RefusedError(f"{where} holds {_in_words(node.dtype)} instead of text")
+        nbytes = math.prod(node.shape) * node.dtype.itemsize
+        most = LONGEST_TEXT if kind.length is None else LONGEST_TEXT // max(kind.length, 1)
+        if math.prod(node.shape) > min(MOST_NAMES, most):
+            raise RefusedError(f"{where} has {math.prod(node.shape)} texts, more than any list of names")
+        _check_storage(node, where, nbytes * (2 if kind.length is None else 1), self.size)
+        found = np.ravel(node[()]).tolist()
+        return [_decoded(text) for text in found]
 
 
 def _check_storage(node: h5py.Dataset, where: str, nbytes: int, size: int) -> None:
@@ -193,7 +215,10 @@ def _names(group: h5py.Group, where: str) -> dict[str, str]:
 
 
 def _attributes(node: Any, where: str) -> dict[str, tuple[str, Any]]:
-    """Kind and value of each attribute: text, int, float or bool; "other" and what it is else."""
+    """Kind and value of each attribute: text, int, float, bool, or other text (bytes, or an array of one).
+
+    What is none of these is "other", with what it is.
+    """
     if len(node.attrs) > MOST_ATTRIBUTES:
         raise RefusedError(f"{where} has more than {MOST_ATTRIBUTES} attributes")
     found: dict[str, tuple[str, Any]] = {}
@@ -201,6 +226,8 @@ def _attributes(node: Any, where: str) -> dict[str, tuple[str, Any]]:
         entry = node.attrs.get_id(name)
         if entry.shape is None:
             found[name] = ("other", "empty")
+        elif entry.shape == (1,) and entry.dtype.kind in "SO":
+            found[name] = _other_text(node.attrs[name])
         elif entry.shape != ():
             found[name] = ("other", "an array")
         elif entry.get_storage_size() > LONGEST_TEXT:
@@ -219,7 +246,21 @@ def _value(value: Any) -> tuple[str, Any]:
         return "int", int(value)
     if isinstance(value, np.floating):
         return "float", float(value)
-    return "other", "bytes" if isinstance(value, bytes) else f"a {type(value).__name__}"
+    if isinstance(value, bytes):
+        return _other_text(value)
+    return "other", f"a {type(value).__name__}"
+
+
+def _other_text(value: Any) -> tuple[str, Any]:
+    """Text as some writers keep it: as bytes, or in an array that holds one."""
+    text = value.item() if isinstance(value, np.ndarray) else value
+    if not isinstance(text, str | bytes):
+        return "other", "an array"
+    return ("other text", _decoded(text)) if len(text) <= LONGEST_TEXT else ("other", "longer than any text")
+
+
+def _decoded(text: str | bytes) -> str:
+    return text if isinstance(text, str) else text.decode("utf-8", "replace")
 
 
 def _in_words(dtype: np.dtype[Any]) -> str:

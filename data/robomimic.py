@@ -298,7 +298,7 @@ def _plain(attributes: Mapping[str, tuple[str, Any]], name: str, kind: str, at: 
     if kind == "bool" and (found == "bool" or (found == "int" and value in (0, 1))):
         return bool(value)
     words = {"str": "text", "int": "a whole number", "float": "a finite number", "bool": "true or false"}
-    shown = value if found == "other" else repr(value)[:80]
+    shown = {"other": value, "other text": "bytes or an array"}.get(found, repr(value)[:80])
     raise CaliperError(
         f"{path} has an attribute of '{at}' of the wrong kind: {name} is {shown}, not {words[kind]}; "
         "collect it again"

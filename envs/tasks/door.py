@@ -27,6 +27,7 @@ class Door(Task):
     name = "door"
     object_body = "Door_latch"
     observed = ("Door_door",)
+    recorded_as = ("Door",)
     plan = HandleParameters(
         door="Door_door",
         handle_joint="Door_latch_joint",

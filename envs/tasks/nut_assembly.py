@@ -68,7 +68,7 @@ class NutAssemblySquare(NutAssembly):
 
     name = "nut_assembly_square"
     object_body, kind, peg, side = "SquareNut_main", "SquareNut", "peg1", 1
-    recorded_as = ("NutAssemblySquare",)
+    recorded_as = ("NutAssemblySquare", "Square_D0")
     plan = ExpertParameters(
         hover=0.08,
         grasp=(0.054, 0, 0),

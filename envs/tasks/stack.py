@@ -27,7 +27,7 @@ class Stack(Task):
     observed = ("cubeB_main",)
     contacts = (("cubeA_main", "cubeB_main"), ("cubeA_main", LEFT), ("cubeA_main", RIGHT))
     draws = 4 + 2 * TRIES
-    recorded_as = ("Stack",)
+    recorded_as = ("Stack", "Stack_D0", "Stack_D1")
     plan = ExpertParameters(
         hover=0.08,
         carry_z=TABLE_Z + 0.14,

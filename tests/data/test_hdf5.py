@@ -114,13 +114,37 @@ def test_links_are_not_followed(path, tmp_path):
 def test_attributes_of_other_kinds_are_named(path):
     with h5py.File(path, "a") as file:
         odd = {"bytes": np.bytes_(b"lift"), "array": [1, 2], "empty": h5py.Empty("f8"), "complex": 1j}
+        odd |= {"one": np.array([b"lift"]), "texts": np.array([b"a", b"b"])}
         file["data"].attrs.update(odd)
     with ForeignFile(path) as file:
         found = file.attributes("data")
     assert {name: found[name] for name in odd} == {
-        "bytes": ("other", "bytes"), "array": ("other", "an array"), "empty": ("other", "empty"),
+        "bytes": ("other text", "lift"), "one": ("other text", "lift"), "texts": ("other", "an array"),
+        "array": ("other", "an array"), "empty": ("other", "empty"),
         "complex": ("other", "a complex128"),
     }  # fmt: skip
+
+
+def test_texts_and_shapes_come_back(path):
+    with h5py.File(path, "a") as file:
+        file["mask/fixed"] = np.array([b"demo_0", b"gr\xc3\xbcn"])
+        file["mask/free"] = np.array([["a", "b"]], dtype=h5py.string_dtype())
+        file["mask/none"] = np.array([], dtype="S1")
+        file["mask/claims"] = np.zeros(3)
+        file["mask"].create_dataset("hollow", (10**5,), "S8", chunks=(100,))
+        file["mask"].create_dataset("vast", (10**5, 84, 84, 3), "u1", chunks=(1, 84, 84, 3))
+    with ForeignFile(path) as file:
+        assert file.texts("mask/fixed") == ["demo_0", "grün"]
+        assert file.texts("mask/free") == ["a", "b"] and file.texts("mask/none") == []
+        for name, said in (
+            ("claims", "instead of text"),
+            ("hollow", "does not hold"),
+            ("vast", "instead of t"),
+        ):
+            with pytest.raises(UnreadableError, match=said):
+                file.texts(f"mask/{name}")
+        assert file.shape("mask/vast") == ("|u1", (10**5, 84, 84, 3))
+        assert file.shape("data/x") == ("<f8", (2, 3))
 
 
 def test_a_small_file_does_not_unfold_to_more_than_its_share(path):

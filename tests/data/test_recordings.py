@@ -6,7 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from caliper.data.recordings import is_foreign, open_recording, read_filters, read_images
+from caliper.data.hdf5 import DIED, ForeignFile, UnreadableError
+from caliper.data.recordings import MAX_XML, is_foreign, open_recording, read_filters, read_images
 from caliper.errors import CaliperError
 
 
@@ -149,6 +150,27 @@ def _hollow(file):
     file["data/demo_1"].create_dataset("states", shape=(150_000, 1000), dtype="f8", chunks=(64, 1000))
 
 
+def _group(file):
+    del file["data/demo_1/states"]
+    file.create_group("data/demo_1/states")
+
+
+def _looped(file):
+    del file["data/demo_1/states"]
+    file["data/demo_1/states"] = h5py.SoftLink("/data/demo_1/states")
+
+
+def _no_text(file):
+    file["data/demo_1"].attrs["model_file"] = [1.0, 2.0]
+
+
+def _rewarded(rewards):
+    def change(file):
+        file["data/demo_1/rewards"] = rewards
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -156,10 +178,22 @@ def _hollow(file):
         (_replaced("actions", np.full((38, 7), np.inf)), "actions holds a value that is not finite"),
         (_replaced("actions", np.zeros((37, 7))), "38 states but 37 actions"),
         (_replaced("actions", np.zeros(38)), r"actions has the shape \(38,\)"),
-        (_replaced("states", np.full((38, 32), b"x")), "states has the shape"),
+        (_replaced("states", np.full((38, 32), b"x")), "states holds text instead of numbers"),
+        (_replaced("states", np.zeros((38, 32), "c16")), "states holds complex numbers instead of numbers"),
+        (_replaced("states", np.zeros((38, 32), [("a", "f8")])), "states holds records instead of numbers"),
+        (_replaced("actions", np.float64(3)), r"actions has the shape \(\)"),
+        (_replaced("actions", h5py.Empty("f8")), "actions has no shape"),
+        (_replaced("actions", np.zeros((38, 0))), r"absurd shape \(38, 0\)"),
+        (_replaced("actions", np.zeros((38, 3000))), r"absurd shape \(38, 3000\)"),
         (_replaced("actions", None), "it has no actions"),
-        (_absurd, "cannot hold"),
-        (_hollow, "cannot hold"),
+        (_absurd, r"states has the absurd shape \(1000000000000, 32\)"),
+        (_hollow, "states claims 150000 rows, but the file does not hold their 1200000000 bytes"),
+        (_group, "states is no array"),
+        (_looped, "states is a soft link, and only what is in the file is read"),
+        (_no_text, "its model_file is an array, not text"),
+        (_rewarded(np.zeros(5)), "38 actions but 5 rewards"),
+        (_rewarded(np.zeros((38, 2))), r"rewards has the absurd shape \(38, 2\)"),
+        (_rewarded(np.full(38, b"no")), "rewards holds text instead of numbers"),
     ],
 )
 def test_an_unreadable_demo_says_why_and_leaves_the_others(edited, change, words):
@@ -207,9 +241,8 @@ def test_storage_in_other_files_is_refused(edited, tmp_path):
         place = [(str(tmp_path / "secret"), 0, h5py.h5f.UNLIMITED)]
         file["data/demo_1"].create_dataset("states", shape=(38, 32), dtype="f8", external=place)
 
-    assert (
-        open_recording(edited("robosuite141_lift", outside)).demos[0].fault == "states lies in another file"
-    )
+    fault = open_recording(edited("robosuite141_lift", outside)).demos[0].fault
+    assert fault == "states has its bytes in another file, and only what is in the file is read"
 
 
 def test_virtual_datasets_of_other_files_are_refused(edited, files):
@@ -219,9 +252,8 @@ def test_virtual_datasets_of_other_files_are_refused(edited, files):
         layout[:] = h5py.VirtualSource(str(files["robosuite141_lift"]), "data/demo_1/states", (38, 32))
         file["data/demo_1"].create_virtual_dataset("states", layout)
 
-    assert (
-        open_recording(edited("robosuite141_lift", virtual)).demos[0].fault == "states lies in another file"
-    )
+    fault = open_recording(edited("robosuite141_lift", virtual)).demos[0].fault
+    assert fault == "states is a virtual dataset, and only what is in the file is read"
 
 
 @pytest.mark.parametrize(
@@ -256,3 +288,81 @@ def test_other_hdf5_is_refused(tmp_path):
         file.create_group("data/demo_0")
     with pytest.raises(CaliperError, match="no JSON"):
         open_recording(tmp_path / "other.hdf5")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[1]", "7", "{", '{"env_name": '])
+def test_a_description_that_is_no_json_object_is_refused(edited, text):
+    def describe(file):
+        file["data"].attrs["env_info"] = text
+
+    with pytest.raises(CaliperError, match="the environment's description is no JSON"):
+        open_recording(edited("robosuite141_lift", describe))
+
+
+def test_a_demo_that_is_a_link_within_the_file_says_so(edited):
+    def link(file):
+        file["data/demo_3"] = h5py.SoftLink("/data/demo_1")
+
+    faults = {d.name: d.fault for d in open_recording(edited("robosuite141_lift", link)).demos}
+    assert faults.pop("demo_3") == "data/demo_3 is a soft link, and only what is in the file is read"
+    assert set(faults.values()) == {None}
+
+
+def test_a_model_larger_than_any_is_refused(edited):
+    def grow(file):
+        del file["data/demo_1"].attrs["model_file"]
+        large = "<mujoco>" + " " * MAX_XML + "</mujoco>"
+        file["data/demo_1"].attrs.create("model_file", large, dtype=h5py.string_dtype())
+
+    bad, *others = open_recording(edited("robosuite141_lift", grow)).demos
+    assert bad.fault == "its model_file is longer than any text, not text"
+    assert all(demo.fault is None for demo in others)
+
+
+def test_a_model_of_several_megabytes_is_read(edited):
+    def grow(file):
+        large = file["data/demo_1"].attrs["model_file"] + " " * (5 << 20)
+        file["data/demo_1"].attrs.create("model_file", large, dtype=h5py.string_dtype())
+
+    assert len(open_recording(edited("robosuite141_lift", grow)).demos[0].model) > 5 << 20
+
+
+def test_fewer_images_than_steps_are_named(edited, files):
+    def cut(file):
+        kept = file["data/demo_1/obs/agentview_image"][:3]
+        del file["data/demo_1/obs/agentview_image"]
+        file["data/demo_1/obs/agentview_image"] = kept
+
+    path = edited("robomimic030_can_images", cut)
+    with pytest.raises(CaliperError, match=r"demo_1: its agentview_image have the shape \(3, 84, 84, 3\)"):
+        read_images(path, "demo_1", "agentview_image", np.array([0, 7]))
+
+
+def test_a_file_whose_reader_dies_is_refused_as_a_whole(files, monkeypatch):
+    def die(self, at):
+        self._process.end()
+        self.ended = True
+        raise UnreadableError(f"can't be used: {DIED}")
+
+    monkeypatch.setattr(ForeignFile, "array", die)
+    with pytest.raises(CaliperError, match=r"demo\.hdf5 can't be used: the HDF5 library crashed on it"):
+        open_recording(files["robosuite141_lift"])
+
+
+def test_every_kind_of_damage_is_a_sentence(files, tmp_path):
+    """Bytes of a real file, overwritten here and there: each copy opens or is refused, and nothing hangs."""
+    whole, generator = files["robosuite141_lift"].read_bytes(), np.random.default_rng(0)
+    path = tmp_path / "spoiled.hdf5"
+    refused = 0
+    for _ in range(12):
+        spoiled = bytearray(whole)
+        for at in generator.integers(0, 8192, 40):  # where the structure is
+            spoiled[at] = generator.integers(256)
+        path.write_bytes(spoiled)
+        try:
+            faults = [demo.fault for demo in open_recording(path).demos]
+        except CaliperError as error:
+            refused += 1
+            faults = [str(error)]
+        assert all(fault is None or (fault and "\n" not in fault) for fault in faults)
+    assert refused

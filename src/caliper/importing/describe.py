@@ -12,9 +12,9 @@ import numpy as np
 from caliper.data.recordings import RecordedDemo, Recording
 from caliper.errors import CaliperError, printable
 from caliper.importing.controller import read_settings
+from caliper.importing.demo import Importer, Options
 from caliper.importing.dialect import ASKED, control_freq, read_as, usual_way
 from caliper.importing.images import likenesses
-from caliper.importing.importer import Importer, Options
 from caliper.importing.model import physics_model
 
 

@@ -23,9 +23,9 @@ from caliper.envs.scene.scenes import build
 from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError, one_of
 from caliper.importing.controller import Array
-from caliper.importing.importer import find_task, refuse_robots
 from caliper.importing.model import physics_model, visual_model
 from caliper.importing.scene import carry, put_fixtures
+from caliper.importing.tasks import find_task, refuse_robots
 
 NUM_ENVS = 16  # states drawn side by side
 COMPARED = 12  # images of a demo that are compared with ours

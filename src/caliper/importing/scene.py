@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import mujoco
@@ -21,6 +21,7 @@ PARKED = 2.0  # m from the robot's base, in every step: an object that takes no 
 MOVED = 0.01  # m; more than that, and a grasp of the one scene is none in the other
 DEEPER = 0.005  # m of contact at the start, beyond the file's own: another object of the same name
 NOTED = 1e-4  # m; smaller differences go without saying
+HEAVIER = 0.02  # of mass or of moment of inertia, relative; smaller differences go without saying
 FREE = mujoco.mjtJoint.mjJNT_FREE
 
 
@@ -142,9 +143,17 @@ def differences(
             continue
         if theirs.body_weldid[i] == 0 and ours.body_weldid[j] == 0:
             _note(notes, f"{name} stands", b.xpos[j] - a.xpos[i])
-        elif (bigger := np.abs(_extent(ours, j) - _extent(theirs, i)).max()) > NOTED:
+        elif (bigger := np.abs(_extent(ours, j) - _extent(theirs, i)).max()) > MOVED:
+            raise CaliperError(
+                f"the scene's {name} is another of the same name: its half sides differ by "
+                f"{1e3 * bigger:.0f} mm"
+            )
+        elif bigger > NOTED:
             notes.append(f"half sides of {name} differ by {1e3 * bigger:.1f} mm")
-    deeper = _depth(b) - _depth(a)
+        elif (heavier := _heavier(theirs, i, ours, j)) > HEAVIER:
+            notes.append(f"warning: mass or shape of {name} is another, its inertia by {heavier:.0%}")
+    known = {canonical(ours.body(j).name) for j in range(ours.nbody)}
+    deeper = _depth(b) - _depth(a, known)
     if deeper > DEEPER:
         raise CaliperError(
             f"the scene's objects are others of the same names: they start {1e3 * deeper:.0f} mm deeper in "
@@ -191,8 +200,23 @@ def _extent(model: mujoco.MjModel, body: int) -> Array:
     return half_sides
 
 
-def _depth(data: mujoco.MjData) -> float:
-    return -float(min([0.0, *data.contact.dist[: data.ncon].tolist()]))
+def _heavier(theirs: mujoco.MjModel, i: int, ours: mujoco.MjModel, j: int) -> float:
+    """Largest relative difference of two bodies' masses and principal moments of inertia."""
+    pairs = ((theirs.body_mass[i], ours.body_mass[j]), (theirs.body_inertia[i], ours.body_inertia[j]))
+    return max(float(np.max(np.abs(b - a) / np.maximum(np.abs(b).max(), 1e-12))) for a, b in pairs)
+
+
+def _depth(data: mujoco.MjData, known: Container[str] | None = None) -> float:
+    """Depth of the deepest contact, metres; only those of bodies of `known` names, if given.
+
+    Objects that take no part are parked in each other, several centimetres deep.
+    """
+    model, deepest = data.model, 0.0
+    for contact in data.contact[: data.ncon]:
+        names = [canonical(model.body(model.geom_bodyid[g]).name) for g in contact.geom]
+        if known is None or all(name in known for name in names):
+            deepest = max(deepest, -float(contact.dist))
+    return deepest
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from caliper.errors import CaliperError
-from caliper.importing.importer import Options, default_out, import_recording
+from caliper.importing.demo import Options
+from caliper.importing.importer import default_out, import_recording
 from caliper.utils.files import refuse_existing
 
 USAGE = (

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from caliper.importing.controller import Settings, read_settings
-from caliper.importing.importer import Options, import_recording
+from caliper.importing.demo import Options
+from caliper.importing.importer import import_recording
 from tests.recordings import edited, files, recordings  # noqa: F401  # fixtures
 
 

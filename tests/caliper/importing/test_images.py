@@ -31,9 +31,9 @@ def test_a_task_with_a_scene_is_shown_in_it_and_another_in_its_own_model(recordi
         "pick_place_can",
         (60, 32),
     )
-    square = recordings["mimicgen_square_d0"]
-    staged = stage(square, square.demos[0])
-    assert (staged.task, staged.states.shape, staged.lost) == (None, (40, 45), [])
+    four = recordings["robosuite100_pick_place"]
+    staged = stage(four, four.demos[0])
+    assert (staged.task, staged.states.shape, staged.lost) == (None, (40, 71), [])
     (frame,) = drawn(staged.model, staged.states[:1], ("agentview",), 32)
     assert frame.shape == (1, 1, 32, 32, 3)
     assert frame.std() > 10

@@ -1,6 +1,8 @@
 """Recordings become datasets, right to the bit where they can be, or are refused in one sentence."""
 
 import json
+import re
+import xml.etree.ElementTree as ET
 from importlib.metadata import version
 
 import h5py
@@ -17,16 +19,10 @@ from caliper.envs.robot.robots import robot_facts
 from caliper.envs.sim import task_scene
 from caliper.envs.tasks import TASKS, make_task
 from caliper.errors import CaliperError
-from caliper.importing.importer import (
-    Importer,
-    Options,
-    default_out,
-    find_task,
-    import_recording,
-    ready,
-    train_command,
-)
+from caliper.importing.demo import Importer, Options
+from caliper.importing.importer import default_out, import_recording, ready, train_command
 from caliper.importing.scene import SceneTrial
+from caliper.importing.tasks import find_task
 from caliper.rollout.collect import collect
 
 
@@ -74,6 +70,49 @@ def test_lift_of_1_4_is_solved_open_loop_at_the_recorded_steps(imported):
         assert report["own_error"] < 1e-7
         assert report["arm_error"] < 2e-5
         assert report["clipped"] == 1  # the first step, which aims from the rest posture
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "parked", "posture"),
+    [
+        ("robosuite141_stack", "stack", [], "rest"),
+        ("robosuite141_door", "door", [], "rest"),
+        ("robosuite141_nut", "nut_assembly_round", ["SquareNut"], "rest"),
+        ("robosuite141_cereal", "pick_place_cereal", ["Bread", "Can", "Milk"], "rest"),
+        ("mimicgen_square_d0", "nut_assembly_square", ["RoundNut"], "start"),
+    ],
+)
+def test_every_task_with_a_scene_is_imported_into_it(imported, name, task, parked, posture):
+    """Random actions, or the first steps of a demo: what each does is what was recorded, here too."""
+    path, _ = imported(name)
+    assert read_dataset(path).meta.task == task
+    (report,) = reports(path)
+    assert (report["dialect"], report["posture"]) == ("1.1 to 1.4", posture)
+    assert report["parked"] == parked
+    assert report["arm_error"] < 2e-6
+    assert report["object_error"] < 1e-3
+    assert report["notes"] == []
+    assert report["solved_at"] is None
+
+
+def test_a_door_stands_where_the_files_own_model_has_it(imported, recordings):
+    """Its frame's pose is in no state; ours keeps it there, as seven numbers at the end."""
+    path, _ = imported("robosuite141_door")
+    frame = ET.fromstring(recordings["robosuite141_door"].demos[0].model).find(".//body[@name='Door_main']")
+    said = [float(x) for key in ("pos", "quat") for x in frame.get(key).split()]
+    (episode,) = read_dataset(path).episodes
+    assert np.allclose(episode.states[:, -7:], said, atol=1e-6)
+    assert np.ptp(episode.states[:, -7:], axis=0).max() == 0
+
+
+def test_an_open_door_is_seen_on_the_states(edited, tmp_path):
+    def opened(file):
+        file["data/demo_1/states"][30:, 1 + 9] = 0.31  # the hinge comes after the arm and the fingers
+
+    path = import_recording(
+        edited("robosuite141_door", opened), tmp_path / "o.hdf5", Options(), lambda _: None
+    )
+    assert reports(path)[0]["solved_at"] == 30
 
 
 def test_lift_of_1_0_is_solved_open_loop_at_the_recorded_step(imported):
@@ -293,6 +332,24 @@ def _upside_down(file):
         file[f"data/{name}/actions"][()] = -actions[::-1]
 
 
+def _floating(file):
+    """The cube rests 12 mm above the table, as a larger one under the same mesh's name would."""
+    for name in file["data"]:
+        file[f"data/{name}/states"][5:, 12] += 0.012
+
+
+def _cube(size):
+    """Another cube in every model, at rest on the table as ever."""
+
+    def change(file):
+        for name in file["data"]:
+            xml = file[f"data/{name}"].attrs["model_file"]
+            sizes = re.search(r'<geom name="cube_g0"[^>]* size="([^"]*)"', xml)[1]
+            file[f"data/{name}"].attrs["model_file"] = xml.replace(f'size="{sizes}"', f'size="{size}"')
+
+    return change
+
+
 def _slow(file):
     for name in file["data"]:
         file[f"data/{name}/states"][:, 0] *= 20 / 17
@@ -320,10 +377,15 @@ def _solved(file):
         (_info(robots=["Sawyer"]), "recorded with Sawyer; the scenes have one Panda"),
         (_info(robots=["Panda", "Panda"]), "recorded with Panda and Panda"),
         (
-            _info(env_name="Door"),
-            "records Door, which has no scene here; these have: Lift .lift., PickPlaceCan",
+            _info(env_name="Coffee_D0"),
+            "records Coffee_D0, which has no scene here; these have: Lift .lift., PickPlaceCan",
         ),
         (_upside_down, "no known version of robosuite's controller does with its actions"),
+        (_floating, r"the scene's object is another of the same name: it ends \d+ mm elsewhere"),
+        (
+            _cube("0.05 0.02 0.02"),
+            "the scene's cube is another of the same name: its half sides differ by 29 mm",
+        ),
         (_slow, "its 17 control steps per second do not divide"),
         (_solved, "solved in its first state"),
     ],
@@ -343,7 +405,6 @@ def test_what_cannot_be_imported_is_refused_in_one_sentence(edited, tmp_path, ch
         "robosuite100_wipe",
         "robosuite100_pick_place",
         "teleop13_handover",
-        "mimicgen_square_d0",
         "libero_object",
     ],
 )
@@ -354,8 +415,8 @@ def test_tasks_without_a_scene_are_refused_with_those_that_have_one(recordings, 
 
 
 def test_the_list_of_tasks_decides(recordings, monkeypatch):
-    monkeypatch.setattr(TASKS["pick_place_tray"], "recorded_as", ("Square_D0",))
-    assert find_task(recordings["mimicgen_square_d0"]) == "pick_place_tray"
+    monkeypatch.setattr(TASKS["pick_place_tray"], "recorded_as", ("Wipe",))
+    assert find_task(recordings["robosuite100_wipe"]) == "pick_place_tray"
     assert find_task(recordings["robosuite141_lift"]) == "lift"
 
 

@@ -104,12 +104,33 @@ def test_small_differences_are_noted():
     [
         ({"x": 0.05}, "table stands 5.0 cm elsewhere"),  # a door, whose pose is in the model alone
         ({"height": 0.55}, "the hand stands 5.0 cm elsewhere"),  # a base that is higher
-        ({"half": 0.12}, "20 mm deeper"),  # another cereal
+        ({"half": 0.109}, "9 mm deeper"),
+        ({"half": 0.12}, "the scene's cube is another of the same name: its half sides differ by 20 mm"),
     ],
 )
 def test_other_scenes_are_refused(ours, words):
     with pytest.raises(CaliperError, match=words):
         gaps(scene(), scene(**ours))
+
+
+def test_contacts_of_parked_objects_do_not_hide_those_of_others():
+    parked = "".join(OTHER.format(x=10).replace("ilk", f"ilk{i}") for i in "ab")
+    with pytest.raises(CaliperError, match="9 mm deeper"):
+        gaps(scene(more=parked), scene(half=0.109))
+
+
+def test_another_shape_of_the_same_size_is_noted():
+    """A cylinder in the cube's place: pi/4 of its mass, 3/4 of that again about its axis."""
+    box = '<geom type="box" size="0.1 0.1 0.1"/></body>'
+    xml = SCENE.format(
+        table="table", cube="cube_main", joint="cube_joint0", x=0, z=0.2, half=0.1, height=0.5, more=""
+    )
+    assert box in xml
+    other = mujoco.MjModel.from_xml_string(xml.replace(box, '<geom type="cylinder" size="0.1 0.1"/></body>'))
+    (note,) = gaps(scene(), other)
+    assert note.startswith("warning: mass or shape of cube is another, its inertia by ")
+    heavier = mujoco.MjModel.from_xml_string(xml.replace(box, box.replace("/>", ' density="1100"/>', 1)))
+    assert gaps(scene(), heavier) == ["warning: mass or shape of cube is another, its inertia by 9%"]
 
 
 def test_cube_sizes_of_each_demo_are_noted(recordings):

@@ -111,13 +111,14 @@ def test_inspect_compares_images_on_request(files, capsys):  # noqa: F811
 @pytest.mark.parametrize(
     ("name", "controller", "verdict"),
     [
-        ("mimicgen_square_d0", "1.1 to 1.4, measured", "no: records Square_D0, which has no scene here"),
+        ("mimicgen_square_d0", "1.1 to 1.4, measured", "yes, into nut_assembly_square; demo_0: 40 steps"),
+        ("robosuite141_door", "1.1 to 1.4, measured", "yes, into door; demo_1: 40 steps"),
         ("teleop13_handover", "1.1 to 1.4, measured", "no: records TwoArmHandover, which has no scene here"),
         ("robosuite100_wipe", "1.0, measured", "no: records Wipe, which has no scene here"),
         ("libero_object", "which is not installed", "no: records Libero_Floor_Manipulation"),
     ],
 )
-def test_what_cannot_be_imported_is_described_all_the_same(files, name, controller, verdict):  # noqa: F811
+def test_what_can_be_imported_and_what_cannot_is_described(files, name, controller, verdict):  # noqa: F811
     rows = describe_recording(open_recording(files[name])).splitlines()
     found = {row[2:18].strip(): row[18:] for row in rows[1:]}
     assert controller in found["controller"]
