@@ -67,8 +67,9 @@ def sweep(
         check(config)
     for job, config in zip(jobs, configs, strict=True):
         _refuse_other_words(job, config, verb)
-    left = [c for job, c in zip(jobs, configs, strict=True) if not finished(job.folder)]
-    refuse_too_many_runs([choose_devices(config).applied(config) for config in left], at_once, f"{verb}.jobs")
+    if launcher.cpus is None:  # a cluster's machines have a memory of their own
+        left = [c for job, c in zip(jobs, configs, strict=True) if not finished(job.folder)]
+        refuse_too_many_runs([choose_devices(c).applied(c) for c in left], at_once, f"{verb}.jobs")
     folder.mkdir(parents=True, exist_ok=True)
     recorded = [part for config in configs for part in (config, config.prior) if part is not None]
     for part in {tuple(part.dataset_paths()): part for part in recorded}.values():
