@@ -315,7 +315,7 @@ def _masks(file: ForeignFile, names: Sequence[str]) -> tuple[dict[str, list[str]
 
 def _images(file: ForeignFile, at: str) -> dict[str, tuple[int, ...]]:
     """Shape (h, w, 3) of the images in an episode's observations, by name."""
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for name in (name for name, kind in _names(file, at).items() if kind == "array"):
         with suppress(UnreadableError):  # of no shape that images have
             dtype, shape = file.shape(f"{at}/{name}")

@@ -129,6 +129,8 @@ class SimEnv(Drawn):
         self._gripper = [torch.as_tensor(at, device=self.device) for at in places]
         half = np.ptp(scene.model.actuator_ctrlrange[index.fingers], axis=1) / 2
         self._gripper_half = torch.as_tensor(half, device=self.device)
+        # The Panda's holds what it takes before its fingers rest, and its demonstrations are as they always were.
+        self._quick_gripper = robot == "panda"
         self._action = wp.to_torch(self.engine.controller.action)
         # Written in place from here on: recorded work knows the memory, not the names.
         env_ids = torch.arange(num_envs, device=self.device)
@@ -166,6 +168,8 @@ class SimEnv(Drawn):
     @property
     def gripper_behind(self) -> Tensor:
         """Whether the gripper moves, far behind its command, bool (n,): a slow one does for a while."""
+        if self._quick_gripper:
+            return torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
         motors, qpos, dof = self._gripper
         position, speed = self.engine.qpos[:, qpos], self.engine.qvel[:, dof]
         lag = (self.engine.ctrl[:, motors] - position).abs() / self._gripper_half
