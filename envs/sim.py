@@ -129,7 +129,7 @@ class SimEnv(Drawn):
         self._gripper = [torch.as_tensor(at, device=self.device) for at in places]
         half = np.ptp(scene.model.actuator_ctrlrange[index.fingers], axis=1) / 2
         self._gripper_half = torch.as_tensor(half, device=self.device)
-        # The Panda's holds what it takes before its fingers rest, and its demonstrations are as they always were.
+        # The Panda's holds what it takes before its fingers rest: its demonstrations need not wait for that.
         self._quick_gripper = robot == "panda"
         self._action = wp.to_torch(self.engine.controller.action)
         # Written in place from here on: recorded work knows the memory, not the names.
