@@ -8,6 +8,7 @@ import mujoco
 import torch
 from torch import Tensor
 
+from caliper.envs.scene.scenes import mounted
 from caliper.envs.situation import Situation
 from caliper.envs.tasks.base import ExpertParameters, Task, spread, upright
 from caliper.envs.tasks.lift import TABLE_Z, table_scene, wooden_cube
@@ -16,7 +17,6 @@ SMALL, LARGE = 0.02, 0.025  # half sides, metres
 SPREAD = 0.08  # the cubes start within 8 cm of the table's centre
 APART = math.sqrt(2) * (SMALL + LARGE)  # robosuite's: the circles around the two do not overlap
 TRIES = 32  # places drawn for the larger cube, of which the first that is free counts; 1 in 1e9 finds none
-LEFT, RIGHT = "gripper0_right_leftfinger", "gripper0_right_rightfinger"
 
 
 class Stack(Task):
@@ -25,7 +25,6 @@ class Stack(Task):
     name = "stack"
     object_body = "cubeA_main"
     observed = ("cubeB_main",)
-    contacts = (("cubeA_main", "cubeB_main"), ("cubeA_main", LEFT), ("cubeA_main", RIGHT))
     draws = 4 + 2 * TRIES
     recorded_as = ("Stack", "Stack_D0", "Stack_D1")
     plan = ExpertParameters(
@@ -35,6 +34,12 @@ class Stack(Task):
         release_z=SMALL + LARGE + 0.004,
         symmetry=math.pi / 2,
     )
+
+    def __init__(self, start: str | None = None, robot: str = "panda") -> None:
+        """See `Task`."""
+        super().__init__(start, robot)
+        self.pads = pads(robot)
+        self.contacts = (("cubeA_main", "cubeB_main"), *(("cubeA_main", pad) for pad in self.pads))
 
     def compose(self) -> mujoco.MjSpec:
         """See `Task`."""
@@ -59,6 +64,15 @@ class Stack(Task):
 
     def success(self, now: Situation) -> Tensor:
         """See `Task`. robosuite's test: red on green, above the table, and not between both fingers."""
-        held = now.touching("cubeA_main", LEFT) & now.touching("cubeA_main", RIGHT)
+        left, right = (now.touching("cubeA_main", pad) for pad in self.pads)
+        held = left & right
         lifted = now.pos("cubeA_main")[:, 2] > TABLE_Z + 0.04
         return lifted & now.touching("cubeA_main", "cubeB_main") & ~held
+
+
+def pads(robot: str) -> list[str]:
+    """The bodies that bear the pads of a robot's two fingers, as robosuite's gripper names these."""
+    model, gripper = mounted(robot)
+    spec = mujoco.MjSpec.from_string(model.get_xml())
+    geoms = (gripper.important_geoms[f"{side}_fingerpad"][0] for side in ("left", "right"))
+    return [spec.geom(geom).parent.name for geom in geoms]

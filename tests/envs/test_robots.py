@@ -2,6 +2,7 @@
 
 import json
 
+import mujoco
 import numpy as np
 import pytest
 import torch
@@ -10,9 +11,10 @@ from scipy.spatial.transform import Rotation
 from caliper.envs.robot.control import CONTROLLERS, JOINTS, action_dim, action_names
 from caliper.envs.robot.joint_kernels import ANGLE_SCALE, DERIVATIVE, INTEGRAL, KP, KV, SPEED_SCALE, WINDOW
 from caliper.envs.robot.robots import robot_facts
-from caliper.envs.scene.scenes import ROBOTS
+from caliper.envs.scene.scenes import ROBOTS, mounted
 from caliper.envs.sim import SimEnv, task_scene
 from caliper.envs.tasks import TASKS, make_task
+from caliper.envs.tasks.stack import pads
 from caliper.errors import CaliperError
 from tests.envs.conftest import make_envs, start_like
 from tests.oracle import arm_controller, joint_state, patched_robosuite
@@ -215,3 +217,15 @@ def test_a_tasks_scene_has_the_robot_that_is_asked_for(task):
 def test_a_stranger_is_refused():
     with pytest.raises(CaliperError, match="robot 'baxter' is unknown; choose one of: panda, sawyer"):
         SimEnv("lift", 1, robot="baxter")
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_fingers_that_hold_are_found_on_every_gripper(robot):
+    """By the pads that robosuite's own test of a grasp asks for."""
+    model, gripper = mounted(robot)
+    spec = mujoco.MjSpec.from_string(model.get_xml())
+    left, right = pads(robot)
+    assert left != right
+    for body, side in ((left, "left"), (right, "right")):
+        assert set(gripper.important_geoms[f"{side}_fingerpad"]) <= {g.name for g in spec.body(body).geoms}
+    assert len(make_task("stack", robot=robot).scene().sensors) >= 3

@@ -11,7 +11,7 @@ from caliper.envs.scripts.handles import _about, _towards
 from caliper.envs.seeding import uniform
 from caliper.envs.sim import task_scene
 from caliper.envs.tasks import make_task
-from caliper.envs.tasks.stack import APART, LARGE, LEFT, RIGHT, SMALL, SPREAD
+from caliper.envs.tasks.stack import APART, LARGE, SMALL, SPREAD, pads
 from tests.envs.conftest import make_envs, usual
 
 
@@ -31,7 +31,7 @@ def test_cubes_touch_when_one_lies_on_the_other(sim):
         env.set_state(states)
         env.engine.refresh()  # poses alone have no contacts
         assert env.now.touching("cubeA_main", "cubeB_main").tolist() == [touching] * 2
-        assert not env.now.touching("cubeA_main", LEFT).any()
+        assert not env.now.touching("cubeA_main", pads("panda")[0]).any()
         assert env.solved().tolist() == [touching] * 2
 
 
@@ -45,7 +45,8 @@ def test_a_cube_between_both_fingers_is_not_stacked():
     for opening, held in ((0.04, False), (0.005, True)):
         states[:, fingers] = torch.tensor([opening, -opening], dtype=torch.float64)
         env.set_state(states)
-        both = env.now.touching("cubeA_main", LEFT) & env.now.touching("cubeA_main", RIGHT)
+        left, right = (env.now.touching("cubeA_main", pad) for pad in pads("panda"))
+        both = left & right
         assert both.tolist() == [held] * 2
         assert env.solved().tolist() == [not held] * 2
 
