@@ -58,7 +58,8 @@ def register_envs(registration: ModuleType) -> None:
     for file in files("caliper.configs").joinpath("task").iterdir():
         task = dict(yaml.safe_load(file.read_text(encoding="utf-8"))["task"])
         env_id = f"caliper/{gymnasium_name(task['name'])}-v0"
-        if {"env_id", "env"} & set(task) or env_id in registration.registry:  # another library's, or done before
+        # One that another library steps, or that was registered before.
+        if {"env_id", "env"} & set(task) or env_id in registration.registry:
             continue
         registration.register(
             env_id,
