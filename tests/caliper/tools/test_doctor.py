@@ -152,7 +152,8 @@ def test_without_robosuite_nothing_falls_over():
 
 def test_the_pin_of_robosuite_is_the_projects():
     assert doctor_module.ROBOSUITE in (ROOT / "constraints.txt").read_text().splitlines()
-    assert f"pip install --no-deps {doctor_module.ROBOSUITE}" in (ROOT / "envs" / "scene" / "scenes.py").read_text()
+    scenes = (ROOT / "envs" / "scene" / "scenes.py").read_text()
+    assert f"pip install --no-deps {doctor_module.ROBOSUITE}" in scenes
 
 
 def test_the_kernel_cache_is_counted_by_architecture(tmp_path, capsys, monkeypatch, no_image):
