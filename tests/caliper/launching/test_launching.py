@@ -1,18 +1,16 @@
 """Where a sweep's runs may go, what is said of mistakes, and the table of what runs."""
 
 import json
-import os
-import signal
 import socket
+import subprocess
 import sys
-import time
 
 import pytest
 
 from caliper.cli import main
 from caliper.errors import CaliperError
 from caliper.launching.choose import choose
-from caliper.launching.job import Attempt, Job, busy
+from caliper.launching.job import busy
 from caliper.launching.local import Local
 from caliper.launching.table import progress
 from caliper.utils.files import holder, locked
@@ -46,28 +44,40 @@ def test_this_machine_is_the_default():
     assert isinstance(choose("local", {}, "compare"), Local)
 
 
-def job(folder):
-    return Job("all", folder / "run", ("nonsense",))
+# A cluster's worker is a small process, of which a fork is cheap; that of the tests has run many others.
+STOPPED_AS_ASKED = """
+run = job.start(leashed=True)
+time.sleep(0.2)
+for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    run.send_signal(number)
+time.sleep(0.2)
+assert run.poll() is None
+run.send_signal(signal.SIGINT)
+assert run.wait(timeout=10) == -signal.SIGINT
+"""
+
+
+def in_a_worker(folder, code):
+    """Exit status of code that finds a `job` there, whose words make no sense."""
+    start = f"""
+import os, signal, sys, time
+from pathlib import Path
+from caliper.launching.job import Attempt, Job
+job = Job("all", Path({str(folder)!r}, "run"), ("nonsense",))
+"""
+    return subprocess.run([sys.executable, "-c", start + code]).returncode
 
 
 def test_a_run_that_cannot_begin_ends_with_its_status_in_its_log(tmp_path):
-    assert Attempt(job(tmp_path), os.getcwd())() == 2
-    assert "caliper: 'nonsense' is not understood" in job(tmp_path).log.read_text()
+    assert in_a_worker(tmp_path, "sys.exit(10 + Attempt(job, os.getcwd())())") == 12
+    assert "caliper: 'nonsense' is not understood" in (tmp_path / "run.log").read_text()
 
 
-def test_a_leashed_run_ignores_a_cluster_and_stops_with_its_attempt(tmp_path, monkeypatch):
+def test_a_leashed_run_ignores_a_cluster_and_stops_with_its_attempt(tmp_path):
     script = tmp_path / "python"
     script.write_text("#!/bin/sh\nexec sleep 30\n")
     script.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(script))
-    run = job(tmp_path).start(leashed=True)
-    time.sleep(0.2)
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        run.send_signal(number)
-    time.sleep(0.2)
-    assert run.poll() is None
-    run.send_signal(signal.SIGINT)
-    assert run.wait(timeout=10) == -signal.SIGINT
+    assert in_a_worker(tmp_path, f"sys.executable = {str(script)!r}" + STOPPED_AS_ASKED) == 0
 
 
 def test_a_locked_folder_says_where_its_run_is(tmp_path):
