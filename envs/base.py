@@ -122,3 +122,78 @@ class VectorEnv(ABC):
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues from what `state_dict` returned."""
+
+
+class EnvWrapper(VectorEnv):
+    """The same envs; a sub-class says what it does otherwise than to pass it on.
+
+    A sub-class whose envs are stepped keeps `final_state` itself.
+
+    Attributes:
+        env: what is wrapped.
+    """
+
+    def __init__(self, env: VectorEnv) -> None:
+        self.env, self.device = env, env.device
+        self.num_envs, self.spec, self.action_dim = env.num_envs, env.spec, env.action_dim
+        self.horizon, self.state_dim, self.scene_hash = env.horizon, env.state_dim, env.scene_hash
+
+    def check(self) -> None:
+        """See `VectorEnv`."""
+        self.env.check()
+
+    def rates(self) -> dict[str, float]:
+        """See `VectorEnv`."""
+        return self.env.rates()
+
+    def observe(self) -> Obs:
+        """See `VectorEnv`."""
+        return self.env.observe()
+
+    def frame(self) -> Obs:
+        """See `VectorEnv`."""
+        return self.env.frame()
+
+    def get_state(self) -> Tensor:
+        """See `VectorEnv`."""
+        return self.env.get_state()
+
+    def set_state(self, state: Tensor) -> None:
+        """See `VectorEnv`."""
+        self.env.set_state(state)
+
+    def render(self, cameras: tuple[str, ...], size: int) -> Tensor:
+        """See `VectorEnv`."""
+        return self.env.render(cameras, size)
+
+    def set_appearance(self, seeds: Tensor | None, ranges: AppearanceRanges = AS_IT_IS) -> None:
+        """See `VectorEnv`."""
+        self.env.set_appearance(seeds, ranges)
+
+    def vary(self, ranges: AppearanceRanges) -> None:
+        """See `VectorEnv`."""
+        self.env.vary(ranges)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `VectorEnv`."""
+        return self.env.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `VectorEnv`."""
+        self.env.load_state_dict(state)
+
+
+def refuse_actions(env: VectorEnv, action: Tensor, takes: str) -> None:
+    """Raises CaliperError unless actions are (n, a); `takes` names who wants them."""
+    if action.shape != (env.num_envs, env.action_dim):
+        want, got = (env.num_envs, env.action_dim), tuple(action.shape)
+        raise CaliperError(f"action has shape {got}; {takes} in {want[0]} envs takes {want}")
+
+
+def refuse_states(env: VectorEnv, state: Tensor) -> None:
+    """Raises CaliperError for more states than envs, or states of another length."""
+    if len(state) > env.num_envs or state.shape[1] != env.state_dim:
+        raise CaliperError(
+            f"states of shape {tuple(state.shape)} do not fit {env.num_envs} envs of state length "
+            f"{env.state_dim}; the file belongs to another scene or the batch is too large"
+        )

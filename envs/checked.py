@@ -7,13 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caliper.envs.base import VectorEnv
-from caliper.envs.scene.appearance import AS_IT_IS, AppearanceRanges
+from caliper.envs.base import EnvWrapper, VectorEnv
 from caliper.errors import CaliperError
 from caliper.types import Obs, Step
 
 
-class CheckedEnv(VectorEnv):
+class CheckedEnv(EnvWrapper):
     """The same envs, which refuse a step before a reset and actions that are no finite numbers.
 
     Each step waits for the device, and raises what `VectorEnv.check` raises.
@@ -21,9 +20,7 @@ class CheckedEnv(VectorEnv):
 
     def __init__(self, env: VectorEnv) -> None:
         """Wraps `env`, which the caller should not step by itself."""
-        self.env, self.device = env, env.device
-        self.num_envs, self.spec, self.action_dim = env.num_envs, env.spec, env.action_dim
-        self.horizon, self.state_dim, self.scene_hash = env.horizon, env.state_dim, env.scene_hash
+        super().__init__(env)
         self._begun = False
 
     def reset(self, mask: Tensor | None = None, seeds: Tensor | None = None) -> Obs:
@@ -51,46 +48,10 @@ class CheckedEnv(VectorEnv):
         self.final_state = self.env.final_state
         return step
 
-    def check(self) -> None:
-        """See `VectorEnv`."""
-        self.env.check()
-
-    def rates(self) -> dict[str, float]:
-        """See `VectorEnv`."""
-        return self.env.rates()
-
-    def observe(self) -> Obs:
-        """See `VectorEnv`."""
-        return self.env.observe()
-
-    def frame(self) -> Obs:
-        """See `VectorEnv`."""
-        return self.env.frame()
-
-    def get_state(self) -> Tensor:
-        """See `VectorEnv`."""
-        return self.env.get_state()
-
     def set_state(self, state: Tensor) -> None:
         """See `VectorEnv`."""
         self._begun = False  # a state that is looked at has no episode
         self.env.set_state(state)
-
-    def render(self, cameras: tuple[str, ...], size: int) -> Tensor:
-        """See `VectorEnv`."""
-        return self.env.render(cameras, size)
-
-    def set_appearance(self, seeds: Tensor | None, ranges: AppearanceRanges = AS_IT_IS) -> None:
-        """See `VectorEnv`."""
-        self.env.set_appearance(seeds, ranges)
-
-    def vary(self, ranges: AppearanceRanges) -> None:
-        """See `VectorEnv`."""
-        self.env.vary(ranges)
-
-    def state_dict(self) -> dict[str, Any]:
-        """See `VectorEnv`."""
-        return self.env.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `VectorEnv`."""

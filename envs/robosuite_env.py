@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from caliper.envs.base import refuse_actions, refuse_states
 from caliper.envs.drawn import Drawn
 from caliper.envs.engines.base import POSES
 from caliper.envs.health import Health
@@ -206,9 +207,7 @@ class RobosuiteEnv(OneByOneEnv, Drawn):
         Raises:
             CaliperError: an action of the wrong shape.
         """
-        if action.shape != (self.num_envs, self.action_dim):
-            want, got = (self.num_envs, self.action_dim), tuple(action.shape)
-            raise CaliperError(f"action has shape {got}; {self.name} in {want[0]} envs takes {want}")
+        refuse_actions(self, action, self.name)
         seeds = self.seeds.clone()
         step = super().step(action)
         none = torch.zeros_like(step.success)
@@ -240,19 +239,9 @@ class RobosuiteEnv(OneByOneEnv, Drawn):
         Raises:
             CaliperError: more states than envs, or states of another length.
         """
-        if len(state) > self.num_envs or state.shape[1] != self.state_dim:
-            raise CaliperError(
-                f"states of shape {tuple(state.shape)} do not fit {self.num_envs} envs of state length "
-                f"{self.state_dim}; the file belongs to another scene or the batch is too large"
-            )
+        refuse_states(self, state)
         for i, row in enumerate(state.cpu().double().numpy()):
-            model, data = self._envs[i].sim.model._model, self._envs[i].sim.data._data
-            data.time, data.qpos[:], data.qvel[:] = (
-                row[0],
-                *np.split(row[1:], [model.nq, model.nq + model.nv])[:2],
-            )
-            poses = row[1 + model.nq + model.nv :].reshape(-1, 7)
-            model.body_pos[self._fixtures], model.body_quat[self._fixtures] = poses[:, :3], poses[:, 3:]
+            _put(self._envs[i].sim.model._model, self._envs[i].sim.data._data, row, self._fixtures)
             self._look(i)
 
     def state_dict(self) -> dict[str, Any]:
@@ -279,9 +268,7 @@ class Puppets:
     def put(self, i: int, state: NDArray[np.float64]) -> None:
         """Puts env i into a state [time, qpos, qvel, fixtures]."""
         model, data = self.model, self._data
-        data.qpos[:] = state[1 : 1 + model.nq]
-        poses = state[1 + model.nq + model.nv :].reshape(-1, 7)
-        model.body_pos[self._fixtures], model.body_quat[self._fixtures] = poses[:, :3], poses[:, 3:]
+        _put(model, data, state, self._fixtures)
         mujoco.mj_kinematics(model, data)
         mujoco.mj_comPos(model, data)
         mujoco.mj_camlight(model, data)
@@ -291,6 +278,16 @@ class Puppets:
     def pose_arrays(self) -> dict[str, Tensor]:
         """See `Engine`."""
         return {name: torch.from_numpy(held) for name, held in self._poses.items()}
+
+
+def _put(
+    model: mujoco.MjModel, data: mujoco.MjData, state: NDArray[np.float64], fixtures: Sequence[int]
+) -> None:
+    """Writes a state [time, qpos, qvel, fixtures] where MuJoCo keeps its parts."""
+    data.time = state[0]
+    data.qpos[:], data.qvel[:], poses = np.split(state[1:], [model.nq, model.nq + model.nv])
+    poses = poses.reshape(-1, 7)
+    model.body_pos[fixtures], model.body_quat[fixtures] = poses[:, :3], poses[:, 3:]
 
 
 def _shape(name: str) -> tuple[int, ...]:

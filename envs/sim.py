@@ -11,6 +11,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from caliper.envs.base import refuse_actions, refuse_states
 from caliper.envs.drawn import Drawn
 from caliper.envs.engines import make_engine
 from caliper.envs.graphs import TorchGraph
@@ -129,8 +130,7 @@ class SimEnv(Drawn):
         self._gripper = [torch.as_tensor(at, device=self.device) for at in places]
         half = np.ptp(scene.model.actuator_ctrlrange[index.fingers], axis=1) / 2
         self._gripper_half = torch.as_tensor(half, device=self.device)
-        # The Panda's holds what it takes before its fingers rest: its demonstrations need not wait for that.
-        self._quick_gripper = robot == "panda"
+        self._quick_gripper = robot_facts(robot).quick
         self._action = wp.to_torch(self.engine.controller.action)
         # Written in place from here on: recorded work knows the memory, not the names.
         env_ids = torch.arange(num_envs, device=self.device)
@@ -226,9 +226,7 @@ class SimEnv(Drawn):
         Raises:
             CaliperError: an action of the wrong shape.
         """
-        if action.shape != (self.num_envs, self.action_dim):
-            want, got = (self.num_envs, self.action_dim), tuple(action.shape)
-            raise CaliperError(f"action has shape {got}; {self.controller} in {want[0]} envs takes {want}")
+        refuse_actions(self, action, self.controller)
         self._action.copy_(action)
         self.engine.advance(self._substeps)
         success, truncated, diverged, reward, self.final_state, proprio = self._judge(self._outcome)
@@ -287,12 +285,8 @@ class SimEnv(Drawn):
         Raises:
             CaliperError: more states than envs, or states of another length.
         """
+        refuse_states(self, state)
         m, nq, nv = state.shape[0], self.engine.model.nq, self.engine.model.nv
-        if m > self.num_envs or state.shape[1] != self.state_dim:
-            raise CaliperError(
-                f"states of shape {tuple(state.shape)} do not fit {self.num_envs} envs of state length "
-                f"{self.state_dim}; the file belongs to another scene or the batch is too large"
-            )
         self.engine.qpos[:m] = state[:, 1 : 1 + nq].to(self.engine.qpos)
         self.engine.qvel[:m] = state[:, 1 + nq : 1 + nq + nv].to(self.engine.qvel)
         fixtures = state[:, 1 + nq + nv :].reshape(m, -1, 7).to(self.engine.mocap_pos)

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caliper.envs.base import VectorEnv
-from caliper.envs.scene.appearance import AS_IT_IS, AppearanceRanges
+from caliper.envs.base import EnvWrapper, VectorEnv
 from caliper.types import Obs, Step
 
 
@@ -18,7 +17,7 @@ def stacked(env: VectorEnv, k: int) -> VectorEnv:
     return env if k == 1 else FrameStack(env, k)
 
 
-class FrameStack(VectorEnv):
+class FrameStack(EnvWrapper):
     """Envs whose observations hold the last k frames, the oldest first.
 
     Frames never come from before an episode's start: its first frame stands for those that are missing.
@@ -30,10 +29,8 @@ class FrameStack(VectorEnv):
     """
 
     def __init__(self, env: VectorEnv, k: int) -> None:
-        self.env, self.k, self.device = env, k, env.device
-        self.num_envs, self.action_dim, self.horizon = env.num_envs, env.action_dim, env.horizon
-        self.state_dim, self.scene_hash = env.state_dim, env.scene_hash
-        self.spec = replace(env.spec, stack=k)
+        super().__init__(env)
+        self.k, self.spec = k, replace(env.spec, stack=k)
         self._obs: Obs | None = None  # the last k frames; None where there is no history
 
     def reset(self, mask: Tensor | None = None, seeds: Tensor | None = None) -> Obs:
@@ -55,44 +52,16 @@ class FrameStack(VectorEnv):
             self._obs = _where(own.terminated | own.truncated, self._repeated(own.obs), final_obs)
         return replace(own, obs=self._obs, final_obs=final_obs)
 
-    def check(self) -> None:
-        """See `VectorEnv`."""
-        self.env.check()
-
-    def rates(self) -> dict[str, float]:
-        """See `VectorEnv`."""
-        return self.env.rates()
-
     def observe(self) -> Obs:
         """See `VectorEnv`."""
         if self._obs is None:
             self._obs = self._repeated(self.env.observe())
         return self._obs
 
-    def frame(self) -> Obs:
-        """See `VectorEnv`."""
-        return self.env.frame()
-
-    def get_state(self) -> Tensor:
-        """See `VectorEnv`."""
-        return self.env.get_state()
-
     def set_state(self, state: Tensor) -> None:
         """See `VectorEnv`. What was before is no history of the given states."""
         self.env.set_state(state)
         self._obs = None
-
-    def render(self, cameras: tuple[str, ...], size: int) -> Tensor:
-        """See `VectorEnv`."""
-        return self.env.render(cameras, size)
-
-    def set_appearance(self, seeds: Tensor | None, ranges: AppearanceRanges = AS_IT_IS) -> None:
-        """See `VectorEnv`."""
-        self.env.set_appearance(seeds, ranges)
-
-    def vary(self, ranges: AppearanceRanges) -> None:
-        """See `VectorEnv`."""
-        self.env.vary(ranges)
 
     def state_dict(self) -> dict[str, Any]:
         """See `VectorEnv`."""

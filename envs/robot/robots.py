@@ -28,6 +28,7 @@ class Robot:
         grip_site: the point that operational-space control moves.
         base_site: the frame in which it does.
         carried: how many of the arm's joints, the first ones, move that frame.
+        quick: whether the gripper holds what it takes before its fingers rest, so that no script need wait.
     """
 
     joints: tuple[str, ...]
@@ -40,6 +41,7 @@ class Robot:
     grip_site: str
     base_site: str
     carried: int
+    quick: bool
 
 
 @cache
@@ -66,4 +68,5 @@ def robot_facts(robot: str) -> Robot:
         grip_site=gripper.important_sites["grip_site"],
         base_site=base_site,
         carried=carried,
+        quick=robot == "panda",
     )
