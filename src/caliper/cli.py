@@ -208,22 +208,22 @@ def _export(words: list[str]) -> None:
 
 
 def _serve(words: list[str]) -> None:
-    own = {"--port": "8765", "--host": "127.0.0.1"}
+    where: dict[str, str] = {}  # what is not given, the server knows
     folders, rest = [], list(words)
     while rest:
         word = rest.pop(0)
-        if word in own and rest:
-            own[word] = rest.pop(0)
+        if word in ("--port", "--host") and rest:
+            where[word[2:]] = rest.pop(0)
         else:
             folders.append(word)
-    port = own["--port"]
+    port = where.pop("port", None)
     if len(folders) != 1 or folders[0].startswith("-"):
         raise CaliperError("name one policy's folder: caliper serve OUT [--port 8765] [--host 127.0.0.1]")
-    if not port.isdigit() or not 0 < int(port) < 1 << 16:
+    if port is not None and not (port.isdigit() and 0 < int(port) < 1 << 16):
         raise CaliperError(f"--port {port} must be a number from 1 to 65535")
-    from caliper.policies.server import serve
+    from caliper.policies.server import PORT, serve
 
-    serve(api.load_policy(folders[0]), own["--host"], int(port))
+    serve(api.load_policy(folders[0]), **where, port=PORT if port is None else int(port))
 
 
 def _report(words: list[str]) -> None:

@@ -12,6 +12,7 @@ from caliper.config.validate import check
 from caliper.envs.robosuite_env import RobosuiteEnv as Env
 from caliper.envs.robosuite_env import _make, blueprint, environments
 from caliper.errors import CaliperError
+from tests.envs.conftest import random_actions
 
 TWO = ("panda", "panda")
 CAMERAS = ("agentview", "frontview")
@@ -28,11 +29,6 @@ def make(num_envs, first_seed=5, horizon=4, **kwargs):
     return env
 
 
-def actions(env, steps, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    return 2 * torch.rand(steps, env.num_envs, env.action_dim, generator=g) - 1
-
-
 def parts(obs):
     return [(name, obs.tensors[name]) for name in obs.tensors]
 
@@ -46,7 +42,7 @@ def test_every_step_is_robosuites():
     theirs = _make("TwoArmLift", TWO, "osc_pose", 20, {})
     theirs.rng.bit_generator.state = np.random.default_rng(11).bit_generator.state
     theirs.reset()
-    for action in actions(env, 12):
+    for action in random_actions(env, 12):
         env.step(action)
         theirs.step(action[0].double().numpy())
         data = theirs.sim.data._data
@@ -57,7 +53,7 @@ def test_every_step_is_robosuites():
 
 def test_an_env_does_not_depend_on_the_others_and_a_saved_one_goes_on_exactly():
     env, alone = make(2), make(1, first_seed=6)
-    first, last = actions(env, 6), actions(env, 6, seed=1)  # across the borders of episodes
+    first, last = random_actions(env, 6), random_actions(env, 6, seed=1)  # across the borders of episodes
     for move in first:
         a, b = env.step(move), alone.step(move[1:])
         assert same(a.obs[1:], b.obs) and same(a.final_obs[1:], b.final_obs)
@@ -73,9 +69,9 @@ def test_an_env_does_not_depend_on_the_others_and_a_saved_one_goes_on_exactly():
 
 def test_a_recorded_state_is_seen_as_it_was_live():
     env = make(2, depth=True, segmentation=True, cameras=CAMERAS)
-    env.step(actions(env, 1)[0])
+    env.step(random_actions(env, 1)[0])
     state, seen = env.get_state(), env.observe()
-    env.step(actions(env, 1, seed=3)[0])
+    env.step(random_actions(env, 1, seed=3)[0])
     assert not same(env.observe(), seen)
     env.set_state(state)
     assert same(env.observe(), seen) and torch.equal(env.get_state(), state)
@@ -92,7 +88,7 @@ def test_images_show_the_scene():
     depth = before.more["depth"][0, 1]
     assert 0.3 < depth[thing].float().mean() < depth[~thing].float().mean() < 20
     assert before.pixels[0, 0].float().std() > 20
-    for move in actions(env, 2):
+    for move in random_actions(env, 2):
         env.step(move)
     assert not torch.equal(before.pixels, env.observe().pixels)
 
@@ -160,10 +156,10 @@ def test_every_environment_of_robosuite_steps_and_is_drawn(name):
     plan = blueprint(name, robots, "osc_pose", 20, {})
     env = Env(name, 1, robots, cameras=("agentview",), size=32, threads=1, horizon=3, privileged=True)
     assert env.state_dim == plan.state_dim and env.action_dim == plan.action_dim
-    for move in actions(env, 4):
+    for move in random_actions(env, 4):
         step = env.step(move)
         assert torch.isfinite(step.obs.proprio).all() and step.obs.pixels.float().std() > 5
     state, seen = env.get_state(), env.observe()
-    env.step(actions(env, 1)[0])
+    env.step(random_actions(env, 1)[0])
     env.set_state(state)
     assert torch.equal(env.observe().pixels, seen.pixels)
