@@ -37,6 +37,7 @@ HELP = {
     "replay": ("render a dataset's states into a copy with images", "FILE --cameras agentview --size 84"),
     "inspect": ("tell what a dataset or a recording holds and whether it fits", "FILE [--images | --replay]"),
     "tasks": ("list tasks, agents, encoders, engines and presets; tell all of one task", "[lift]"),
+    "pretrained": ("list what published weights fit; tell whether a file does", "[FILE] [arch=resnet18]"),
     "doctor": ("tell what is missing here; compile a GPU's kernels ahead", "[--precompile sm_90 task=lift]"),
 }
 # What torch, MuJoCo and CUDA say where an estimate was too low, or others took the memory meanwhile.
@@ -274,6 +275,12 @@ def _tasks(words: list[str]) -> None:
         print(f"{group:8} {' '.join(_choices(group))}")
 
 
+def _pretrained(words: list[str]) -> None:
+    from caliper.tools.pretrained import describe_file, describe_known
+
+    print(describe_file(words) if words else describe_known())
+
+
 def _doctor(words: list[str]) -> None:
     if "--precompile" in words:
         from caliper.config.compose import compose
@@ -318,5 +325,6 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "replay": _replay,
     "inspect": _inspect,
     "tasks": _tasks,
+    "pretrained": _pretrained,
     "doctor": _doctor,
 }

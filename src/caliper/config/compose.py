@@ -23,7 +23,13 @@ from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
 from caliper.utils.foreign import ForeignFileError, read_yaml
 
-PATHS = ("run_dir", "data.path", "data.prior.path", "task.code")  # values that are taken letter by letter
+PATHS = (
+    "run_dir",
+    "data.path",
+    "data.prior.path",
+    "task.code",
+    "encoder.weights",
+)  # values that are taken letter by letter
 SEVERAL = "data.path"  # that of them which may be a list
 OF_ITS_USE = {  # keys that say how a dataset is seen, not what is in it
     *("obs", "cameras", "size", "depth", "segmentation", "frame_stack", "proprio", "code_sha256"),

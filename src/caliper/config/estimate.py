@@ -8,11 +8,12 @@ from itertools import accumulate, pairwise
 
 import torch
 
-from caliper.config.build import action_length, obs_spec
+from caliper.config.build import action_length, learner_spec, obs_spec
 from caliper.config.devices import learner_device
 from caliper.config.schema import RunConfig
 from caliper.data.buffer import ReplayBuffer
 from caliper.encoders import build_encoder
+from caliper.encoders.weights import RANDOM
 from caliper.errors import CaliperError
 from caliper.utils.memory import free_memory, in_words
 
@@ -52,7 +53,7 @@ def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part
         config: of the run.
         recorded_frames: of its datasets; by default as many as the largest that it would collect.
     """
-    spec, actions, agent = obs_spec(config), action_length(config), config.agent
+    spec, actions, agent = learner_spec(config), action_length(config), config.agent
     data, online, evaluation = config.data, config.online, config.evaluation
     pixels = spec.image_numbers  # of an observation
     frames = recorded_frames or data.episodes * (config.recorded_horizon + 1)
@@ -91,7 +92,7 @@ def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part
         ),
         Part(
             "the envs",
-            envs * (ENV + 4 * spec.image_bytes * spec.stack),
+            envs * (ENV + 4 * obs_spec(config).image_bytes * spec.stack),
             "online.num_envs",
             online.num_envs,
             False,
@@ -136,7 +137,9 @@ def _encoder(config: RunConfig) -> tuple[int, int]:
     """Weights and features of the run's encoder, made without their memory; 0 if it cannot be made at all."""
     try:
         with torch.device("meta"):
-            encoder = build_encoder(config.encoder, obs_spec(config))
+            # Whatever a file holds, the shapes are the architecture's.
+            random = {"weights": RANDOM} if "weights" in config.encoder else {}
+            encoder = build_encoder({**config.encoder, **random}, learner_spec(config))
     except (CaliperError, TypeError, ValueError, RuntimeError):  # refused by name elsewhere
         return 0, 0
     return sum(weight.numel() for weight in encoder.parameters()), encoder.dim

@@ -12,6 +12,8 @@ from caliper.agents import Agent
 from caliper.analysis.run_data import Evaluation, read_run
 from caliper.config.build import action_length, obs_spec
 from caliper.config.schema import RunConfig
+from caliper.encoders.pretrained import NAME as PRETRAINED
+from caliper.encoders.weights import RANDOM
 from caliper.envs.observation.instances import instances
 from caliper.envs.observation.lowdim import LENGTHS, STANDARD
 from caliper.envs.observation.proprio import GRIP_CENTRE, GRIP_SCALE, PROPRIO
@@ -63,13 +65,18 @@ def card(config: RunConfig, agent: Agent, folder: Path) -> dict[str, Any]:
         "action": _action(config) | {"length": action_length(config), "chunk": agent.config.chunk},
         # Whatever the training computed in: an exported policy computes in float32.
         "agent": dict(config.agent) | {"precision": "float32"},
-        "encoder": dict(config.encoder),
+        "encoder": dict(config.encoder) | _with_its_weights(config),
         "data": {"path": _names(config), "content": config.data.content},
         "evaluations": [_numbers(evaluation) for evaluation in run.evaluations],
         "versions": {name: version(name) for name in PACKAGES},
         "commit": (run.git.get("caliper") or {}).get("commit"),
         "seed": config.seed,
     }
+
+
+def _with_its_weights(config: RunConfig) -> dict[str, str]:
+    """A policy's own file holds what came from another: the network is built without that one."""
+    return {"weights": RANDOM} if config.encoder["name"] == PRETRAINED else {}
 
 
 def readme(content: dict[str, Any], pictures: dict[str, str]) -> str:

@@ -36,6 +36,9 @@ from caliper.data.open_episodes import OpenEpisodes
 from caliper.data.recordings import read_filters
 from caliper.data.relabel import relabelled
 from caliper.data.robomimic import read_dataset
+from caliper.encoders.backbones import check_file
+from caliper.encoders.pretrained import NAME as PRETRAINED
+from caliper.encoders.weights import RANDOM
 from caliper.envs.base import VectorEnv
 from caliper.envs.scene.appearance import AppearanceRanges
 from caliper.errors import CaliperError
@@ -77,7 +80,7 @@ def train(config: RunConfig) -> Path:
     data = _find_all(devices.applied(config))
     with locked(folder):
         _refuse_used(folder)  # another process may have begun one meanwhile
-        config = _with_data(config, *data)
+        config = _with_weights(_with_data(config, *data), folder)
         _write_config(config, folder)
         write_json(folder / "git.json", provenance())
         return _run(config, folder, data, None, devices)
@@ -169,6 +172,17 @@ def _with_data(config: RunConfig, dataset: Dataset | Recordings, prior: Dataset 
         place = str(Path(config.prior.dataset_path()).resolve())
         data = replace(data, prior=replace(data.prior, path=place, content=prior.content))
     return replace(config, data=data)
+
+
+def _with_weights(config: RunConfig, folder: Path) -> RunConfig:
+    """The same with the encoder's file by its whole path and checksum; says and keeps where that is from."""
+    weights = config.encoder.get("weights")
+    if config.encoder["name"] != PRETRAINED or weights == RANDOM:
+        return config
+    checked = check_file(Path(weights).resolve(), config.encoder["arch"])
+    print(checked, flush=True)
+    write_json(folder / "pretrained.json", asdict(checked))
+    return replace(config, encoder=config.encoder | {"weights": checked.path, "sha256": checked.sha256})
 
 
 def _keep_changes(config: RunConfig, folder: Path) -> None:
@@ -313,7 +327,15 @@ def _refuse_used(folder: Path) -> None:
 
 # What a run puts into its folder.
 OWN = {
-    *("config.yaml", "git.json", "devices.json", "metrics.csv", "history.jsonl", "evaluation.json"),
+    *(
+        "config.yaml",
+        "git.json",
+        "devices.json",
+        "pretrained.json",
+        "metrics.csv",
+        "history.jsonl",
+        "evaluation.json",
+    ),
     *("report.html", "checkpoints", "evaluations", "plots", "videos", "wandb", "tensorboard"),
 }
 LOGS = {".log", ".out", ".err", ".txt"}  # what a shell or a cluster may keep there of what the run prints
