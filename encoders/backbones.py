@@ -63,6 +63,9 @@ class Backbone(nn.Module):
         dim: f.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, arch: str, size: int | None = 224) -> None:
         """Builds the network with random weights, the same every time.
 
@@ -144,7 +147,7 @@ def of_images(backbone: Backbone, images: Tensor, most: int = 64) -> Tensor:
     """
     b, v = images.shape[:2]
     flat = rearrange(images, "b v (k c) h w -> (b v k) c h w", c=3)
-    parts = [flat] if torch.is_grad_enabled() else flat.split(most)
+    parts = [flat] if torch.is_grad_enabled() else torch.split(flat, most)
     return rearrange(torch.cat([backbone(part) for part in parts]), "(b v k) f -> b v (k f)", b=b, v=v)
 
 

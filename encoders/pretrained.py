@@ -71,7 +71,8 @@ class Pretrained(Encoder):
             if length is not None and length < 0:
                 raise CaliperError(f"{name}={length} makes no sense; it must be at least 1, or null.")
         self._planes = spec.planes
-        self.frozen = self.body = None
+        self.frozen: Backbone | None = None
+        self.body: Backbone | None = None
         if spec.features:
             length = spec.features
         else:
@@ -90,18 +91,20 @@ class Pretrained(Encoder):
 
     def forward(self, obs: Obs) -> Tensor:
         """See `Encoder.forward`."""
-        if "features" in obs.more:
-            features = obs.more["features"].flatten(1)
-        elif self.frozen is not None:
-            with torch.no_grad():
-                features = see(self.frozen, obs, self._planes).flatten(1)
-        else:
-            assert self.body is not None
-            features = see(self.body, obs, self._planes).flatten(1)
-        features = self.project(features)
+        features: Tensor = self.project(self._features(obs))
         if self.project_proprio is None:
             return features
         return torch.cat([features, self.project_proprio(obs.proprio)], -1)
+
+    def _features(self, obs: Obs) -> Tensor:
+        """The network's features (b, v k f), kept or made now."""
+        if "features" in obs.more:
+            return obs.more["features"].flatten(1)
+        if self.body is not None:
+            return see(self.body, obs, self._planes).flatten(1)
+        assert self.frozen is not None  # for the type checker
+        with torch.no_grad():
+            return see(self.frozen, obs, self._planes).flatten(1)
 
 
 def see(backbone: Backbone, obs: Obs, planes: Mapping[str, Any]) -> Tensor:

@@ -176,12 +176,14 @@ def _with_data(config: RunConfig, dataset: Dataset | Recordings, prior: Dataset 
 
 def _with_weights(config: RunConfig, folder: Path) -> RunConfig:
     """The same with the encoder's file by its whole path and checksum; says and keeps where that is from."""
-    weights = config.encoder.get("weights")
+    weights = config.encoder.get("weights", RANDOM)
     if config.encoder["name"] != PRETRAINED or weights == RANDOM:
         return config
     checked = check_file(Path(weights).resolve(), config.encoder["arch"])
     print(checked, flush=True)
-    write_json(folder / "pretrained.json", asdict(checked))
+    # "sha256" is where `write_json` puts the page's own.
+    told = {"arch": checked.arch, "weights": checked.path, "weights_sha256": checked.sha256}
+    write_json(folder / "pretrained.json", told | asdict(checked.origin))
     return replace(config, encoder=config.encoder | {"weights": checked.path, "sha256": checked.sha256})
 
 

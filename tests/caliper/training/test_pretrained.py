@@ -14,10 +14,12 @@ import caliper
 from caliper.cli import main
 from caliper.config.build import learner_spec, make_agent, make_envs, obs_spec
 from caliper.config.compose import load
+from caliper.encoders import pretrained
 from caliper.errors import CaliperError
 from caliper.tools.saved_run import evaluate_run
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.run import resume, train
+from caliper.utils.foreign import file_digest
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -59,14 +61,16 @@ def test_envs_show_features_of_what_is_seen(configure, file):
 def test_a_run_keeps_features_and_goes_on(configure, file, tmp_path, capsys):
     whole, cut, out = tmp_path / "whole", tmp_path / "cut", tmp_path / "policy"
     train(configure(*words(file, f"run_dir={whole}", "log.checkpoint_minutes=1e9")))
-    assert "licence unknown" in capsys.readouterr().out
+    assert "licence unknown: ask" in capsys.readouterr().out
     noted = json.loads((whole / "pretrained.json").read_text())
+    assert noted["weights_sha256"] == file_digest(file) and noted["licence"].startswith("unknown")
     config = load(whole / "config.yaml")
-    assert config.encoder["sha256"] == noted["sha256"] and config.encoder["weights"] == str(file)
+    assert config.encoder["sha256"] == noted["weights_sha256"] and config.encoder["weights"] == str(file)
     weights, state = load_checkpoint(whole)
     assert not any("frozen" in name for name in weights) and state["online"]["features"].shape[2] == 512
     train(configure(*words(file, f"run_dir={cut}", "online.env_steps=16")))
     moved = shutil.move(file, tmp_path / "moved.safetensors")
+    pretrained._frozen.cache_clear()  # as in another process
     with pytest.raises(CaliperError, match=r"resnet18.safetensors cannot be read"):
         resume(cut, load(cut / "config.yaml", ["online.env_steps=28"], "resume"))
     resume(cut, load(cut / "config.yaml", ["online.env_steps=28", f"encoder.weights={moved}"], "resume"))
