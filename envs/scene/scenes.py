@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -31,6 +31,10 @@ HEADLIGHT_AMBIENT, HEADLIGHT_DIFFUSE, LIGHT_DIFFUSE = 0.1, 0.3, 0.55
 VISUAL_GROUP = 1  # robosuite's group of geoms that are seen
 HARMONISED = 1  # version of the rules below; part of the scene's hash
 ROBOTS = {"panda": "Panda", "sawyer": "Sawyer", "iiwa": "IIWA", "ur5e": "UR5e", "kinova3": "Kinova3"}
+
+# robosuite's grippers whose links jam in the air, and then break apart, where a pair of meshes that touch
+# gets several contacts, as MuJoCo 4 gives it unless told not to. robosuite was made for one.
+ONE_CONTACT = ("Robotiq85Gripper",)
 
 
 @dataclass(frozen=True)
@@ -109,13 +113,21 @@ def compose(
         base_pos: the robot's base in the world, metres.
         robot: one of `ROBOTS`.
     """
-    model, _ = mounted(robot)
+    model, gripper = mounted(robot)
     from robosuite.models.tasks import ManipulationTask
 
     model.set_base_xpos(base_pos)
     arena.set_origin([0, 0, 0])
     task = ManipulationTask(mujoco_arena=arena, mujoco_robots=[model], mujoco_objects=objects)
-    return mujoco.MjSpec.from_string(task.get_xml())
+    spec = mujoco.MjSpec.from_string(task.get_xml())
+    spec.option.disableflags |= contact_flags([gripper])
+    return spec
+
+
+def contact_flags(grippers: Iterable[Any]) -> int:
+    """The bits of `mjOption.disableflags` that robosuite's models of grippers need, see `ONE_CONTACT`."""
+    one = any(type(gripper).__name__ in ONE_CONTACT for gripper in grippers)
+    return int(mujoco.mjtDisableBit.mjDSBL_MULTICCD) * one
 
 
 def harmonise(spec: mujoco.MjSpec) -> mujoco.MjSpec:
@@ -165,4 +177,8 @@ def build(compose_scene: Callable[[], mujoco.MjSpec]) -> Scene:
         if texture.file:
             _shrink(texture)
     merge_visual_meshes(spec, VISUAL_GROUP)  # changes neither physics nor images, hence not the identity
-    return Scene(spec.compile(), hashlib.sha256(identity.encode()).hexdigest()[:16])
+    model = spec.compile()
+    # Either engine raises each contact's friction to this at least; Warp warns of geoms without, as Sawyer's
+    # fingers are. So this changes nothing but the warning.
+    np.maximum(model.geom_friction, mujoco.mjMINMU, out=model.geom_friction)
+    return Scene(model, hashlib.sha256(identity.encode()).hexdigest()[:16])
