@@ -58,7 +58,7 @@ def make_oracle(task: str, controller: str = "osc_pose", robot: str = "panda", *
 
 
 def set_contacts(env: Any) -> None:
-    """Gives an oracle whose model was just built as many contacts as its gripper was made for, as ours has."""
+    """Gives an oracle, whose model was just built, as many contacts as its gripper was made for."""
     env.sim.model._model.opt.disableflags |= contact_flags(env.robots[0].gripper.values())
 
 
