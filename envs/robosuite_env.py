@@ -27,7 +27,7 @@ from caliper.envs.observation.instances import instances
 from caliper.envs.observation.lowdim import STANDARD
 from caliper.envs.one_by_one import OneByOneEnv
 from caliper.envs.scene.patched import controller_config, patched_robosuite
-from caliper.envs.scene.scenes import ROBOTS, Scene, build, contact_flags
+from caliper.envs.scene.scenes import ROBOTS, Scene, build, mend_contacts
 from caliper.errors import CaliperError, one_of
 from caliper.types import Obs, ObsSpec, Step
 
@@ -374,8 +374,7 @@ def _make(
             f"task.env={name} cannot be made with task.robots={list(robots)} and task.kwargs={dict(kwargs)} "
             f"({reason})"
         ) from error
-    grippers = [gripper for robot in env.robots for gripper in robot.gripper.values()]
+    mend_contacts(env)
     # Left alone, MuJoCo puts an env whose numbers blew up back to its start, amid an episode.
-    flags = contact_flags(grippers) | int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
-    env.sim.model._model.opt.disableflags |= flags
+    env.sim.model._model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
     return env

@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 
 from caliper.envs.scene.patched import PARTS, WIDTHS, controller_config, patched_robosuite
-from caliper.envs.scene.scenes import ROBOTS, contact_flags
+from caliper.envs.scene.scenes import ROBOTS, mend_contacts
 from caliper.errors import CaliperError
 
 ENVIRONMENTS = {
@@ -53,13 +53,8 @@ def make_oracle(task: str, controller: str = "osc_pose", robot: str = "panda", *
         controller_configs=controller_config(controller, robot),
         **{**defaults, **kwargs},
     )
-    set_contacts(env)
+    mend_contacts(env)
     return env
-
-
-def set_contacts(env: Any) -> None:
-    """Gives an oracle, whose model was just built, as many contacts as its gripper was made for."""
-    env.sim.model._model.opt.disableflags |= contact_flags(env.robots[0].gripper.values())
 
 
 def arm_controller(env: Any) -> Any:

@@ -35,6 +35,10 @@ ROBOTS = {"panda": "Panda", "sawyer": "Sawyer", "iiwa": "IIWA", "ur5e": "UR5e", 
 # robosuite's grippers whose links jam in the air, and then break apart, where a pair of meshes that touch
 # gets several contacts, as MuJoCo 4 gives it unless told not to. robosuite was made for one.
 ONE_CONTACT = ("Robotiq85Gripper",)
+# The first link of robosuite's Sawyer is a sphere that stands on the cylinder of its mount, at a distance of
+# zero to the rounding. On the CPU they touch, and what that rubs can hold the arm's first joint; in float32
+# they do not. They need no contact: a joint connects them.
+NO_CONTACT = {"sawyer": ("right_l0", "right_arm_base_link")}
 
 
 @dataclass(frozen=True)
@@ -120,14 +124,28 @@ def compose(
     arena.set_origin([0, 0, 0])
     task = ManipulationTask(mujoco_arena=arena, mujoco_robots=[model], mujoco_objects=objects)
     spec = mujoco.MjSpec.from_string(task.get_xml())
-    spec.option.disableflags |= contact_flags([gripper])
+    spec.option.disableflags |= _contact_flags([gripper])
+    if robot in NO_CONTACT:
+        link, mount = (f"{model.naming_prefix}{name}" for name in NO_CONTACT[robot])
+        spec.add_exclude(bodyname1=link, bodyname2=mount)
     return spec
 
 
-def contact_flags(grippers: Iterable[Any]) -> int:
-    """The bits of `mjOption.disableflags` that robosuite's models of grippers need, see `ONE_CONTACT`."""
+def _contact_flags(grippers: Iterable[Any]) -> int:
     one = any(type(gripper).__name__ in ONE_CONTACT for gripper in grippers)
     return int(mujoco.mjtDisableBit.mjDSBL_MULTICCD) * one
+
+
+def mend_contacts(env: Any) -> None:
+    """Gives an environment of robosuite, whose model is built, the contacts that `compose` gives a scene."""
+    model = env.sim.model._model
+    ours = {theirs: name for name, theirs in ROBOTS.items()}
+    for robot in env.robots:
+        model.opt.disableflags |= _contact_flags(robot.gripper.values())
+        if (name := ours.get(robot.name)) in NO_CONTACT:
+            link = model.body(f"{robot.robot_model.naming_prefix}{NO_CONTACT[name][0]}").id
+            geoms = model.geom_bodyid == link  # nothing else ever comes near them
+            model.geom_contype[geoms] = model.geom_conaffinity[geoms] = 0
 
 
 def harmonise(spec: mujoco.MjSpec) -> mujoco.MjSpec:

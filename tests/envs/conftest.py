@@ -8,10 +8,11 @@ import pytest
 import torch
 import yaml
 
+from caliper.envs.scene.scenes import mend_contacts
 from caliper.envs.scripts.experts import Expert
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks.lift import CUBE_HALF
-from tests.oracle import arm_controller, joint_state, make_oracle, set_contacts
+from tests.oracle import arm_controller, joint_state, make_oracle
 
 CAMERAS = ("agentview", "robot0_eye_in_hand")
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -92,7 +93,7 @@ def _oracle(task, controller, robot):
         box, module.BoxObject = module.BoxObject, _box_of_our_size(module.BoxObject)
         oracle.reset()  # builds the model anew
         module.BoxObject = box
-        set_contacts(oracle)
+        mend_contacts(oracle)
     oracle.hard_reset = False  # from here on it keeps the model
     return oracle
 
