@@ -46,7 +46,7 @@ def test_what_is_stored_of_a_frame():
     assert all_of_it.image_bytes / plain.image_bytes == (24 + 16 + 8) / 24 and plain.image_bytes == 24 << 10
     assert kib == {"pixels": 1, "depth": 2, "segmentation": 1}
     single = ReplayBuffer.estimate(1000, all_of_it.single, 4)
-    assert ReplayBuffer.estimate(1000, all_of_it, 4) == single  # stacks are made of stored single frames
+    assert ReplayBuffer.estimate(1000, all_of_it, 4) - single <= 8 * 1000  # where a transition's stack begins
 
 
 def least_sides():
