@@ -5,6 +5,7 @@ task=TASK robot=ROBOT` has them. The file is written after each robot.
 
     python benchmarks/robots.py                       # full, writes benchmarks/results/robots.json
     python benchmarks/robots.py --only ur5e kinova3   # these alone; the other rows stay
+    python benchmarks/robots.py --tasks lift stack    # every robot on these
     python benchmarks/robots.py --quick               # one robot on one task, writes nothing
 """
 
@@ -22,14 +23,18 @@ sys.path.insert(0, str(ROOT))  # for the tests' folder
 def main():
     command = parser(__doc__.splitlines()[0])
     command.add_argument("--only", nargs="+", help="robots to measure; the others' rows stay")
+    command.add_argument("--tasks", nargs="+", help="these alone; the others' entries stay")
     args = command.parse_args()
     from caliper.envs.scene.scenes import ROBOTS
     from caliper.envs.tasks import TASKS
 
     torch.set_num_threads(1)
-    robots, tasks = (["panda"], ["lift"]) if args.quick else (args.only or list(ROBOTS), list(TASKS))
+    robots, tasks = args.only or list(ROBOTS), args.tasks or list(TASKS)
+    if args.quick:
+        robots, tasks = ["panda"], ["lift"]
     path = RESULTS / "robots.json"
-    rows = json.loads(path.read_text())["robots"] if args.only and path.exists() else {}
+    some = args.only or args.tasks
+    rows = json.loads(path.read_text())["robots"] if some and path.exists() else {}
     for robot in robots:
         row = rows.setdefault(robot, {})
         for task in tasks:
