@@ -203,12 +203,11 @@ def find_dataset(config: RunConfig) -> Dataset:
         collect(config, paths[0])
     for path in paths:
         if not path.exists():
-            fix = "leave its path out to collect one"
+            fix = "leave its path out to collect one" if config.task.env is None else "name one that does"
             if begun:
-                fix = (
-                    "it is what this run began with; if it was moved, say where with data.path=..., or "
-                    f"collect it again with: {collect_command(config)}"
-                )
+                fix = "it is what this run began with; if it was moved, say where with data.path=..."
+                if config.task.env is None:
+                    fix += f", or collect it again with: {collect_command(config)}"
             raise CaliperError(f"the dataset {path} does not exist; {fix}")
     dataset = joined([_read(ready(path), config) for path in paths])
     _require_content(config, dataset)
