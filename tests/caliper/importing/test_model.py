@@ -11,6 +11,7 @@ from PIL import Image
 from caliper.errors import CaliperError
 from caliper.importing.assets import locate, robosuite_assets, tail
 from caliper.importing.model import physics_model, visual_model
+from caliper.importing.repair import visual_spec
 
 BOX = """<mujoco><option timestep="0.002"/><asset>{asset}</asset><worldbody><body name="b">
 <joint name="j" type="slide"/><geom type="box" size=".1 .1 .1"/>{geom}</body></worldbody></mujoco>"""
@@ -62,7 +63,7 @@ def test_old_models_compile_and_fit_their_states(recordings, name):
 
 def test_leaving_out_what_is_only_seen_changes_no_physics(recordings):
     xml = recordings["robosuite152_can"].demos[0].model
-    bare, full = physics_model(xml), visual_model(xml)[0].compile()
+    bare, full = physics_model(xml), visual_spec(xml)[0].compile()
     assert bare.ngeom < full.ngeom
     for name in ("body_mass", "body_inertia", "body_ipos", "dof_armature", "dof_damping", "qpos0"):
         assert np.array_equal(getattr(bare, name), getattr(full, name)), name
@@ -70,7 +71,7 @@ def test_leaving_out_what_is_only_seen_changes_no_physics(recordings):
 
 def test_old_visual_links_become_the_installed_robots(recordings):
     """robosuite 1.0 has one mesh where 1.5 has several under other names."""
-    spec, lost = visual_model(recordings["robosuite100_lift"].demos[0].model)
+    spec, lost = visual_spec(recordings["robosuite100_lift"].demos[0].model)
     seen = [g for g in spec.body("robot0_link3").geoms if not g.contype]
     root = ET.parse(robosuite_assets() / "robots/panda/robot.xml").getroot()
     (link,) = (b for b in root.iter("body") if b.get("name") == "link3")
@@ -87,7 +88,7 @@ def _square(path):
 def test_a_texture_that_is_no_longer_square_is_no_cube(tmp_path):
     flat = next(p for p in sorted((robosuite_assets() / "textures").glob("*.png")) if not _square(p))
     texture = f'<texture name="t" type="cube" file="{OTHERS}/textures/{flat.name}"/>'
-    spec, _ = visual_model(BOX.format(asset=texture + '<material name="m" texture="t"/>', geom=""))
+    spec, _ = visual_spec(BOX.format(asset=texture + '<material name="m" texture="t"/>', geom=""))
     assert spec.textures[0].type == mujoco.mjtTexture.mjTEXTURE_2D
     spec.compile()
 
@@ -123,8 +124,8 @@ def test_a_missing_mesh_that_is_only_seen_is_left_out():
         geom='<geom type="mesh" mesh="m" contype="0" conaffinity="0" mass="0"/>',
     )
     assert physics_model(xml).ngeom == 1
-    spec, lost = visual_model(xml)
-    assert (spec.compile().ngeom, lost) == (1, ["thing.stl"])
+    model, lost = visual_model(xml)
+    assert (model.ngeom, lost) == (1, ["thing.stl"])
 
 
 def test_meshes_from_a_folder_are_used(tmp_path):
