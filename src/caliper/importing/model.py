@@ -1,4 +1,4 @@
-"""A recording's own model, compiled on this machine by another process: see `caliper.importing.model_child`."""
+"""A recording's own model, compiled here by another process: see `caliper.importing.model_child`."""
 
 from __future__ import annotations
 
@@ -62,11 +62,12 @@ def _compiled(kind: str, xml: str, assets: Path | None) -> tuple[mujoco.MjModel,
     Raises:
         CaliperError: it says why it makes nothing of it, or ends without a word.
     """
+    compiler = _compiler()
     try:
-        answer, content = _compiler().ask(kind, xml, assets)
+        answer, content = compiler.ask(kind, xml, assets)
     except (OSError, ValueError) as error:  # its pipes are closed, or hold nonsense
-        _compiler().end()
-        _compiler.cache_clear()
+        compiler.end()
+        _compiler.cache_clear()  # the next model gets another process
         raise CaliperError(DIED) from error
     if "error" in answer:
         raise CaliperError(str(answer["error"]))

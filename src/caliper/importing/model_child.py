@@ -1,8 +1,8 @@
 """The process that compiles models of strangers: `caliper.importing.model` runs it, nobody imports it.
 
-MuJoCo's readers of XML, meshes and images were not made for hostile bytes: a few words can make them fill the
-memory, run for hours or crash. So this process, under limits of time and memory, compiles what others send it.
-It reads a line of JSON and the bytes of a model's XML, and answers with a line of JSON and the compiled model.
+MuJoCo's readers of XML, meshes and images were not made for hostile bytes: a few words can make them fill
+the memory, run for hours or crash. So this process compiles what it is sent under limits of time and memory.
+It reads a line of JSON and a model's XML, and answers with a line of JSON and the compiled model.
 
     {"do": "physics", "assets": null, "length": 3000}   {"length": 48000, "lost": []}, then the bytes
     {"do": "looks", "assets": "/meshes", "length": 90}  {"error": "its model is no XML (...)"}
@@ -30,8 +30,8 @@ from caliper.errors import CaliperError
 from caliper.importing.assets import robosuite_assets
 from caliper.importing.repair import physics_spec, visual_spec
 
-MEMORY = 8 << 30  # bytes beyond what the process holds when it starts; MuJoCo reserves 1.3 GB for one scene
-CPU_SECONDS = 60  # for one model
+MEMORY = 4 << 30  # bytes beyond what the process holds when it starts; a scene's looks take 1.5
+CPU_SECONDS = {"physics": 20, "looks": 60}  # for one model; robosuite's take half a second and three
 ONE_STEP = 1.0  # CPU seconds that a control step of 25 physics steps may take; the largest known take 0.05
 LARGEST = 1 << 30  # bytes of a compiled model
 MOST_ITERATIONS = 1000  # of a solver; robosuite's models ask for 100
@@ -48,7 +48,7 @@ def main() -> None:
     for line in asked:
         request = json.loads(line)
         xml = asked.read(request["length"]).decode("utf-8", "replace")
-        grant(CPU_SECONDS)
+        grant(CPU_SECONDS[request["do"]])
         content = b""
         try:
             model, lost = compiled(request["do"], xml, request["assets"] and Path(request["assets"]))
@@ -59,7 +59,10 @@ def main() -> None:
         except MemoryError:
             answer = {"error": "its model needs more memory than any of robosuite's"}
         except Exception as error:  # whatever the bytes of its meshes and images lead to
-            answer = {"error": f"MuJoCo does not compile its model: {' '.join(str(error).split())[:300]}"}
+            said = " ".join(str(error).split())[:300]
+            if "unknown exception" in said:  # how MuJoCo reports, mostly, that no memory is left
+                said = "it fails without saying why, or for want of memory"
+            answer = {"error": f"MuJoCo does not compile its model: {said}"}
         told.write(json.dumps(answer).encode("ascii") + b"\n" + content)
         told.flush()
 
@@ -109,14 +112,18 @@ def try_out(model: mujoco.MjModel) -> None:
     """Moves a model for one control step, which would otherwise be the asker's own risk.
 
     Raises:
-        CaliperError: it is too slow to be a robot's.
+        CaliperError: it cannot be moved, or is too slow to be a robot's.
     """
     option = model.opt
     if (most := max(option.iterations, option.ls_iterations, option.noslip_iterations)) > MOST_ITERATIONS:
         raise CaliperError(f"its model asks for {most} iterations of a solver; robosuite's for 100")
     data, before = mujoco.MjData(model), time.process_time()
     for _ in range(25):
-        mujoco.mj_step(model, data)
+        try:
+            mujoco.mj_step(model, data)
+        except mujoco.FatalError as error:
+            said = " ".join(str(error).split())[:200]
+            raise CaliperError(f"MuJoCo cannot move its model: {said}") from error
         if time.process_time() - before > ONE_STEP:
             raise CaliperError(f"a control step of its model takes more than {ONE_STEP:g} s to compute")
 

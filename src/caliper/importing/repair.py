@@ -18,6 +18,7 @@ from caliper.errors import CaliperError
 from caliper.importing.assets import locate, robosuite_assets
 
 NUMBERS = re.compile(r"\s*\[([^\]]*)\]\s*")  # a Python list where numbers belong: pos="[0, 0, 0.005]"
+NO_NUMBER = re.compile(r"(?i)(?:^|\s)[+-]?(?:nan|inf|infinity)(?:\s|$)")
 GONE = ("njmax", "nconmax", "nstack", "memory")  # sizes that MuJoCo finds out by itself since 2.3
 REACHING_OUT = ("include", "plugin", "extension", "attach", "model")
 LOOKED_FOR = ("mesh", "texture")  # elements whose file is; any other would be opened as it is named
@@ -105,6 +106,8 @@ def _parsed(xml: str) -> mujoco.MjSpec:
         if element.tag in REACHING_OUT or named - ({"file"} if element.tag in LOOKED_FOR else set()):
             raise CaliperError(f"its model has a <{element.tag}>, which reaches out of the file")
         for name, value in element.attrib.items():
+            if NO_NUMBER.search(value):  # MuJoCo searches for ever where such a geom is
+                raise CaliperError(f'its model has {name}="{value[:80]}", which is no number')
             if listed := NUMBERS.fullmatch(value):
                 element.set(name, listed[1].replace(",", " "))
     for size in root.iter("size"):
@@ -136,8 +139,8 @@ def _found(file: str, assets: Path | None) -> Path:
 
 def _missing(file: str) -> CaliperError:
     return CaliperError(
-        f"its model collides or has its mass with {file[-200:]}, which is not installed; name the folder that holds "
-        "it with --assets"
+        f"its model collides or has its mass with {file[-200:]}, which is not installed; name the folder that "
+        "holds it with --assets"
     )
 
 

@@ -1,5 +1,7 @@
 """Models of other machines and versions compile here, or are refused with the reason."""
 
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -10,8 +12,9 @@ from PIL import Image
 
 from caliper.errors import CaliperError
 from caliper.importing.assets import locate, robosuite_assets, tail
-from caliper.importing.model import physics_model, visual_model
-from caliper.importing.repair import visual_spec
+from caliper.importing.model import COLOUR, physics_model, visual_model
+from caliper.importing.model_child import try_out
+from caliper.importing.repair import physics_spec, visual_spec
 
 BOX = """<mujoco><option timestep="0.002"/><asset>{asset}</asset><worldbody><body name="b">
 <joint name="j" type="slide"/><geom type="box" size=".1 .1 .1"/>{geom}</body></worldbody></mujoco>"""
@@ -156,3 +159,80 @@ def test_what_is_no_model_is_refused(xml, words):
 
 def test_assets_are_asked_from_folders_that_exist():
     assert locate("", Path("/nonexistent")) is None
+
+
+def test_a_model_that_comes_from_the_other_process_is_the_one_compiled_here(recordings):
+    """Every number that physics depends on, bit by bit."""
+    xml = recordings["robosuite141_lift"].demos[0].model
+    theirs, ours = physics_model(xml), physics_spec(COLOUR.sub("", xml)).compile()
+    for name in ("body_mass", "body_inertia", "geom_size", "geom_pos", "mesh_vert", "dof_armature", "qpos0"):
+        assert np.array_equal(getattr(theirs, name), getattr(ours, name)), name
+    assert (theirs.nq, theirs.nu, theirs.opt.timestep) == (ours.nq, ours.nu, ours.opt.timestep)
+
+
+@pytest.mark.parametrize(
+    ("asset", "geom", "words"),
+    [
+        ('<texture name="t" type="cube" fileright="/etc/passwd"/>', "", "<texture>, which reaches out"),
+        ('<hfield name="h" nrow="100000" ncol="100000" size="1 1 1 1"/>', "", "MuJoCo does not compile"),
+        ("", '<plugin plugin="mujoco.sdf.torus"/>', "<plugin>, which reaches out"),
+        ("", '<x:include xmlns:x="http://x" file="/etc/passwd"/>', "include>, which reaches out"),
+        ("", '<geom size="1" pos="nan 0 0"/>', 'pos="nan 0 0", which is no number'),
+        ("", '<geom size="1" pos="0 -Inf 0"/>', 'pos="0 -Inf 0", which is no number'),
+    ],
+)
+def test_what_would_fill_memory_or_time_or_open_files_is_refused(asset, geom, words):
+    with pytest.raises(CaliperError, match=words):
+        physics_model(BOX.format(asset=asset, geom=geom))
+
+
+def test_a_pile_that_cannot_be_moved_is_refused():
+    balls = '<geom size=".1"/>' * 1500
+    xml = BOX.format(asset="", geom="").replace(
+        "</worldbody>", f"{balls}<body><freejoint/>{balls}</body></worldbody>"
+    )
+    with pytest.raises(CaliperError, match="MuJoCo cannot move its model: mj_stackAlloc: out of memory"):
+        physics_model(xml)
+
+
+def test_a_model_that_takes_too_long_to_move_is_refused(monkeypatch):
+    model = physics_model(BOX.format(asset="", geom=""))
+    try_out(model)
+    monkeypatch.setattr("caliper.importing.model_child.ONE_STEP", 0.0)
+    with pytest.raises(CaliperError, match="a control step of its model takes more than 0 s to compute"):
+        try_out(model)
+
+
+def test_a_solver_without_end_is_refused():
+    xml = BOX.format(asset="", geom="").replace("<option ", '<option iterations="2000000000" ')
+    with pytest.raises(CaliperError, match="asks for 2000000000 iterations"):
+        physics_model(xml)
+
+
+def test_a_robot_of_another_format_opens_no_file():
+    mesh = '<visual><geometry><mesh filename="/etc/passwd"/></geometry></visual>'
+    with pytest.raises(CaliperError, match="<mesh>, which reaches out"):
+        physics_model(f'<robot name="r"><link name="a">{mesh}</link></robot>')
+
+
+def test_a_model_that_ends_its_process_is_refused_and_the_next_one_compiled(monkeypatch):
+    """A billion bodies take longer than a model may."""
+    monkeypatch.setattr("caliper.importing.model.SECONDS", 2.0)
+    xml = BOX.format(asset="", geom='<replicate count="1000000000"><geom size="1"/></replicate>')
+    with pytest.raises(CaliperError, match="runs out of time or memory with it"):
+        physics_model(xml)
+    monkeypatch.undo()
+    assert physics_model(BOX.format(asset="", geom='<site name="after"/>')).nsite == 1
+
+
+def test_the_process_of_models_is_under_limits():
+    code = (
+        "import resource; from caliper.importing import model_child as m; m.confine(); m.grant(20);"
+        "names = ('RLIMIT_CORE', 'RLIMIT_FSIZE', 'RLIMIT_CPU');"
+        "limits = [resource.getrlimit(getattr(resource, name))[0] for name in names];"
+        "print(*limits, resource.getrlimit(resource.RLIMIT_AS)[0] < 16 << 30)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    core, fsize, cpu, bounded = said.split()
+    assert (core, fsize, bounded) == ("0", "0", "True")
+    assert 20 < int(cpu) < 60
