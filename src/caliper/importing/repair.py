@@ -139,8 +139,8 @@ def _found(file: str, assets: Path | None) -> Path:
 
 def _missing(file: str) -> CaliperError:
     return CaliperError(
-        f"its model collides or has its mass with {file[-200:]}, which is not installed; name the folder that "
-        "holds it with --assets"
+        f"its model collides or has its mass with {file[-200:]}, which is not installed; name the folder "
+        "that holds it with --assets"
     )
 
 
