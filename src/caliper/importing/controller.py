@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,8 +210,8 @@ class Arm:
         self.fingers = _ids(model.nu, model.actuator, rf"gripper{number}_(right_)?gripper_finger_joint\d")
         if len(joints) != len(self.motors) or not sites or len(self.fingers) not in (0, 2):
             raise CaliperError(
-                f"its robot {number} has {len(joints)} joints, {len(self.motors)} torque motors and "
-                f"{len(self.fingers)} driven fingers; only arms such as the Panda's can be read"
+                f"its robot {number} has {len(joints)} joints, {len(self.motors)} torque motors, "
+                f"{len(self.fingers)} driven fingers and {len(sites) or 'no'} grip site; only arms such as the Panda's can be read"
             )
         self.qpos, self.dof = model.jnt_qposadr[joints], model.jnt_dofadr[joints]
         self.site, self.base = sites[0], int(model.body_parentid[model.jnt_bodyid[joints[0]]])
@@ -400,6 +401,20 @@ def arms_of(model: mujoco.MjModel, settings: Settings) -> list[Arm]:
     if not numbers:
         raise CaliperError("its model holds no robot of robosuite's (no joint named robot0_joint1)")
     return [Arm(model, number, settings.position_only) for number in numbers]
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """No warnings of MuJoCo's meanwhile, which also go to a file in the user's folder.
+
+    A model that blows up in the hands of a wrong controller is what a measurement is for.
+    """
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda _: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
 
 
 def rotation_matrix(vector: Array) -> Array:

@@ -19,6 +19,8 @@ from caliper.importing.assets import locate, robosuite_assets
 
 NUMBERS = re.compile(r"\s*\[([^\]]*)\]\s*")  # a Python list where numbers belong: pos="[0, 0, 0.005]"
 NO_NUMBER = re.compile(r"(?i)(?:^|\s)[+-]?(?:nan|inf|infinity)(?:\s|$)")
+REPEATED = ("iterations", "ls_iterations", "noslip_iterations", "ccd_iterations", "sdf_iterations")
+MOST_ITERATIONS = 1000
 GONE = ("njmax", "nconmax", "nstack", "memory")  # sizes that MuJoCo finds out by itself since 2.3
 REACHING_OUT = ("include", "plugin", "extension", "attach", "model")
 LOOKED_FOR = ("mesh", "texture")  # elements whose file is; any other would be opened as it is named
@@ -117,9 +119,12 @@ def _parsed(xml: str) -> mujoco.MjSpec:
         for name in ("meshdir", "texturedir", "assetdir"):
             compiler.attrib.pop(name, None)
     try:
-        return mujoco.MjSpec.from_string(ET.tostring(root, encoding="unicode"))
+        spec = mujoco.MjSpec.from_string(ET.tostring(root, encoding="unicode"))
     except (ValueError, mujoco.FatalError) as error:
         raise CaliperError(f"MuJoCo does not take its model: {_sentence(error)}") from error
+    if (most := max(getattr(spec.option, name) for name in REPEATED)) > MOST_ITERATIONS:
+        raise CaliperError(f"its model asks for {most} iterations of a solver; robosuite's for 100")
+    return spec
 
 
 def _only_seen(spec: mujoco.MjSpec, geom: Any) -> bool:

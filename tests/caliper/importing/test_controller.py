@@ -14,6 +14,7 @@ from caliper.importing.controller import (
     read_settings,
     rotation_matrix,
     rotation_vector,
+    unwarned,
 )
 from caliper.importing.dialect import first_sight, one_step_errors
 from caliper.importing.model import physics_model
@@ -218,3 +219,17 @@ def test_controllers_that_cannot_be_translated_are_refused(config, words):
 def test_other_gains_are_refused(change):
     with pytest.raises(CaliperError, match="Caliper's has 150"):
         read_settings({"type": "OSC_POSE", **change}).refuse_foreign()
+
+
+def test_a_model_that_blows_up_leaves_no_log(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    body = '<body><freejoint/><geom size=".1"/></body>'
+    model = mujoco.MjModel.from_xml_string(
+        f'<mujoco><option gravity="0 0 1e30"/><worldbody>{body}</worldbody></mujoco>'
+    )
+    before = mujoco.get_mju_user_warning()
+    with unwarned():
+        mujoco.mj_step(model, mujoco.MjData(model))
+    assert mujoco.get_mju_user_warning() is before
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []

@@ -45,6 +45,7 @@ def test_a_path_is_never_opened_as_it_stands(tmp_path):
     mesh = tmp_path / "only_here.stl"
     mesh.write_bytes(b"")
     assert locate(str(mesh)) is None
+    assert locate(f"{OTHERS}/{'../' * 100_000}robots/panda/meshes/link3.stl") is None
 
 
 def test_a_folder_of_assets_gives_the_file_that_shares_most_of_the_path(tmp_path):
@@ -150,6 +151,7 @@ def test_meshes_from_a_folder_are_used(tmp_path):
         ('<mujoco><extension><plugin plugin="x"/></extension></mujoco>', "<extension>"),
         ("<mujoco><worldbody><body><joint/></body></worldbody></mujoco>", "MuJoCo does not"),
         ("<mujoco><nonsense/></mujoco>", "MuJoCo does not take"),
+        ("<mujoco><worldbody>" + "<body>" * 5000 + "</body>" * 5000 + "</worldbody></mujoco>", "nested deeper"),
     ],
 )
 def test_what_is_no_model_is_refused(xml, words):
