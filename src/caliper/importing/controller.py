@@ -211,7 +211,8 @@ class Arm:
         if len(joints) != len(self.motors) or not sites or len(self.fingers) not in (0, 2):
             raise CaliperError(
                 f"its robot {number} has {len(joints)} joints, {len(self.motors)} torque motors, "
-                f"{len(self.fingers)} driven fingers and {len(sites) or 'no'} grip site; only arms such as the Panda's can be read"
+                f"{len(self.fingers)} driven fingers and {len(sites) or 'no'} grip site; only "
+                "arms such as the Panda's can be read"
             )
         self.qpos, self.dof = model.jnt_qposadr[joints], model.jnt_dofadr[joints]
         self.site, self.base = sites[0], int(model.body_parentid[model.jnt_bodyid[joints[0]]])

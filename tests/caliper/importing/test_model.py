@@ -151,7 +151,7 @@ def test_meshes_from_a_folder_are_used(tmp_path):
         ('<mujoco><extension><plugin plugin="x"/></extension></mujoco>', "<extension>"),
         ("<mujoco><worldbody><body><joint/></body></worldbody></mujoco>", "MuJoCo does not"),
         ("<mujoco><nonsense/></mujoco>", "MuJoCo does not take"),
-        ("<mujoco><worldbody>" + "<body>" * 5000 + "</body>" * 5000 + "</worldbody></mujoco>", "nested deeper"),
+        ("<mujoco>" + "<body>" * 5000 + "</body>" * 5000 + "</mujoco>", "nested deeper"),
     ],
 )
 def test_what_is_no_model_is_refused(xml, words):
