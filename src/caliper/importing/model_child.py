@@ -34,6 +34,9 @@ MEMORY = 4 << 30  # bytes beyond what the process holds when it starts; a scene'
 CPU_SECONDS = {"physics": 20, "looks": 60}  # for one model; robosuite's take half a second and three
 ONE_STEP = 1.0  # CPU seconds that a control step of 25 physics steps may take; the largest known take 0.05
 LARGEST = 1 << 30  # bytes of a compiled model
+LARGEST_STATE = (
+    64 << 20
+)  # bytes of what MuJoCo keeps of a moving model; a robot's and four objects' are 0.4 MB
 
 
 def main() -> None:
@@ -117,6 +120,10 @@ def try_out(model: mujoco.MjModel) -> None:
         CaliperError: it cannot be moved, or is too slow to be a robot's.
     """
     data, before = mujoco.MjData(model), time.process_time()
+    if data.nbuffer > LARGEST_STATE:
+        raise CaliperError(
+            f"its model takes {data.nbuffer / 2**20:.0f} MiB to move, more than any of robosuite's"
+        )
     for _ in range(25):
         try:
             mujoco.mj_step(model, data)

@@ -205,6 +205,14 @@ def test_a_model_that_takes_too_long_to_move_is_refused(monkeypatch):
         try_out(model)
 
 
+def test_a_model_that_takes_much_memory_to_move_is_refused():
+    xml = BOX.format(asset="", geom="").replace(
+        "</worldbody>", '</worldbody><sensor><user dim="100000000"/></sensor>'
+    )
+    with pytest.raises(CaliperError, match=r"its model takes \d+ MiB to move"):
+        physics_model(xml)
+
+
 def test_a_solver_without_end_is_refused():
     xml = BOX.format(asset="", geom="").replace("<option ", '<option iterations="2000000000" ')
     with pytest.raises(CaliperError, match="asks for 2000000000 iterations"):
