@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from xml.parsers import expat
 
 import mujoco
 from PIL import Image
@@ -23,6 +25,7 @@ REPEATED = ("iterations", "ls_iterations", "noslip_iterations", "ccd_iterations"
 MOST_ITERATIONS = 1000
 GONE = ("njmax", "nconmax", "nstack", "memory")  # sizes that MuJoCo finds out by itself since 2.3
 REACHING_OUT = ("include", "plugin", "extension", "attach", "model")
+GROWING = ("replicate", "flexcomp", "composite")  # a few words that stand for any number of bodies
 LOOKED_FOR = ("mesh", "texture")  # elements whose file is; any other would be opened as it is named
 VISUAL_LINK = re.compile(r"robots/(\w+)/(?:obj_)?meshes/(?:\w+/)?(link\d)_vis")
 
@@ -97,13 +100,14 @@ def visual_spec(xml: str, assets: Path | None = None) -> tuple[mujoco.MjSpec, li
 
 def _parsed(xml: str) -> mujoco.MjSpec:
     """The model as an editable spec, its malformed numbers and forgotten attributes fixed."""
-    if "<!" in re.sub(r"<!--.*?-->", "", xml, flags=re.DOTALL):  # entities can grow without end
-        raise CaliperError("its model has a document type, which no robosuite model has")
+    _refuse_entities(xml)
     try:
         root = ET.fromstring(xml)
     except ET.ParseError as error:
         raise CaliperError(f"its model is no XML ({error})") from error
     for element in root.iter():
+        if element.tag in GROWING:
+            raise CaliperError(f"its model has a <{element.tag}>, which no model that robosuite saves has")
         named = {name for name in element.attrib if name.startswith("file")}  # fileright and others too
         if element.tag in REACHING_OUT or named - ({"file"} if element.tag in LOOKED_FOR else set()):
             raise CaliperError(f"its model has a <{element.tag}>, which reaches out of the file")
@@ -125,6 +129,18 @@ def _parsed(xml: str) -> mujoco.MjSpec:
     if (most := max(getattr(spec.option, name) for name in REPEATED)) > MOST_ITERATIONS:
         raise CaliperError(f"its model asks for {most} iterations of a solver; robosuite's for 100")
     return spec
+
+
+def _refuse_entities(xml: str) -> None:
+    """Refuses a model that declares entities, which can grow without end, before anything expands them."""
+
+    def refuse(*_: object) -> None:
+        raise CaliperError("its model has a document type, which no robosuite model has")
+
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    with suppress(expat.ExpatError):  # whoever reads it next says so
+        parser.Parse(xml, True)
 
 
 def _only_seen(spec: mujoco.MjSpec, geom: Any) -> bool:

@@ -146,7 +146,10 @@ def test_meshes_from_a_folder_are_used(tmp_path):
     ("xml", "words"),
     [
         ('<!DOCTYPE x [<!ENTITY a "aaaa">]><mujoco/>', "document type"),
+        ('<!DOCTYPE x [<!ENTITY a SYSTEM "/etc/passwd">]><mujoco>&a;</mujoco>', "document type"),
+        ("<mujoco>" + "<!--" * 100_000, "no XML"),
         ("<mujoco", "no XML"),
+        ("<mujoco><worldbody><replicate count='9'/></worldbody></mujoco>", "a <replicate>, which no model"),
         ('<mujoco><include file="/etc/passwd"/></mujoco>', "<include>"),
         ('<mujoco><extension><plugin plugin="x"/></extension></mujoco>', "<extension>"),
         ("<mujoco><worldbody><body><joint/></body></worldbody></mujoco>", "MuJoCo does not"),
@@ -226,9 +229,9 @@ def test_a_robot_of_another_format_opens_no_file():
 
 
 def test_a_model_that_ends_its_process_is_refused_and_the_next_one_compiled(monkeypatch):
-    """A billion bodies take longer than a model may."""
+    """A hundred million keyframes take longer than a model may."""
     monkeypatch.setattr("caliper.importing.model.SECONDS", 2.0)
-    xml = BOX.format(asset="", geom='<replicate count="1000000000"><geom size="1"/></replicate>')
+    xml = BOX.format(asset="", geom="").replace("<asset>", '<size nkey="100000000"/><asset>')
     with pytest.raises(CaliperError, match="runs out of time or memory with it"):
         physics_model(xml)
     monkeypatch.undo()
