@@ -406,14 +406,15 @@ def arms_of(model: mujoco.MjModel, settings: Settings) -> list[Arm]:
 
 @contextmanager
 def unwarned() -> Iterator[None]:
-    """No warnings of MuJoCo's meanwhile, which also go to a file in the user's folder.
+    """No warnings of numpy's and of MuJoCo's meanwhile, which also go to a file in the user's folder.
 
     A model that blows up in the hands of a wrong controller is what a measurement is for.
     """
     before = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(lambda _: None)
     try:
-        yield
+        with np.errstate(all="ignore"):
+            yield
     finally:
         mujoco.set_mju_user_warning(before)
 
