@@ -21,7 +21,7 @@ from _common import arguments, report  # type: ignore[import-not-found]  # besid
 
 from caliper.analysis.run_data import read_run
 from caliper.config.compose import compose
-from caliper.envs import sim
+from caliper.envs import drawn
 from caliper.envs.render.raster import Rasteriser
 from caliper.envs.render.trace import RayTracer
 from caliper.training import run, trainer
@@ -71,7 +71,7 @@ def demo(renderer, words, folder):
     """The demo's parts and its successes (offline, online), drawn by a renderer."""
     parts = defaultdict(lambda: {"clock_s": 0.0, "cpu_s": 0.0, "calls": 0})
     with ExitStack() as stack:
-        stack.enter_context(patch.object(sim, "make_renderer", RENDERERS[renderer]))
+        stack.enter_context(patch.object(drawn, "make_renderer", RENDERERS[renderer]))
         for name, (home, attribute) in PARTS.items():
             stack.enter_context(patch.object(home, attribute, timed(parts, name, getattr(home, attribute))))
         config = compose([f"preset={PRESET}", f"run_dir={folder / 'run'}", *words])
