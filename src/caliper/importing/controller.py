@@ -53,6 +53,7 @@ DIALECTS = (
     Dialect("1.1 to 1.4", transposed=False, holds=True, fingers=0.01, based=False),
     Dialect("1.5", transposed=False, holds=False, fingers=None, based=True),
 )
+CLOSED = 200  # control steps after which fingers are where their command sends them, in every version
 JUMP = 0.2  # of the fingers, in half ranges per control step
 
 
@@ -321,7 +322,7 @@ class Controller:
         """
         data, out = self.at_rest(states[0]), []
         hidden = [Hidden(np.zeros(2), data.site_xmat[arm.site].reshape(3, 3).copy()) for arm in self.arms]
-        for _ in range(self.lost(states)):
+        for _ in range(min(self.lost(states), CLOSED)):
             for before, goal in zip(hidden, self.goals(data, actions[0], hidden), strict=True):
                 before.closing = self.closed(before.closing, goal.grip, self.substeps)
         for t, action in enumerate(actions):

@@ -128,6 +128,17 @@ def test_1_0_has_lost_an_action_and_its_gripper_sign_is_the_next_ones(recordings
     assert np.allclose(history[0][0].closing, np.array([-0.25, 0.25]) * np.sign(demo.actions[0, 6]))
 
 
+def test_a_file_that_starts_days_later_is_read_at_once(recordings):
+    """Two hundred lost actions close the fingers in every version; the others change nothing."""
+    controller, demo = controller_of(recordings, LIFT, V14)
+    hours, long = demo.states.copy(), demo.states.copy()
+    hours[:, 0] += 1e6
+    long[:, 0] += 10
+    (a, *_), (b, *_) = (controller.history(states, demo.actions)[0] for states in (hours, long))
+    assert np.array_equal(a.closing, b.closing)
+    assert np.abs(a.closing).tolist() == [1, 1]
+
+
 def test_a_file_cut_at_the_start_has_lost_its_first_actions(recordings):
     demo = recordings["libero_object"].demos[0]
     assert demo.states[0, 0] == pytest.approx(0.25)
