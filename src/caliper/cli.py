@@ -244,8 +244,17 @@ def _inspect(words: list[str]) -> None:
     from caliper.importing.describe import describe_recording
     from caliper.tools.inspect_dataset import describe, describe_minari, replayed_lines
 
+    words, assets = [*words], None
+    if "--assets" in words[1:-1]:
+        at = words.index("--assets")
+        assets = Path(words.pop(at + 1))
+        del words[at]
     if not words or words[1:] not in ([], ["--images"], ["--replay"]):
-        raise CaliperError("name one dataset file: caliper inspect FILE [--images | --replay]")
+        raise CaliperError(
+            "name one dataset file: caliper inspect FILE [--images | --replay] [--assets FOLDER]"
+        )
+    if assets is not None and not (assets.is_dir() and is_foreign(words[0])):
+        raise CaliperError(f"--assets {assets} must be a folder of meshes, for a recording's own model")
     replayed = "--replay" in words
     if replayed and (Path(words[0]).is_dir() or is_foreign(words[0])):
         raise CaliperError(
@@ -253,7 +262,7 @@ def _inspect(words: list[str]) -> None:
             "makes one"
         )
     if is_foreign(words[0]):
-        print(describe_recording(open_recording(words[0]), images="--images" in words))
+        print(describe_recording(open_recording(words[0]), "--images" in words, assets))
         return
     if Path(words[0]).is_dir():
         print(describe_minari(words[0]))
