@@ -151,7 +151,7 @@ def refused(capsys, *words):
         (["train", "evaluation.seed=1073741820"], "evaluation.seed is too large"),
         (["train", "data.path=/nowhere/x.hdf5"], "the dataset /nowhere/x.hdf5 does not exist"),
         (["collect", "data.episodes=0"], "data.episodes=0 makes no sense"),
-        (["inspect", "/nowhere/x.hdf5"], "there is no dataset at /nowhere/x.hdf5"),
+        (["inspect", "/nowhere/x.hdf5"], "the dataset /nowhere/x.hdf5 does not exist"),
         (["inspect"], "name one dataset file"),
         (["evaluate"], "name the run folder first"),
         (["render", "/nowhere"], "/nowhere is not a run folder"),
