@@ -149,6 +149,8 @@ def refused(capsys, *words):
         (["train", "data.horizon=0"], "data.horizon=0 makes no sense"),
         (["train", "data.mixture=[[1.0,0.1]]"], "must be rows of [weight, action noise"),
         (["train", "evaluation.seed=1073741820"], "evaluation.seed is too large"),
+        (["train", "run_dir=runs/${x}"], "run_dir=runs/${x}: a path with ${ in it cannot be kept"),
+        (["train", "data.path="], "data.path= names nothing; give a path, or leave it out"),
         (["train", "data.path=/nowhere/x.hdf5"], "the dataset /nowhere/x.hdf5 does not exist"),
         (["collect", "data.episodes=0"], "data.episodes=0 makes no sense"),
         (["inspect", "/nowhere/x.hdf5"], "the dataset /nowhere/x.hdf5 does not exist"),
