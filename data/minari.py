@@ -25,7 +25,7 @@ from caliper.data.buffer import ReplayBuffer
 from caliper.data.checksum import digest
 from caliper.data.dataset import numbered
 from caliper.data.hdf5 import ForeignFile, UnreadableError
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, no_file
 from caliper.types import Obs
 
 Floats = NDArray[np.float32]
@@ -175,7 +175,8 @@ def _metadata(path: Path) -> dict[str, Any]:
     file = path / "metadata.json"
     if not file.is_file():
         raise CaliperError(
-            f"there is no Minari dataset at {path}; name the folder that holds metadata.json and data/"
+            f"{path} {no_file(path) or 'is a file'}; name the folder of a Minari dataset, which holds "
+            "metadata.json and data/, or a dataset file of Caliper's"
         )
     try:
         if file.stat().st_size > LONGEST_METADATA:

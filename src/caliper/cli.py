@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from caliper import api
 from caliper.config.messages import GROUPS, unknown
 from caliper.errors import CaliperError, printable
-from caliper.training.interrupt import InterruptedRunError, as_ctrl_c
+from caliper.training.interrupt import InterruptedRunError
+from caliper.utils.early import as_ctrl_c
 from caliper.utils.memory import keep_freed_memory
 from caliper.utils.output import Forgiving
 
@@ -72,6 +73,9 @@ def _guarded(words: list[str], stops: list[int]) -> None:
                 file=sys.stderr,
             )
             sys.exit(130)
+        if isinstance(error, OSError) and error.filename is not None:
+            print(f"caliper: {printable(f'{error.filename}: {error.strerror}')}", file=sys.stderr)
+            sys.exit(2)
         if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
             what = printable((str(error) or "MemoryError").splitlines()[0])
             print(

@@ -64,7 +64,7 @@ def test_import_takes_its_options(edited, tmp_path, capsys):  # noqa: F811
     [
         ([], "caliper: the following arguments are required: FILE; write: caliper import FILE"),
         (["x.hdf5", "--skip"], "unrecognized arguments: --skip; write: caliper import FILE"),
-        (["nothing.hdf5"], "there is no file nothing.hdf5"),
+        (["nothing.hdf5"], "nothing.hdf5 does not exist"),
         (["FILE", "--assets", "nowhere"], "--assets nowhere is no folder"),
         (["FILE", "FILE"], "is the recording itself"),
     ],
