@@ -9,7 +9,7 @@ import pytest
 @pytest.fixture
 def script(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    import demo_parts
+    import demo_parts  # type: ignore[import-not-found]  # found by the path above
 
     yield demo_parts
     del sys.modules["demo_parts"]

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 from caliper.envs.render.geometry import SLOT_BITS
-from caliper.envs.render.samples import EVERYTHING, MOVING, OPTIONS, STILL, ZERO, F
+from caliper.envs.render.samples import EVERYTHING, MOVING, OPTIONS, STILL, ZERO, F, take
 from caliper.envs.render.shade import View, shade
 from caliper.envs.render.visible import place, reach, see
 
@@ -43,20 +43,22 @@ def _drawing(sources: int) -> Any:
 
     def draw(  # type: ignore[no-untyped-def]  # numba infers the types
         t, positions, rotations, cameras, axes, light, views, lenses, still, colour, lamp, layers, wanted,
-        samples, rgb, depth, geoms, k, only_layers, first, step,
+        samples, rgb, depth, geoms, k, only_layers, counter,
     ):  # fmt: skip
-        """Draws the share `first` of `step` of the wanted envs' images; or the layers they share.
+        """Draws images of the wanted envs, or the layers they share, until the counter has told of all.
 
-        A share has as many images of each camera as the others: one that stands still costs less.
+        Threads that count on the same counter share the images: who is done with one takes the next.
         """
         n, v, h, w = rgb.shape[0], rgb.shape[1], rgb.shape[3], rgb.shape[4]
         width, height = w * samples, h * samples
         right, bottom = F(width - 1), F(height - 1)
         nothing = np.empty(0, np.int32)
-        for image in range(v if only_layers else n * v):
+        images = v if only_layers else n * v
+        for _ in range(images):
+            image = take(counter)  # type: ignore[call-arg, var-annotated]  # numba gives the context
+            if image >= images:
+                break
             i, view = image // v, image % v
-            if (i + view) % step != first:
-                continue
             if not (wanted[i] or only_layers) or (only_layers and not still[view]):
                 continue
             c, layer = views[view], i if layers.drawn.shape[0] > 1 else 0
@@ -69,20 +71,20 @@ def _drawing(sources: int) -> Any:
                 for j in range(12):
                     now = camera[j] if j < 3 else turn[(j - 3) // 3, (j - 3) % 3]
                     fresh, pose[j] = fresh and pose[j] == now, now
-            for image in range(1 if fresh else 0, 1 if only_layers else 2):  # first what is still
-                layered = still[view] and image == 1
+            for turn_of in range(1 if fresh else 0, 1 if only_layers else 2):  # first what is still
+                layered = still[view] and turn_of == 1
                 if layered:
                     k.depth[:], k.names[:] = layers.depth[layer, view], layers.names[layer, view]
                 else:
                     k.depth[:], k.names[:] = F(t.horizon), -1
-                which = EVERYTHING if not still[view] else (MOVING if image == 1 else STILL)
+                which = EVERYTHING if not still[view] else (MOVING if turn_of == 1 else STILL)
                 see(t, k, which, lens, width, height)
                 shade(
                     t, k, View(positions[i], rotations[i], turn, light[i], colour[i], lamp[i]), samples,
                     layers.names[layer, view] if layered else nothing, layers.rgb[layer, view],
-                    rgb[i, view] if image == 1 else layers.rgb[layer, view],
+                    rgb[i, view] if turn_of == 1 else layers.rgb[layer, view],
                 )  # fmt: skip
-                if image == 0:
+                if turn_of == 0:
                     layers.depth[layer, view, :], layers.names[layer, view, :] = k.depth, k.names
                     layers.drawn[layer, view] = True
             if only_layers:

@@ -21,7 +21,7 @@ from torch import Tensor
 from caliper.envs.render.base import Frames, Posed, Renderer, Size, check_cameras, height_width
 from caliper.envs.render.compiled import draw
 from caliper.envs.render.geometry import is_still, tables
-from caliper.envs.render.samples import scratch
+from caliper.envs.render.samples import Scratch, scratch
 from caliper.envs.scene.appearance import Appearance, own_colours
 from caliper.envs.scene.scenes import VISUAL_GROUP
 from caliper.errors import CaliperError
@@ -81,7 +81,7 @@ class Rasteriser(Renderer):
         workers = max(1, min(threads, n * v))
         samples = (height * antialias, width * antialias)
         self._scratch = [scratch(self._tables, *samples, width) for _ in range(workers)]
-        self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
+        self._pool = ThreadPoolExecutor(workers - 1) if workers > 1 else None  # beside the caller's thread
         self._rgb = np.zeros((n, v, 3, height, width), np.uint8)
         shape = (n, v, height, width) if depth else (n, v, 0, 0)
         self._depth, self._geoms = np.zeros(shape, np.float32), np.full(shape, -1, np.int32)
@@ -154,17 +154,18 @@ class Rasteriser(Renderer):
             self._still, self._colour, self._lamp, self._layers, wanted, self._antialias,
             self._rgb, self._depth, self._geoms,
         )  # fmt: skip
-        workers = len(self._scratch)
         if len(self._layers.drawn) == 1:  # for all envs: before they are drawn
-            draw(*common, self._scratch[0], True, 0, 1)
+            draw(*common, self._scratch[0], True, np.zeros(1, np.int64))
+        counter = np.zeros(1, np.int64)  # of the images that somebody has taken
 
-        def work(first: int) -> None:
-            draw(*common, self._scratch[first], False, first, workers)
+        def work(memory: Scratch) -> None:
+            draw(*common, memory, False, counter)
 
-        if self._pool is None:
-            work(0)
-        else:
-            list(self._pool.map(work, range(workers)))
+        mine, *others = self._scratch
+        drawing = [self._pool.submit(work, memory) for memory in others] if self._pool else []
+        work(mine)
+        for done in drawing:
+            done.result()
 
 
 def lens(model: mujoco.MjModel, camera: int, height: int, width: int) -> tuple[float, float, float, float]:

@@ -1,4 +1,4 @@
-"""What the rasteriser's loops share: its options and constants, a thread's memory, and filling in spans.
+"""What the rasteriser's loops share: its options, a thread's memory, what to draw next, and filling in spans.
 
 Two habits of the compiled code, for speed. Loops that are to become SIMD instructions run from 0 over slices,
 for numba asks of any other index whether it counts from the end. And what is called per face or sample gets
@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from caliper.envs.render.geometry import CLUSTERS, FACES, Tables
@@ -42,6 +44,17 @@ class Scratch(NamedTuple):
     colours: NDArray[Any]  # (3 * columns,) of a row of samples
     sums: NDArray[Any]  # (3 * w,) of a row of pixels
     kept: NDArray[Any]  # (columns,) bool, samples of a row whose pixels are not coloured anew
+
+
+@intrinsic
+def take(context, counter):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Counts one up in an int64 array of one entry, and gives what it held: no two threads get the same."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        return builder.atomic_rmw("add", array.data, cgutils.intp_t(1), "monotonic")
+
+    return types.int64(counter), generate
 
 
 def scratch(tables: Tables, rows: int, columns: int, width: int) -> Scratch:
