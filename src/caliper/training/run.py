@@ -172,7 +172,8 @@ def _with_data(config: RunConfig, dataset: Dataset | Recordings, prior: Dataset 
         return config
     paths = [str(Path(path).resolve()) for path in config.dataset_paths()]
     path = paths if isinstance(config.data.path, list) else paths[0]
-    data = replace(config.data, path=path, content=dataset.content)
+    frames = config.data.frames and str(Path(config.data.frames).resolve())
+    data = replace(config.data, path=path, content=dataset.content, frames=frames)
     if config.prior is not None and prior is not None:
         place = str(Path(config.prior.dataset_path()).resolve())
         data = replace(data, prior=replace(data.prior, path=place, content=prior.content))
