@@ -88,15 +88,17 @@ def test_runs_side_by_side_share_a_gpu(monkeypatch):
 
 
 def test_a_containers_limit_counts(tmp_path, monkeypatch):
-    limit, used = tmp_path / "max", tmp_path / "current"
+    limit, used, uses = (tmp_path / name for name in ("max", "current", "stat"))
     limit.write_text("max\n")
     used.write_text("1000\n")
-    monkeypatch.setattr(memory, "CGROUPS", ((str(limit), str(used)),))
+    monkeypatch.setattr(memory, "CGROUPS", ((str(limit), str(used), str(uses)),))
     whole = free_memory()
     assert whole > 1 << 20
     limit.write_text("5000\n")
     assert free_memory() == 4000
-    limit.write_text("500\n")
+    uses.write_text("anon 100\ninactive_file 300\nactive_file 400\nfile_mapped 50\n")
+    assert free_memory() == 4700  # what is cached of files makes room
+    limit.write_text("300\n")
     assert free_memory() == 0
 
 
