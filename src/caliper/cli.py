@@ -202,14 +202,15 @@ def _render(words: list[str]) -> None:
 
 def _export(words: list[str]) -> None:
     run, rest = _run(words)
-    if len(rest) != 1 or rest[0].startswith("-"):
+    if not rest or rest[0].startswith("-") or not all("=" in word for word in rest[1:]):
         raise CaliperError("name the run, then the policy's new folder: caliper export RUN OUT")
-    run.export(rest[0])
+    run.export(*rest)
 
 
 def _serve(words: list[str]) -> None:
     where: dict[str, str] = {}  # what is not given, the server knows
-    folders, rest = [], list(words)
+    folders, rest = [], [word for word in words if word != "--trusted"]
+    trusted = len(rest) < len(words)
     while rest:
         word = rest.pop(0)
         if word in ("--port", "--host") and rest:
@@ -218,12 +219,14 @@ def _serve(words: list[str]) -> None:
             folders.append(word)
     port = where.pop("port", None)
     if len(folders) != 1 or folders[0].startswith("-"):
-        raise CaliperError("name one policy's folder: caliper serve OUT [--port 8765] [--host 127.0.0.1]")
+        raise CaliperError(
+            "name one policy's folder: caliper serve OUT [--port 8765] [--host 127.0.0.1] [--trusted]"
+        )
     if port is not None and not (port.isdigit() and 0 < int(port) < 1 << 16):
         raise CaliperError(f"--port {port} must be a number from 1 to 65535")
     from caliper.policies.server import PORT, serve
 
-    serve(api.load_policy(folders[0]), **where, port=PORT if port is None else int(port))
+    serve(api.load_policy(folders[0], trusted=trusted), **where, port=PORT if port is None else int(port))
 
 
 def _report(words: list[str]) -> None:
@@ -270,8 +273,10 @@ def _tasks(words: list[str]) -> None:
 
         print(describe_task(words))
         return
+    from caliper.config.own_task import offered
+
     for group in GROUPS:
-        print(f"{group:8} {' '.join(_choices(group))}")
+        print(f"{group:8} {' '.join([*_choices(group), *offered(group)])}")
 
 
 def _doctor(words: list[str]) -> None:
