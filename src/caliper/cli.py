@@ -35,6 +35,7 @@ HELP = {
     "collect": ("record the scripted expert", "task=pick_place_can data.episodes=1000"),
     "import": ("make a dataset of a recording of robosuite, robomimic, ...", "FILE [OUT] --skip-bad"),
     "replay": ("render a dataset's states into a copy with images", "FILE --cameras agentview --size 84"),
+    "convert": ("write a dataset in the format of another library", "FILE OUT --to minari|lerobot"),
     "inspect": ("tell what a dataset or a recording holds and whether it fits", "FILE [--images | --replay]"),
     "tasks": ("list tasks, agents, encoders, engines and presets; tell all of one task", "[lift]"),
     "doctor": ("tell what is missing here; compile a GPU's kernels ahead", "[--precompile sm_90 task=lift]"),
@@ -180,6 +181,12 @@ def _replay(words: list[str]) -> None:
     replay_file(*parse([word for word in words if word != "--overwrite"]), overwrite=overwrite)
 
 
+def _convert(words: list[str]) -> None:
+    from caliper.tools.convert import convert
+
+    convert(words)
+
+
 def _resume(words: list[str]) -> None:
     run, rest = _run(words)
     run.resume(*rest)
@@ -321,6 +328,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "collect": _collect,
     "import": _import,
     "replay": _replay,
+    "convert": _convert,
     "inspect": _inspect,
     "tasks": _tasks,
     "doctor": _doctor,

@@ -15,7 +15,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Mapping
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from importlib.util import find_spec
 from io import StringIO
@@ -48,7 +48,7 @@ from caliper.policies.policy import (
 )
 from caliper.training.checkpoint import load_checkpoint
 from caliper.types import ObsSpec
-from caliper.utils.files import cannot_write, replacing, sync
+from caliper.utils.files import new_folder, replacing
 from caliper.utils.foreign import write_json
 from caliper.utils.manifest import NAME as MANIFEST
 from caliper.utils.manifest import write_manifest
@@ -91,25 +91,10 @@ def export(folder: Path, config: RunConfig, out: Path) -> Path:
     Raises:
         CaliperError: `out` holds something, the run has no checkpoint, or the disk fails.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CaliperError(f"{out} is there already and not an empty folder; name another for the policy")
-    policy = policy_of(folder, replace(config, agent=dict(config.agent) | {"precision": "float32"}))
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with new_folder(out, "the policy") as partial:
+        policy = policy_of(folder, replace(config, agent=dict(config.agent) | {"precision": "float32"}))
         own = {kind: word for kind in KINDS if (word := getattr(config.parts, kind)) is not None}
         _write(policy, folder, partial, own)
-        for path in (*partial.iterdir(), partial):
-            sync(path)
-        with suppress(FileNotFoundError):
-            out.rmdir()  # an empty one
-        partial.rename(out)
-        sync(out.parent)
-    except OSError as error:
-        raise cannot_write(out, error.strerror or error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     print(f"policy: {out}")
     return out
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn
 
 from caliper.config.build import dataset_meta, make_env, obs_spec, set_up_torch, visual_augmentation
 from caliper.config.compose import compose
+from caliper.config.schema import RunConfig
 from caliper.config.validate import check_task
 from caliper.data.dataset import Dataset
 from caliper.data.images import add_images, refuse_images
@@ -73,18 +74,7 @@ def replay_file(source: Path, out: Path | None, words: list[str], overwrite: boo
             or the disk has no room.
     """
     dataset = read_dataset(source, rewards=None)
-    meta = dataset.meta
-    own = [
-        f"task.robot={meta.robot}",
-        f"task.controller={meta.controller}",
-        f"task.control_freq={meta.control_freq}",
-    ]
-    task = [] if any(word.startswith("task=") for word in words) else [f"task={meta.task}"]
-    config = compose([*task, *own, *words])
-    check_task(config)
-    dataset.check(dataset_meta(config))
-    if fault := state_fault(dataset, task_scene(meta.task, meta.robot).model):
-        raise CaliperError(f"{source} can't be used: {fault}; collect it again")
+    meta, config = dataset.meta, settings_of(dataset, words)
     spec = obs_spec(config).single
     if out is None:
         sizes = dict.fromkeys(f"{h}" if h == w else f"{h}x{w}" for h, w in spec.sizes)
@@ -112,6 +102,27 @@ def replay_file(source: Path, out: Path | None, words: list[str], overwrite: boo
     print(f"{images} images of {' and '.join(sizes)} pixels, {images / seconds:.0f} per second")
     print(out)
     return out
+
+
+def settings_of(dataset: Dataset, words: Sequence[str]) -> RunConfig:
+    """The configuration in which a dataset is drawn: its own task and control, and what the words add.
+
+    Raises:
+        CaliperError: the dataset is of another scene, or a setting will not do.
+    """
+    meta = dataset.meta
+    own = [
+        f"task.robot={meta.robot}",
+        f"task.controller={meta.controller}",
+        f"task.control_freq={meta.control_freq}",
+    ]
+    task = [] if any(word.startswith("task=") for word in words) else [f"task={meta.task}"]
+    config = compose([*task, *own, *words])
+    check_task(config)
+    dataset.check(dataset_meta(config))
+    if fault := state_fault(dataset, task_scene(meta.task, meta.robot).model):
+        raise CaliperError(f"{dataset.path} can't be used: {fault}; collect it again")
+    return config
 
 
 def _images(env: SimEnv, dataset: Dataset, augmentation: VisualAugmentation, copy: int) -> Iterator[Obs]:
