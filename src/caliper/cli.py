@@ -36,6 +36,7 @@ HELP = {
     "collect": ("record the scripted expert", "task=pick_place_can data.episodes=1000"),
     "import": ("make a dataset of a recording of robosuite, robomimic, ...", "FILE [OUT] --skip-bad"),
     "replay": ("render a dataset's states into a copy with images", "FILE --cameras agentview --size 84"),
+    "convert": ("write a dataset in the format of another library", "FILE OUT --to minari|lerobot"),
     "inspect": ("tell what a dataset or a recording holds and whether it fits", "FILE [--images | --replay]"),
     "tasks": ("list tasks, agents, encoders, engines and presets; tell all of one task", "[lift]"),
     "doctor": ("tell what is missing here; compile a GPU's kernels ahead", "[--precompile sm_90 task=lift]"),
@@ -184,6 +185,12 @@ def _replay(words: list[str]) -> None:
     replay_file(*parse([word for word in words if word != "--overwrite"]), overwrite=overwrite)
 
 
+def _convert(words: list[str]) -> None:
+    from caliper.tools.convert import convert
+
+    convert(words)
+
+
 def _resume(words: list[str]) -> None:
     run, rest = _run(words)
     run.resume(*rest)
@@ -206,14 +213,15 @@ def _render(words: list[str]) -> None:
 
 def _export(words: list[str]) -> None:
     run, rest = _run(words)
-    if len(rest) != 1 or rest[0].startswith("-"):
+    if not rest or rest[0].startswith("-") or not all("=" in word for word in rest[1:]):
         raise CaliperError("name the run, then the policy's new folder: caliper export RUN OUT")
-    run.export(rest[0])
+    run.export(*rest)
 
 
 def _serve(words: list[str]) -> None:
     where: dict[str, str] = {}  # what is not given, the server knows
-    folders, rest = [], list(words)
+    folders, rest = [], [word for word in words if word != "--trusted"]
+    trusted = len(rest) < len(words)
     while rest:
         word = rest.pop(0)
         if word in ("--port", "--host") and rest:
@@ -222,12 +230,14 @@ def _serve(words: list[str]) -> None:
             folders.append(word)
     port = where.pop("port", None)
     if len(folders) != 1 or folders[0].startswith("-"):
-        raise CaliperError("name one policy's folder: caliper serve OUT [--port 8765] [--host 127.0.0.1]")
+        raise CaliperError(
+            "name one policy's folder: caliper serve OUT [--port 8765] [--host 127.0.0.1] [--trusted]"
+        )
     if port is not None and not (port.isdigit() and 0 < int(port) < 1 << 16):
         raise CaliperError(f"--port {port} must be a number from 1 to 65535")
     from caliper.policies.server import PORT, serve
 
-    serve(api.load_policy(folders[0]), **where, port=PORT if port is None else int(port))
+    serve(api.load_policy(folders[0], trusted=trusted), **where, port=PORT if port is None else int(port))
 
 
 def _report(words: list[str]) -> None:
@@ -283,8 +293,10 @@ def _tasks(words: list[str]) -> None:
 
         print(describe_task(words))
         return
+    from caliper.config.own_task import offered
+
     for group in GROUPS:
-        print(f"{group:8} {' '.join(_choices(group))}")
+        print(f"{group:8} {' '.join([*_choices(group), *offered(group)])}")
 
 
 def _doctor(words: list[str]) -> None:
@@ -329,6 +341,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "collect": _collect,
     "import": _import,
     "replay": _replay,
+    "convert": _convert,
     "inspect": _inspect,
     "tasks": _tasks,
     "doctor": _doctor,
