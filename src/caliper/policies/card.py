@@ -19,6 +19,7 @@ from caliper.envs.robot.action_meaning import action_meaning, robosuite_meaning
 from caliper.envs.robot.robots import robot_facts
 from caliper.envs.scene.scenes import ROBOTS
 from caliper.envs.sim import task_scene
+from caliper.parts import KINDS, find
 from caliper.policies.policy import FORMAT
 
 PIXELS = (
@@ -64,11 +65,25 @@ def card(config: RunConfig, agent: Agent, folder: Path) -> dict[str, Any]:
         # Whatever the training computed in: an exported policy computes in float32.
         "agent": dict(config.agent) | {"precision": "float32"},
         "encoder": dict(config.encoder),
+        "parts": _parts(config),
         "data": {"path": _names(config), "content": config.data.content},
         "evaluations": [_numbers(evaluation) for evaluation in run.evaluations],
         "versions": {name: version(name) for name in PACKAGES},
         "commit": (run.git.get("caliper") or {}).get("commit"),
         "seed": config.seed,
+    }
+
+
+def _parts(config: RunConfig) -> dict[str, Any]:
+    """Encoder and agent from outside: name, SHA-256 of the code, and whether an installed package has it."""
+    return {
+        kind: {
+            "name": getattr(config, kind)["name"],
+            "sha256": getattr(config.parts, f"{kind}_sha256"),
+            "installed": find(kind, word).entry is not None,
+        }
+        for kind in KINDS
+        if (word := getattr(config.parts, kind)) is not None
     }
 
 
@@ -123,9 +138,14 @@ def readme(content: dict[str, Any], pictures: dict[str, str]) -> str:
     lines += ["| file | largest difference of an action from the run's policy |", "|---|---|"]
     for name, form in content["formats"].items():
         lines += [f"| {name} | {form['difference']:.2g} |"]
+    for kind, part in content["parts"].items():
+        where = "an installed package" if part["installed"] else f"`{kind}.py`"
+        lines += ["", f"The {kind} `{part['name']}` is its author's own code, from {where}: to open"]
+        lines[-1] += " `weights.safetensors` runs it, and needs `trusted=True` where it was never run before."
     lines += [
         "",
-        "Opening `weights.safetensors` or `policy.onnx` runs no code of this folder. `policy.pt2`, of "
+        f"Opening {'' if content['parts'] else '`weights.safetensors` or '}`policy.onnx` runs no "
+        "code of this folder. `policy.pt2`, of "
         "`torch.export`, can: open it only if you trust whoever made it.",
     ]
     for title, name in pictures.items():

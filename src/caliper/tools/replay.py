@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn
@@ -20,6 +20,7 @@ from caliper.config.build import (
     visual_augmentation,
 )
 from caliper.config.compose import compose
+from caliper.config.schema import RunConfig
 from caliper.config.validate import check_task
 from caliper.data.dataset import Dataset
 from caliper.data.images import add_images, refuse_images
@@ -81,14 +82,7 @@ def replay_file(source: Path, out: Path | None, words: list[str], overwrite: boo
             or the disk has no room.
     """
     dataset = read_dataset(source, rewards=None)
-    task = task_words(dataset.meta)
-    task = task[1:] if any(word.startswith("task=") for word in words) else task
-    config = compose([*task, *words])
-    check_task(config)
-    dataset.check(dataset_meta(config))
-    model = run_scene(config).model
-    if fault := state_fault(dataset, model):
-        raise CaliperError(f"{source} can't be used: {fault}; collect it again")
+    config = settings_of(dataset, words)
     spec = obs_spec(config).single
     if out is None:
         sizes = dict.fromkeys(f"{h}" if h == w else f"{h}x{w}" for h, w in spec.sizes)
@@ -109,13 +103,29 @@ def replay_file(source: Path, out: Path | None, words: list[str], overwrite: boo
     start = time.monotonic()
     with replacing(out) as partial:
         frames = _images(env, dataset, replace(augmentation, copies=1 + copy), copy)
-        names = instances(model)[0]
+        names = instances(run_scene(config).model)[0]
         add_images(source, partial, spec, {**appearance, "seed": augmentation.seed}, frames, names)
     seconds, images = time.monotonic() - start, dataset.num_frames * len(spec.cameras)
     sizes = dict.fromkeys(f"{h}x{w}" for h, w in spec.sizes)
     print(f"{images} images of {' and '.join(sizes)} pixels, {images / seconds:.0f} per second")
     print(out)
     return out
+
+
+def settings_of(dataset: Dataset, words: Sequence[str]) -> RunConfig:
+    """The configuration in which a dataset is drawn: its own task and control, and what the words add.
+
+    Raises:
+        CaliperError: the dataset is of another scene, or a setting will not do.
+    """
+    task = task_words(dataset.meta)
+    task = task[1:] if any(word.startswith("task=") for word in words) else task
+    config = compose([*task, *words])
+    check_task(config)
+    dataset.check(dataset_meta(config))
+    if fault := state_fault(dataset, run_scene(config).model):
+        raise CaliperError(f"{dataset.path} can't be used: {fault}; collect it again")
+    return config
 
 
 def _images(env: VectorEnv, dataset: Dataset, augmentation: VisualAugmentation, copy: int) -> Iterator[Obs]:
