@@ -9,7 +9,7 @@ from itertools import accumulate, pairwise
 import torch
 
 from caliper.config.build import action_length, obs_spec
-from caliper.config.devices import learner_device
+from caliper.config.devices import learner_device, memory_of
 from caliper.config.schema import RunConfig
 from caliper.data.buffer import ReplayBuffer
 from caliper.encoders import build_encoder
@@ -235,7 +235,7 @@ def refuse_too_many_runs(configs: Sequence[RunConfig], at_once: int, key: str) -
     """
     taken: dict[str, list[int]] = {}  # by device, what each run takes of it
     for config in configs:
-        device = learner_device(config)
+        device = memory_of(learner_device(config))
         parts = [part for part in estimate(settled(config)) if not part.disk]
         for place in {"cpu", device}:
             sizes = [part.size for part in parts if (device if part.learner else "cpu") == place]

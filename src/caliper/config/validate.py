@@ -57,7 +57,8 @@ def check(config: RunConfig) -> None:
         )
     if config.task.obs == "state" and (config.task.depth or config.task.segmentation):
         raise CaliperError("task.depth and task.segmentation are images, which task.obs=state leaves out")
-    if config.task.obs == "state" and config.encoder.get("name") != "state":
+    own = config.parts.encoder is not None
+    if config.task.obs == "state" and config.encoder.get("name") != "state" and not own:
         raise CaliperError(
             f"task.obs=state leaves no images for encoder={config.encoder.get('name')}; say obs=state, "
             "which chooses both"

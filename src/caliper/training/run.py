@@ -43,7 +43,7 @@ from caliper.data.robomimic import read_dataset
 from caliper.data.stored_frames import StoredFrames
 from caliper.envs.base import VectorEnv
 from caliper.envs.scene.appearance import AppearanceRanges, VisualAugmentation
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, no_file
 from caliper.importing.importer import ready
 from caliper.rollout.collect import collect
 from caliper.rollout.episodes import ActionQueue
@@ -211,14 +211,13 @@ def find_dataset(config: RunConfig) -> Dataset:
         print(f"no dataset at {paths[0]}; collecting it, as does: {collect_command(config)}", flush=True)
         collect(config, paths[0])
     for path in paths:
-        if not path.exists():
-            fix = "leave its path out to collect one"
+        if fault := no_file(path):
+            fix = "leave its path out to collect one" if config.task.env is None else "name one that does"
             if begun:
-                fix = (
-                    "it is what this run began with; if it was moved, say where with data.path=..., or "
-                    f"collect it again with: {collect_command(config)}"
-                )
-            raise CaliperError(f"the dataset {path} does not exist; {fix}")
+                fix = "it is what this run began with; if it was moved, say where with data.path=..."
+                if config.task.env is None:
+                    fix += f", or collect it again with: {collect_command(config)}"
+            raise CaliperError(f"the dataset {path} {fault}; {fix}")
     dataset = joined([_read(ready(path), config) for path in paths])
     _require_content(config, dataset)
     return dataset
@@ -370,6 +369,10 @@ LOGS = {".log", ".out", ".err", ".txt"}  # what a shell or a cluster may keep th
 def _refuse_crowded(folder: Path) -> None:
     """Keeps a run out of a home, a project, or wherever else other things are."""
     if not folder.is_dir():
+        if folder.exists() or folder.is_symlink():
+            raise CaliperError(
+                f"run_dir={folder} {no_file(folder) or 'is a file'}; choose a folder of its own"
+            )
         return
     others = sorted(
         p.name

@@ -80,8 +80,11 @@ def test_runs_side_by_side_share_a_gpu(monkeypatch):
     card = SimpleNamespace(total_memory=3 * size)
     monkeypatch.setattr(module.torch.cuda, "get_device_properties", lambda device: card)
     refuse_too_many_runs([config] * 9, 3, "compare.jobs")
-    with pytest.raises(CaliperError, match=r"is what cuda has; give compare\.jobs=3$"):
+    with pytest.raises(CaliperError, match=r"is what cuda:0 has; give compare\.jobs=3$"):
         refuse_too_many_runs([config] * 9, 4, "compare.jobs")
+    named = compose(["task=lift", "device=cuda:0"])  # the same card by its number
+    with pytest.raises(CaliperError, match=r"is what cuda:0 has; give compare\.jobs=3$"):
+        refuse_too_many_runs([config, named] * 2, 4, "compare.jobs")
 
 
 def test_a_containers_limit_counts(tmp_path, monkeypatch):
