@@ -25,7 +25,7 @@ from caliper.data.buffer import ReplayBuffer
 from caliper.data.checksum import digest
 from caliper.data.dataset import numbered
 from caliper.data.hdf5 import ForeignFile, UnreadableError
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, no_file
 from caliper.types import Obs
 
 Floats = NDArray[np.float32]
@@ -174,9 +174,10 @@ def read_minari(path: str | Path, dense: bool = False, successes_only: bool = Fa
 def _metadata(path: Path) -> dict[str, Any]:
     there = [file for file in (path / "data" / "metadata.json", path / "metadata.json") if file.is_file()]
     if not there:
+        what = "holds no Minari dataset" if path.is_dir() else no_file(path) or "is a file"
         raise CaliperError(
-            f"there is no Minari dataset at {path}; name the folder whose data/ holds metadata.json and "
-            "main_data.hdf5"
+            f"{path} {what}; name the folder of a Minari dataset, whose data/ holds "
+            "metadata.json and main_data.hdf5, or a dataset file of Caliper's"
         )
     file = there[0]
     try:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, no_file
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,10 @@ class Run:
         """
         self.folder = Path(folder)
         if not (self.folder / "config.yaml").exists():
-            raise CaliperError(f"{folder} is not a run folder: it holds no config.yaml")
+            what = (
+                "it holds no config.yaml" if self.folder.is_dir() else no_file(self.folder) or "it is a file"
+            )
+            raise CaliperError(f"{folder} is not a run folder: {what}")
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from caliper import api
 from caliper.config.messages import GROUPS, unknown
 from caliper.errors import CaliperError, printable
-from caliper.training.interrupt import InterruptedRunError, as_ctrl_c
+from caliper.training.interrupt import InterruptedRunError
+from caliper.utils.early import as_ctrl_c
 from caliper.utils.memory import keep_freed_memory
 from caliper.utils.output import Forgiving
 
@@ -73,6 +74,9 @@ def _guarded(words: list[str], stops: list[int]) -> None:
                 file=sys.stderr,
             )
             sys.exit(130)
+        if isinstance(error, OSError) and error.filename is not None:
+            print(f"caliper: {printable(f'{error.filename}: {error.strerror}')}", file=sys.stderr)
+            sys.exit(2)
         if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
             what = printable((str(error) or "MemoryError").splitlines()[0])
             print(
@@ -254,8 +258,17 @@ def _inspect(words: list[str]) -> None:
     from caliper.importing.describe import describe_recording
     from caliper.tools.inspect_dataset import describe, describe_minari, replayed_lines
 
+    words, assets = [*words], None
+    if "--assets" in words[1:-1]:
+        at = words.index("--assets")
+        assets = Path(words.pop(at + 1))
+        del words[at]
     if not words or words[1:] not in ([], ["--images"], ["--replay"]):
-        raise CaliperError("name one dataset file: caliper inspect FILE [--images | --replay]")
+        raise CaliperError(
+            "name one dataset file: caliper inspect FILE [--images | --replay] [--assets FOLDER]"
+        )
+    if assets is not None and not (assets.is_dir() and is_foreign(words[0])):
+        raise CaliperError(f"--assets {assets} must be a folder of meshes, for a recording's own model")
     replayed = "--replay" in words
     if replayed and (Path(words[0]).is_dir() or is_foreign(words[0])):
         raise CaliperError(
@@ -263,7 +276,7 @@ def _inspect(words: list[str]) -> None:
             "makes one"
         )
     if is_foreign(words[0]):
-        print(describe_recording(open_recording(words[0]), images="--images" in words))
+        print(describe_recording(open_recording(words[0]), "--images" in words, assets))
         return
     if Path(words[0]).is_dir():
         print(describe_minari(words[0]))

@@ -47,6 +47,7 @@ def compose(overrides: list[str]) -> RunConfig:
 
     for word in overrides:
         require_pair(word)
+        _require_path(word)
     overrides = own_parts.expanded(expanded(overrides))
     words = [_free(listed(quoted(word))) for word in overrides]
     ConfigStore.instance().store(name="run_schema", node=RunConfig)  # what configs/train.yaml extends
@@ -68,6 +69,15 @@ def quoted(word: str) -> str:
     if key == SEVERAL and (names := several(value)) is not None:
         return f"{key}=[{','.join(_in_quotes(name) for name in names)}]"
     return f"{key}={_in_quotes(value)}"
+
+
+def _require_path(word: str) -> None:
+    """Refuses a path that is none, or that OmegaConf would take for a reference to another key."""
+    key, _, value = word.partition("=")
+    if key in PATHS and not value:
+        raise CaliperError(f"{word} names nothing; give a path, or leave it out")
+    if key in PATHS and "${" in value:
+        raise CaliperError(f"{word}: a path with ${{ in it cannot be kept in a configuration; choose another")
 
 
 def _free(word: str) -> str:
@@ -103,6 +113,7 @@ def load(path: Path, overrides: Sequence[str] = (), purpose: str = "evaluate") -
 
     for word in overrides:
         require_pair(word)
+        _require_path(word)
     try:
         content = read_yaml(path)
     except ForeignFileError as error:

@@ -110,6 +110,8 @@ class DataConfig:
     seed: int = key(at_least=0)
     num_envs: int = key(at_least=1, resume=True)
     copies: int = key(at_least=1)
+    storage: str = key(choices=("auto", "memory", "device", "disk"), resume=True)
+    frames: str | None = key(resume=True)
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
 

@@ -21,7 +21,7 @@ from caliper.config.build import (
 )
 from caliper.config.cameras import camera_sizes
 from caliper.config.devices import check_engine_device, check_learner_device
-from caliper.config.estimate import refuse_too_large, refuse_too_many_envs
+from caliper.config.estimate import check_storage, refuse_too_large, refuse_too_many_envs
 from caliper.config.schema import RunConfig
 from caliper.encoders import ENCODERS
 from caliper.envs.gymnasium_env import dimensions
@@ -87,6 +87,7 @@ def check(config: RunConfig) -> None:
             f"{config.task.horizon}"
         )
     reward_config(config)
+    check_storage(config)
     refuse_too_large(config)
     make_agent(config, "cpu")
 

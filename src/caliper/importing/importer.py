@@ -16,6 +16,7 @@ from caliper.envs.robot.action_meaning import action_json
 from caliper.errors import CaliperError
 from caliper.importing.demo import CONTACT, EXACT, TOO_FAR, Imported, Importer, Options
 from caliper.importing.report import table
+from caliper.utils.early import stop_if_told
 
 
 def import_recording(path: Path, out: Path, options: Options, say: Callable[[str], None] = print) -> Path:
@@ -38,6 +39,7 @@ def import_recording(path: Path, out: Path, options: Options, say: Callable[[str
     done: list[Imported] = []
     left: dict[str, str] = {}
     for demo in importer.demos:
+        stop_if_told()
         try:
             imported = importer.convert(demo)
             if done and imported.controller != done[0].controller:

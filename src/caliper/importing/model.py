@@ -1,28 +1,26 @@
-"""A recording's own model, repaired so that today's MuJoCo compiles it on this machine."""
+"""A recording's own model, compiled here by another process: see `caliper.importing.model_child`."""
 
 from __future__ import annotations
 
+import atexit
+import json
 import re
-import xml.etree.ElementTree as ET
+import select
+import subprocess
+import sys
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import mujoco
-from PIL import Image
 
-from caliper.envs.scene.scenes import VISUAL_GROUP
 from caliper.errors import CaliperError
-from caliper.importing.assets import locate, robosuite_assets
 
-NUMBERS = re.compile(r"\s*\[([^\]]*)\]\s*")  # a Python list where numbers belong: pos="[0, 0, 0.005]"
-GONE = ("njmax", "nconmax", "nstack", "memory")  # sizes that MuJoCo finds out by itself since 2.3
-LOOKED_FOR = (
-    "mesh",
-    "texture",
-)  # elements whose files are; a file of another element would be opened as named
+SECONDS = 300.0  # to wait for a model, on a machine that does much else
+LARGEST = 2 << 30  # bytes of an answer
 COLOUR = re.compile(r'\srgba="[^"]*"')  # differs in the last digits between episodes of one scene
-VISUAL_LINK = re.compile(r"robots/(\w+)/(?:obj_)?meshes/(?:\w+/)?(link\d)_vis")
+DIED = "MuJoCo crashes on its model, or runs out of time or memory with it"
 
 
 def physics_model(xml: str, assets: Path | None = None) -> mujoco.MjModel:
@@ -40,30 +38,12 @@ def physics_model(xml: str, assets: Path | None = None) -> mujoco.MjModel:
 
 @lru_cache(maxsize=16)
 def _physics(xml: str, assets: Path | None) -> mujoco.MjModel:
-    spec = _parsed(xml)
-    for geom in [g for g in spec.geoms if _only_seen(spec, g)]:
-        spec.delete(geom)
-    for part in (*spec.geoms, *spec.sites):
-        part.material = ""
-    for group in (spec.materials, spec.textures, spec.lights, spec.cameras):
-        for part in list(group):
-            spec.delete(part)
-    used = {g.meshname for g in spec.geoms}
-    for mesh in list(spec.meshes):
-        if mesh.name not in used:
-            spec.delete(mesh)
-        elif mesh.file:
-            mesh.file = str(_found(mesh.file, assets))
-    try:
-        return spec.compile()
-    except (ValueError, mujoco.FatalError) as error:
-        raise CaliperError(f"MuJoCo does not compile its model: {_sentence(error)}") from error
+    model, _ = _compiled("physics", xml, assets)
+    return model
 
 
-def visual_model(xml: str, assets: Path | None = None) -> tuple[mujoco.MjSpec, list[str]]:
+def visual_model(xml: str, assets: Path | None = None) -> tuple[mujoco.MjModel, list[str]]:
     """A recording's model with all that can be seen of it here, and what could not be found.
-
-    The visual mesh of a robot's link that is no longer there gives way to the installed robot's.
 
     Args:
         xml: the model as recorded.
@@ -72,121 +52,74 @@ def visual_model(xml: str, assets: Path | None = None) -> tuple[mujoco.MjSpec, l
     Raises:
         CaliperError: as `physics_model`.
     """
-    spec, lost = _parsed(xml), []
-    for texture in [t for t in spec.textures if t.file]:
-        if (found := locate(texture.file, assets)) is None:
-            lost.append(Path(texture.file).name)
-            for material in spec.materials:
-                material.textures = ["" if name == texture.name else name for name in material.textures]
-            spec.delete(texture)
-            continue
-        texture.file = str(found)
-        with Image.open(found) as image:
-            square = image.width == image.height
-        if texture.type == mujoco.mjtTexture.mjTEXTURE_CUBE and not square:  # another image of that name
-            texture.type = mujoco.mjtTexture.mjTEXTURE_2D
-    for mesh in [m for m in spec.meshes if m.file]:
-        if (found := locate(mesh.file, assets)) is not None:
-            mesh.file = str(found)
-            continue
-        wearing = [g for g in spec.geoms if g.meshname == mesh.name]
-        if any(g.contype or g.conaffinity for g in wearing):
-            raise _missing(mesh.file)
-        link = VISUAL_LINK.search(mesh.file.replace("\\", "/"))
-        if link is None or not all(_dress(spec, geom, *link.groups()) for geom in wearing):
-            lost.append(Path(mesh.file).name)
-        for geom in wearing:
-            spec.delete(geom)
-        spec.delete(mesh)
-    return spec, lost
+    model, lost = _compiled("looks", xml, assets)
+    return model, [str(name) for name in lost]
 
 
-def _parsed(xml: str) -> mujoco.MjSpec:
-    """The model as an editable spec, its malformed numbers and forgotten attributes fixed."""
-    if "<!" in re.sub(r"<!--.*?-->", "", xml, flags=re.DOTALL):  # entities can grow without end
-        raise CaliperError("its model has a document type, which no robosuite model has")
+def _compiled(kind: str, xml: str, assets: Path | None) -> tuple[mujoco.MjModel, list[Any]]:
+    """What the other process makes of a model.
+
+    Raises:
+        CaliperError: it says why it makes nothing of it, or ends without a word.
+    """
+    compiler = _compiler()
     try:
-        root = ET.fromstring(xml)
-    except ET.ParseError as error:
-        raise CaliperError(f"its model is no XML ({error})") from error
-    for element in root.iter():
-        reaches_out = element.tag in ("include", "plugin", "extension", "attach") or (
-            element.tag not in LOOKED_FOR and "file" in element.attrib
+        answer, content = compiler.ask(kind, xml, assets)
+    except (OSError, ValueError) as error:  # its pipes are closed, or hold nonsense
+        compiler.end()
+        _compiler.cache_clear()  # the next model gets another process
+        raise CaliperError(DIED) from error
+    if "error" in answer:
+        raise CaliperError(str(answer["error"]))
+    return mujoco.MjModel.from_binary_path("its.mjb", {"its.mjb": content}), list(answer["lost"])
+
+
+@lru_cache(maxsize=1)
+def _compiler() -> _Compiler:
+    return _Compiler()
+
+
+class _Compiler:
+    """A process that compiles one model after the other."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "caliper.importing.model_child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
-        if reaches_out:
-            raise CaliperError(f"its model has a <{element.tag}>, which reaches out of the file")
-        for name, value in element.attrib.items():
-            if listed := NUMBERS.fullmatch(value):
-                element.set(name, listed[1].replace(",", " "))
-    for size in root.iter("size"):
-        for name in GONE:
-            size.attrib.pop(name, None)
-    for compiler in root.iter("compiler"):  # every file is looked for, none is below these
-        for name in ("meshdir", "texturedir", "assetdir"):
-            compiler.attrib.pop(name, None)
-    try:
-        return mujoco.MjSpec.from_string(ET.tostring(root, encoding="unicode"))
-    except (ValueError, mujoco.FatalError) as error:
-        raise CaliperError(f"MuJoCo does not take its model: {_sentence(error)}") from error
+        atexit.register(self.end)
 
+    def ask(self, kind: str, xml: str, assets: Path | None) -> tuple[dict[str, Any], bytes]:
+        """Its answer about a model, and the compiled model.
 
-def _only_seen(spec: mujoco.MjSpec, geom: Any) -> bool:
-    """Whether physics is the same without a geom: it touches nothing and gives its body no mass."""
-    if geom.contype or geom.conaffinity:
-        return False
-    low, high = spec.compiler.inertiagrouprange
-    weightless = not low <= geom.group <= high or geom.mass == 0
-    return weightless or geom.parent.explicitinertial or geom.parent.name == "world"
+        Raises:
+            OSError: it has ended, or takes too long.
+            ValueError: its answer is none.
+        """
+        asked, told = self._process.stdin, self._process.stdout
+        assert asked is not None and told is not None
+        content = xml.encode("utf-8", "replace")
+        folder = None if assets is None else str(assets.resolve())
+        line = json.dumps({"do": kind, "assets": folder, "length": len(content)})
+        asked.write(line.encode("ascii") + b"\n" + content)
+        asked.flush()
+        waiting = select.poll()
+        waiting.register(told.fileno(), select.POLLIN)
+        if not waiting.poll(1000 * SECONDS):
+            raise TimeoutError
+        answer = dict(json.loads(told.readline(1 << 20)))
+        length = int(answer.get("length", 0))
+        if not 0 <= length <= LARGEST or len(model := told.read(length)) < length:
+            raise ValueError("a part of a model")
+        return answer, model
 
-
-def _found(file: str, assets: Path | None) -> Path:
-    if (found := locate(file, assets)) is None:
-        raise _missing(file)
-    return found
-
-
-def _missing(file: str) -> CaliperError:
-    return CaliperError(
-        f"its model collides or has its mass with {file}, which is not installed; name the folder that holds "
-        "it with --assets"
-    )
-
-
-def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-def _dress(spec: mujoco.MjSpec, geom: Any, robot: str, link: str) -> bool:
-    """Gives a geom's body the visual geoms of the installed robot's link; False if there are none."""
-    folder = robosuite_assets() / "robots" / robot
-    if not (folder / "robot.xml").is_file():
-        return False
-    installed = ET.parse(folder / "robot.xml").getroot()
-    meshes = {m.get("name"): m for m in installed.iter("mesh")}
-    colours = {m.get("name"): m.get("rgba") for m in installed.iter("material")}
-    bodies = [b for b in installed.iter("body") if b.get("name") == link]
-    seen = [
-        g for b in bodies for g in b.findall("geom") if g.get("contype") == "0" and g.get("mesh") in meshes
-    ]
-    for part in seen:
-        mesh, name = meshes[part.get("mesh")], f"{geom.parent.name}_{part.get('mesh')}"
-        spec.add_mesh(
-            name=name, file=str(folder / str(mesh.get("file"))), scale=_numbers(mesh.get("scale"), "1 1 1")
-        )
-        geom.parent.add_geom(
-            name=name,
-            type=mujoco.mjtGeom.mjGEOM_MESH,
-            meshname=name,
-            pos=_numbers(part.get("pos"), "0 0 0"),
-            quat=_numbers(part.get("quat"), "1 0 0 0"),
-            rgba=_numbers(part.get("rgba") or colours.get(part.get("material")), "0.9 0.9 0.9 1"),
-            contype=0,
-            conaffinity=0,
-            group=VISUAL_GROUP,
-            mass=0,
-        )
-    return bool(seen)
-
-
-def _numbers(text: str | None, default: str) -> list[float]:
-    return [float(word) for word in (text or default).split()]
+    def end(self) -> None:
+        """Ends the process, whatever it is doing, and closes the pipes."""
+        atexit.unregister(self.end)
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):  # what it was not told any more
+                pipe.close()  # type: ignore[union-attr]

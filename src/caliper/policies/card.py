@@ -10,12 +10,12 @@ import numpy as np
 
 from caliper.agents import Agent
 from caliper.analysis.run_data import Evaluation, read_run
-from caliper.config.build import action_length, obs_spec
+from caliper.config.build import action_length, obs_spec, robosuite_plan, run_scene
 from caliper.config.schema import RunConfig
 from caliper.envs.observation.instances import instances
 from caliper.envs.observation.lowdim import LENGTHS, STANDARD
 from caliper.envs.observation.proprio import GRIP_CENTRE, GRIP_SCALE, PROPRIO
-from caliper.envs.robot.action_meaning import action_meaning
+from caliper.envs.robot.action_meaning import action_meaning, robosuite_meaning
 from caliper.envs.robot.robots import robot_facts
 from caliper.envs.scene.scenes import ROBOTS
 from caliper.envs.sim import task_scene
@@ -54,8 +54,8 @@ def card(config: RunConfig, agent: Agent, folder: Path) -> dict[str, Any]:
     task, run = config.task, read_run(folder)
     return {
         "format": FORMAT,
-        "task": task.name if task.env_id is None else task.env_id,
-        "robot": task.robot if task.env_id is None else task.env_id,
+        "task": _task(config),
+        "robot": ",".join(task.actors) if task.env_id is None else task.env_id,
         "task_code": task.code_sha256,  # of a task of one's own
         "controller": task.controller,
         "control_freq": task.control_freq,
@@ -163,7 +163,7 @@ def _observation(config: RunConfig) -> dict[str, Any]:
     cameras: list[dict[str, Any]] = []
     told: tuple[str, ...] = ()
     if task.env_id is None:
-        model = task_scene(task.name, task.robot).model
+        model = run_scene(config).model
         told = instances(model)[0] if spec.instances else ()
         for name, (height, width) in zip(spec.cameras, spec.sizes, strict=True):
             camera = model.camera(name)
@@ -197,7 +197,14 @@ def _entries(config: RunConfig, length: int) -> list[str]:
     task = config.task
     if task.env_id is not None:
         return [f"{_to(0, length)}: what {task.env_id} observes"]
-    robot, at, lines = robot_facts(task.robot), 0, []
+    at, lines = 0, []
+    if task.env is not None:
+        plan = robosuite_plan(config)
+        for key in plan.told(task.proprio, task.obs == "state"):
+            lines += [f"{_to(at, plan.observables[key])}: {key}, as robosuite observes it"]
+            at += plan.observables[key]
+        return lines
+    robot = robot_facts(task.robot)
     for key in task.proprio:
         count = LENGTHS[key](robot)
         if key == STANDARD:
@@ -227,14 +234,26 @@ def _to(first: int, count: int) -> str:
     return f"{first}" if count == 1 else f"{first} to {first + count - 1}"
 
 
+def _task(config: RunConfig) -> str:
+    """As a dataset says it: an environment of another library by that one's own name."""
+    task = config.task
+    return task.env_id or (task.name if task.env is None else f"{task.name}/{task.env}")
+
+
 def _robot(name: str) -> str:
-    return f"{ROBOTS[name]} with its usual gripper, as in robosuite" if name in ROBOTS else name
+    if not all(one in ROBOTS for one in name.split(",")):
+        return name
+    each = " and ".join(ROBOTS[one] for one in name.split(","))
+    return f"{each} with {'their usual grippers' if ',' in name else 'its usual gripper'}, as in robosuite"
 
 
 def _action(config: RunConfig) -> dict[str, Any]:
-    if config.task.env_id is not None:
+    task = config.task
+    if task.env_id is not None:
         return {}
-    return action_meaning(config.task.controller, config.task.control_freq, config.task.robot)
+    if task.env is not None:
+        return robosuite_meaning(task.controller, task.control_freq, task.actors)
+    return action_meaning(task.controller, task.control_freq, task.robot)
 
 
 def _names(config: RunConfig) -> list[str]:

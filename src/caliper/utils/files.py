@@ -123,13 +123,18 @@ def locked(folder: Path) -> Iterator[None]:
         raise cannot_write(path, error.strerror or error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.truncate(descriptor, 0)
-        os.write(descriptor, socket.gethostname().encode())
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise CaliperError(
+                f"another process is at work in {folder}; wait for it, or stop it first"
+            ) from error
+        raise cannot_write(path, error.strerror or error) from error
+    try:
+        with suppress(OSError):  # on a full disk the folder is locked all the same
+            os.truncate(descriptor, 0)
+            os.write(descriptor, socket.gethostname().encode())
         yield
-    except BlockingIOError as error:
-        raise CaliperError(
-            f"another process is at work in {folder}; wait for it, or stop it first"
-        ) from error
     finally:
         os.close(descriptor)
 
