@@ -88,7 +88,10 @@ AGENTS = {"conv": [], "tiny": SMALL}
 
 
 def update_rates(words, buffers, rounds, updates, folder, frames):
-    """Updates per second by where the frames are: one number a round, memory and page cache in turns."""
+    """Updates per second by where the frames are, one number a round, memory and page cache in turns.
+
+    Also per second of the processor's time, of all threads, which other load on the machine changes less.
+    """
     config = compose(["task=lift", "device=cpu", "threads=1", *words])
     learners = {}
     for name, offline in buffers.items():
@@ -99,14 +102,15 @@ def update_rates(words, buffers, rounds, updates, folder, frames):
         learners[name].update()
 
     def rate(name, cold=False):
-        seconds = 0.0
+        seconds = work = 0.0
         for _ in range(updates):
             if cold:
                 cool(folder, frames)
-            start = time.perf_counter()
+            start, begun = time.perf_counter(), time.process_time()
             learners[name].update()
             seconds += time.perf_counter() - start
-        return updates / seconds
+            work += time.process_time() - begun
+        return updates / seconds, updates / work
 
     rates = {"memory": [], "page cache": [], "cold": []}
     for i in range(rounds):
@@ -115,7 +119,7 @@ def update_rates(words, buffers, rounds, updates, folder, frames):
     weights = (learner.agent.state_dict().values() for learner in learners.values())
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True)), "not the same batches"
     rates["cold"] = [rate("page cache", cold=True) for _ in range(rounds)]
-    return rates
+    return [{name: [pair[i] for pair in found] for name, found in rates.items()} for i in range(2)]
 
 
 def draw_ms(buffers, b, folder, frames):
@@ -135,11 +139,22 @@ def draw_ms(buffers, b, folder, frames):
     return draws | {"cold": measured(buffers["page cache"], cold=True)}
 
 
+def ratios(rates):
+    """Of each agent's updates per second to those from memory, the median over the rounds."""
+    return {
+        agent: {
+            place: statistics.median(a / b for a, b in zip(of[place], of["memory"], strict=True))
+            for place in ("page cache", "cold")
+        }
+        for agent, of in rates.items()
+    }
+
+
 def main():
     """Measures and reports."""
     quick = arguments(__doc__.splitlines()[0]).quick
-    count, rounds = (4_000, 2) if quick else (40_000, 9)
-    updates = {"conv": 1, "tiny": 5} if quick else {"conv": 2, "tiny": 25}
+    count, rounds = (4_000, 2) if quick else (10_000, 5)
+    updates = {"conv": 1, "tiny": 5} if quick else {"conv": 1, "tiny": 8}
     torch.set_num_threads(1)
     config = compose(["task=lift"])
     spec = obs_spec(config)
@@ -153,33 +168,30 @@ def main():
         left = cached(folder)
         for path in folder.glob("*.npy"):
             path.read_bytes()
-        rates = {
+        measured = {
             name: update_rates(words, buffers, rounds, updates[name], folder, disk)
             for name, words in AGENTS.items()
         }
+    rates = {agent: by_clock for agent, (by_clock, _) in measured.items()}
+    work = {agent: by_work for agent, (_, by_work) in measured.items()}
     medians = {
         agent: {place: statistics.median(found) for place, found in of.items()} for agent, of in rates.items()
-    }
-    ratios = {
-        agent: {
-            place: statistics.median(a / b for a, b in zip(of[place], of["memory"], strict=True))
-            for place in ("page cache", "cold")
-        }
-        for agent, of in rates.items()
     }
     report(
         "storage",
         medians["tiny"]["page cache"],
         medians["tiny"]["memory"],
-        ratios["tiny"]["page cache"],
+        ratios(rates)["tiny"]["page cache"],
         "updates per second",
         ("torch", "numpy"),
         quick,
         meaning="the tiny agent's, frames in a file in the page cache (ours) against memory (peer)",
-        ratios=ratios,
+        ratios=ratios(rates),
+        ratios_per_processor_second=ratios(work),
         medians=medians,
         rates=rates,
         draw_ms=draws,
+        load=os.getloadavg()[0],
         cached_when_written=warm,
         cached_when_dropped=left,
         file_mib=ReplayBuffer.frame_bytes(count, spec) / 2**20,

@@ -3,8 +3,8 @@
     python tests/lerobot_reads.py FOLDER IMAGES.pt
 
 LeRobot decodes videos by torchcodec, which needs FFmpeg's shared libraries on the machine, or by a part of
-torchvision that newer ones lack. Where torchcodec doesn't load, PyAV decodes, by the same timestamps and tolerance;
-everything else is LeRobot's own.
+torchvision that newer ones lack. Where torchcodec doesn't load, PyAV decodes, by the same timestamps and
+tolerance; everything else is LeRobot's own.
 """
 
 import json

@@ -52,8 +52,8 @@ def free_memory() -> int:
         with suppress(OSError, ValueError):  # "max" is no limit
             taken = int(Path(used).read_text())
             with suppress(OSError, ValueError):
-                lines = map(str.split, Path(uses).read_text().splitlines())
-                taken -= sum(int(count) for name, count in lines if name in CACHED)
+                counts = dict(line.split() for line in Path(uses).read_text().splitlines())
+                taken -= sum(int(counts.get(name, 0)) for name in CACHED)
             free = min(free, int(Path(limit).read_text()) - taken)
     return max(free, 0)
 

@@ -555,6 +555,11 @@ def _thrown(file):
     file["data/demo_1/states"][5, 1] = 1e9
 
 
+def _aged(file):
+    for name in file["data"]:
+        file[f"data/{name}/states"][:, 0] += 1e15
+
+
 def _absurd(key):
     """The largest numbers that are finite, in a file that tells nothing else."""
 
@@ -570,6 +575,7 @@ def _absurd(key):
     [
         (_one_step, "demo_1 cannot be imported: it has one step"),
         (_thrown, "demo_1 cannot be imported: "),
+        (_aged, r"demo_1 cannot be imported: states reach 1e\+15, which no robot does"),
         (_absurd("states"), "demo_1 cannot be imported: "),
         (
             _xml("<worldbody>", '<option timestep="1e-7"/><worldbody>'),

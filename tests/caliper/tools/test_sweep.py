@@ -106,10 +106,8 @@ def running(word):
     return pid
 
 
-@pytest.mark.parametrize(
-    ("verb", "summary"),
-    [pytest.param("sweep", "variants.csv", marks=pytest.mark.slow), ("compare", "variants.csv")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("verb", "summary"), [("sweep", "variants.csv"), ("compare", "variants.csv")])
 def test_it_goes_on_after_a_kill(verb, summary, words, tmp_path):
     """Both the harness and one of its runs are killed in the middle; the other run finishes by itself."""
     folder = tmp_path / "sweep"
