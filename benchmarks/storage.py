@@ -25,7 +25,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 import numpy as np
 import torch
-from _common import arguments, report
+from _common import arguments, report  # type: ignore[import-not-found]  # beside this script
 
 from caliper.config.build import make_agent, obs_spec
 from caliper.config.compose import compose

@@ -99,13 +99,13 @@ def load(part: Part) -> str:
             raise CaliperError(
                 f"{part.kind}={part} of {part.path} fails: {type(error).__name__}: {error}"
             ) from error
-    base = Encoder if part.kind == "encoder" else Agent
+    base: type[Encoder] | type[Agent] = Encoder if part.kind == "encoder" else Agent
     if not (isinstance(found, type) and issubclass(found, base)):
         raise CaliperError(
             f"{part.path} must define a class {part.entry.attr if part.entry else part.name} of "
             f"{base.__module__}.{base.__name__}"
         )
-    table[part.name] = found if part.kind == "encoder" else (found, _config_of(found, part))
+    table[part.name] = (found, _config_of(found, part)) if issubclass(found, Agent) else found
     _loaded[key] = sha256
     return sha256
 

@@ -19,7 +19,7 @@ from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError
 from caliper.importing.controller import Array, Settings, arms_of, read_settings, unwarned
 from caliper.importing.dialect import ASKED, Way, control_freq, measure, stated, usual_way
-from caliper.importing.model import physics_model
+from caliper.importing.model.compiled import physics_model
 from caliper.importing.report import DemoReport
 from caliper.importing.scene import SceneTrial, carry, differences
 from caliper.importing.tasks import ROBOT, find_task, refuse_robots

@@ -15,7 +15,7 @@ from caliper.importing.controller import read_settings, unwarned
 from caliper.importing.demo import Importer, Options
 from caliper.importing.dialect import ASKED, control_freq, read_as, usual_way
 from caliper.importing.images import likenesses
-from caliper.importing.model import physics_model
+from caliper.importing.model.compiled import physics_model
 
 
 def describe_recording(recording: Recording, images: bool = False, assets: Path | None = None) -> str:

@@ -22,7 +22,7 @@ from caliper.envs.render import make_renderer
 from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError, one_of
 from caliper.importing.controller import Array
-from caliper.importing.model import physics_model, visual_model
+from caliper.importing.model.compiled import physics_model, visual_model
 from caliper.importing.scene import carry, put_fixtures
 from caliper.importing.tasks import find_task, refuse_robots
 

@@ -138,13 +138,13 @@ def write_lerobot(
     tasks = pa.table({"task_index": pa.array([0], pa.int64()), "task": [sentence]})
     # LeRobot reads the table with pandas and finds a task by the index.
     kinds = (("task_index", "int64", "int64"), ("task", "unicode", "object"))
-    told = [
+    kept = [
         {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy, "metadata": None}
         for name, kind, numpy in kinds
     ]
-    index = {"index_columns": ["task"], "column_indexes": [], "columns": told, "pandas_version": "2.2.0"}
+    pandas = {"index_columns": ["task"], "column_indexes": [], "columns": kept, "pandas_version": "2.2.0"}
     pq.write_table(
-        tasks.replace_schema_metadata({"pandas": json.dumps(index)}), folder / "meta" / "tasks.parquet"
+        tasks.replace_schema_metadata({"pandas": json.dumps(pandas)}), folder / "meta" / "tasks.parquet"
     )
     for name, content in (("info", info), ("stats", stats)):
         (folder / "meta" / f"{name}.json").write_text(json.dumps(content, indent=4), encoding="utf-8")

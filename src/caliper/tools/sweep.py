@@ -107,12 +107,13 @@ def expand(words: Sequence[str], folder: Path, at_once: int, verb: str = "sweep"
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    parser, parsed = OverridesParser.create(), []
     for word in words:
         require_pair(word)
-    try:
-        parsed = OverridesParser.create().parse_overrides([_quoted_paths(word) for word in words])
-    except HydraException as error:
-        raise CaliperError(f"{str(error).splitlines()[0]}; write a {verb} as seed=0,1,2") from error
+        try:
+            parsed.append(parser.parse_override(_quoted_paths(word)))
+        except HydraException as error:
+            raise CaliperError(f"'{word}' cannot be read; write a {verb} as seed=0,1,2") from error
     if any(override.key_or_group == "run_dir" for override in parsed):
         raise CaliperError(f"a {verb} names its run folders itself; leave run_dir out, or set {verb}.dir")
     common = [str(o.input_line) for o in parsed if not o.is_sweep_override()]

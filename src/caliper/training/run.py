@@ -292,8 +292,8 @@ def load_data(
     parts |= {} if prior is None else {"prior data": relabelled(prior)}
     parts = {name: part for name, part in parts.items() if part.num_frames}
     for name, part in parts.items():
-        frames = part.num_frames * augmentation.copies
-        size = ReplayBuffer.estimate(frames, env.spec, env.action_dim, config.chunk) / 2**20
+        count = part.num_frames * augmentation.copies
+        size = ReplayBuffer.estimate(count, env.spec, env.action_dim, config.chunk) / 2**20
         print(
             f"{name}: {part.path}: {len(part.episodes)} episodes, {part.num_transitions} transitions, "
             + (f"{augmentation.copies} copies, " if augmentation.copies > 1 else "")

@@ -17,7 +17,7 @@ from caliper.importing.controller import (
     unwarned,
 )
 from caliper.importing.dialect import first_sight, one_step_errors
-from caliper.importing.model import physics_model
+from caliper.importing.model.compiled import physics_model
 
 V10, V14, V15 = DIALECTS
 LIFT, CAN, HANDOVER = "robosuite141_lift", "robosuite152_can", "teleop13_handover"

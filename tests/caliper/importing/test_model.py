@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from caliper.errors import CaliperError
-from caliper.importing.assets import locate, robosuite_assets, tail
-from caliper.importing.model import COLOUR, physics_model, visual_model
-from caliper.importing.model_child import try_out
-from caliper.importing.repair import physics_spec, visual_spec
+from caliper.importing.model.assets import locate, robosuite_assets, tail
+from caliper.importing.model.child import try_out
+from caliper.importing.model.compiled import COLOUR, physics_model, visual_model
+from caliper.importing.model.repair import physics_spec, visual_spec
 
 BOX = """<mujoco><option timestep="0.002"/><asset>{asset}</asset><worldbody><body name="b">
 <joint name="j" type="slide"/><geom type="box" size=".1 .1 .1"/>{geom}</body></worldbody></mujoco>"""
@@ -203,7 +203,7 @@ def test_a_pile_that_cannot_be_moved_is_refused():
 def test_a_model_that_takes_too_long_to_move_is_refused(monkeypatch):
     model = physics_model(BOX.format(asset="", geom=""))
     try_out(model)
-    monkeypatch.setattr("caliper.importing.model_child.ONE_STEP", 0.0)
+    monkeypatch.setattr("caliper.importing.model.child.ONE_STEP", 0.0)
     with pytest.raises(CaliperError, match="a control step of its model takes more than 0 s to compute"):
         try_out(model)
 
@@ -230,7 +230,7 @@ def test_a_robot_of_another_format_opens_no_file():
 
 def test_a_model_that_ends_its_process_is_refused_and_the_next_one_compiled(monkeypatch):
     """A hundred million keyframes take longer than a model may."""
-    monkeypatch.setattr("caliper.importing.model.SECONDS", 2.0)
+    monkeypatch.setattr("caliper.importing.model.compiled.SECONDS", 2.0)
     xml = BOX.format(asset="", geom="").replace("<asset>", '<size nkey="100000000"/><asset>')
     with pytest.raises(CaliperError, match="runs out of time or memory with it"):
         physics_model(xml)
@@ -240,7 +240,7 @@ def test_a_model_that_ends_its_process_is_refused_and_the_next_one_compiled(monk
 
 def test_the_process_of_models_is_under_limits():
     code = (
-        "import resource; from caliper.importing import model_child as m; m.confine(); m.grant(20);"
+        "import resource; from caliper.importing.model import child as m; m.confine(); m.grant(20);"
         "names = ('RLIMIT_CORE', 'RLIMIT_FSIZE', 'RLIMIT_CPU');"
         "limits = [resource.getrlimit(getattr(resource, name))[0] for name in names];"
         "print(*limits, resource.getrlimit(resource.RLIMIT_AS)[0] < 16 << 30)"

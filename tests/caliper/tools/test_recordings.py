@@ -12,8 +12,8 @@ from caliper.config.validate import check_task
 from caliper.data.recordings import open_recording
 from caliper.data.robomimic import read_dataset
 from caliper.errors import CaliperError
-from caliper.importing.assets import robosuite_assets
 from caliper.importing.describe import describe_recording
+from caliper.importing.model.assets import robosuite_assets
 from caliper.tools.film_recording import film_recording
 from caliper.tools.import_recording import import_file
 from caliper.training.run import find_data

@@ -54,7 +54,8 @@ def test_paths_are_taken_letter_by_letter(tmp_path):
     ("words", "sentence"),
     [
         (["seed=0,1", "run_dir=x"], "leave run_dir out, or set VERB.dir"),
-        (["seed=[0,"], "write a VERB as"),
+        (["seed=[0,"], "'seed=[0,' cannot be read; write a VERB as"),
+        (["batch_size=8", "seed=0,1,"], "'seed=0,1,' cannot be read; write a VERB as"),
         (["seed=range(0,1000000000)"], "this VERB would be of more than 10000 runs"),
         (["seed=range(0,1000)", "batch_size=range(1,1000)"], "more than 10000 runs"),
         (["seed=0,1,0"], "this VERB would make seed=0 twice"),

@@ -1,4 +1,4 @@
-"""A recording's own model, compiled here by another process: see `caliper.importing.model_child`."""
+"""A recording's own model, compiled here by another process: see `caliper.importing.model.child`."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class _Compiler:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "caliper.importing.model_child"],
+            [sys.executable, "-P", "-m", "caliper.importing.model.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

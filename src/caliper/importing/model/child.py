@@ -1,4 +1,4 @@
-"""The process that compiles models of strangers: `caliper.importing.model` runs it, nobody imports it.
+"""The process that compiles models of strangers: `compiled` beside it runs it, nobody imports it.
 
 MuJoCo's readers of XML, meshes and images were not made for hostile bytes: a few words can make them fill
 the memory, run for hours or crash. So this process compiles what it is sent under limits of time and memory.
@@ -27,8 +27,8 @@ from PIL import Image
 
 from caliper.envs.scene.scenes import build
 from caliper.errors import CaliperError
-from caliper.importing.assets import robosuite_assets
-from caliper.importing.repair import physics_spec, visual_spec
+from caliper.importing.model.assets import robosuite_assets
+from caliper.importing.model.repair import physics_spec, visual_spec
 
 MEMORY = 4 << 30  # bytes beyond what the process holds when it starts; a scene's looks take 1.5
 CPU_SECONDS = {"physics": 20, "looks": 60}  # for one model; robosuite's take half a second and three

@@ -1,6 +1,6 @@
 """A recording's own model, repaired so that today's MuJoCo compiles it on this machine.
 
-Called by `caliper.importing.model_child` alone, as what MuJoCo makes of a stranger's model may be its end.
+Called by `caliper.importing.model.child` alone, as what MuJoCo makes of a stranger's model may be its end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image
 
 from caliper.envs.scene.scenes import VISUAL_GROUP
 from caliper.errors import CaliperError
-from caliper.importing.assets import locate, robosuite_assets
+from caliper.importing.model.assets import locate, robosuite_assets
 
 NUMBERS = re.compile(r"\s*\[([^\]]*)\]\s*")  # a Python list where numbers belong: pos="[0, 0, 0.005]"
 NO_NUMBER = re.compile(r"(?i)(?:^|\s)[+-]?(?:nan|inf|infinity)(?:\s|$)")
