@@ -15,6 +15,8 @@ import time
 
 from _processes import ALWAYS, METHODS, OFTEN  # type: ignore[import-not-found]  # beside this file
 
+COUNTED = {"kills": "kills", "signals": "signals", "disk": "full disks", "two": "pairs"}  # in the results
+
 
 class Count:
     """Events, outcomes and examples of what went wrong, printed as they come."""
@@ -58,7 +60,8 @@ def kills(bench, count, seed, limit=float("inf"), methods=tuple(METHODS)):
     before the first checkpoint of the process.
     """
     rnd, found, runs, last = random.Random(seed), Count("kills"), 0, time.monotonic() + limit
-    done = collections.Counter()
+    done, methods = collections.Counter(), list(methods)
+    rnd.shuffle(methods)  # one that ends early leaves out others than the one before it
     while found.events < count and time.monotonic() < last:
         for number, method in enumerate(methods):
             bench.whole(method)
@@ -90,7 +93,8 @@ def signals(bench, count, seed, limit=float("inf"), methods=tuple(METHODS), as_u
 
     Every `as_user`-th run is started as a user does, so that the moment may lie in the imports.
     """
-    rnd, found = random.Random(seed), Count("signals")
+    rnd, found, methods = random.Random(seed), Count("signals"), list(methods)
+    rnd.shuffle(methods)
     for i in range(count):
         if time.monotonic() - found.start > limit:
             break

@@ -16,6 +16,7 @@ read in a process of its own with 8 GiB and 60 s. What comes of it is counted:
 And what a run comes to that is killed, stopped, starved of disk, started twice or watched for long:
 
     python benchmarks/faults.py kills                     # 1,000 times -9, over 24 kinds of runs
+    python benchmarks/faults.py kills --add --seed 8      # up to 1,000 with those of earlier times
     python benchmarks/faults.py signals                   # 100 of SIGTERM, SIGINT and SIGHUP
     python benchmarks/faults.py disk                      # full at 50 moments; needs root to mount it
     python benchmarks/faults.py two                       # 30 pairs of processes on one folder
@@ -29,6 +30,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 from importlib.metadata import version
@@ -48,17 +50,55 @@ TOTALS = {"mutations": "files"}  # what stands beside the sum of all that went b
 SIZES = {"kills": (1000, 24), "signals": (100, 8), "disk": (50, 4), "two": (30, 3)}  # all of it, and --quick
 
 
-def write(part, result):
-    """Puts one campaign's result beside those of the others."""
+def stored():
+    """What the file of results holds."""
     path = RESULTS / "faults.json"
-    held = json.loads(path.read_text()) if path.exists() else {"name": "faults"}
+    return json.loads(path.read_text()) if path.exists() else {"name": "faults"}
+
+
+def code():
+    """The commit of the checkout, and whether files of it are changed."""
+    git = ["git", "-C", str(RESULTS)]
+    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "../../src", "../../benchmarks/*.py"])
+    return commit.strip() + (" with changes" if changed.returncode else "")
+
+
+def write(part, result, sitting, add):
+    """Puts one campaign's result beside those of the others, or adds it to what the file has of the same one.
+
+    Args:
+        part: the campaign.
+        result: what came of it.
+        sitting: of which code, with which seed and when; one for each time that the campaign was run.
+        add: to what the file has.
+    """
+    held = stored()
     packages = ("h5py", "numpy", "torch", "safetensors", "omegaconf")
     machine = {"versions": {"python": platform.python_version()} | {p: version(p) for p in packages}}
-    held[part] = result | machine | {"date": datetime.date.today().isoformat()}
+    counted = {key: value for key, value in result.items() if isinstance(value, int)}
+    sittings = [sitting | counted]
+    if add and part in held:
+        sittings = held[part].pop("sittings") + sittings
+        result = together(held[part], result)
+    held[part] = result | machine | {"date": datetime.date.today().isoformat(), "sittings": sittings}
     parts = [value for value in held.values() if isinstance(value, dict)]
     held["bad"] = sum(value["bad"] for value in parts)
     held |= {key: held[key_of][key] for key, key_of in TOTALS.items() if key_of in held}
-    path.write_text(json.dumps(held, indent=1) + "\n")
+    (RESULTS / "faults.json").write_text(json.dumps(held, indent=1) + "\n")
+
+
+def together(one, other):
+    """The sums of two results of one campaign, and the examples of both."""
+    both = {}
+    for key, value in other.items():
+        if key == "methods":  # how many kinds: the same ones again
+            both[key] = max(one[key], value)
+        elif isinstance(value, dict):
+            both[key] = {k: one[key].get(k, 0) + value.get(k, 0) for k in sorted({*one[key], *value})}
+        else:
+            both[key] = one[key] + value
+    return both
 
 
 def of_processes(given):
@@ -71,6 +111,8 @@ def of_processes(given):
         if given.campaign == "chaos":
             return chaos(bench, given.tool, 6 if given.quick else given.points)
         count = given.count or SIZES[given.campaign][given.quick]
+        if given.add:
+            count -= stored().get(given.campaign, {}).get(_disturbed.COUNTED[given.campaign], 0)
         return getattr(_disturbed, given.campaign)(bench, count, given.seed, 60 * given.minutes)
     finally:
         if not given.keep:
@@ -90,18 +132,25 @@ def main():
     parser.add_argument(
         "--points", type=int, default=ALL, help="of ckpt-chaos, at most, a method; by default all"
     )
+    parser.add_argument("--add", action="store_true", help="to what the results have of kills, signals...")
     parser.add_argument("--keep", help="work in this folder and leave it")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only", type=int, help="number of one mutation, made and read again")
     parser.add_argument("--real", action="store_true", help="open HDF5 files as the program does: slower")
     given = parser.parse_args()
+    sitting = {"code": code(), "seed": given.seed, "began": f"{datetime.datetime.now():%Y-%m-%d %H:%M}"}
+    if given.add:
+        if given.campaign not in SIZES or given.quick:
+            parser.error(f"--add is for {', '.join(SIZES)}, without --quick")
+        if given.seed in [s["seed"] for s in stored().get(given.campaign, {}).get("sittings", [])]:
+            parser.error("the results have these moments already; give another --seed")
     if given.campaign == "files":
         result = campaign(QUICK if given.quick else given.mutations, given.seed, given.only, given.real)
     else:
         result = of_processes(given)
     print(json.dumps(result))
     if not given.quick and given.only is None and not given.real:
-        write(given.campaign, result)
+        write(given.campaign, result, sitting, given.add)
     sys.exit(bool(result["bad"]))
 
 

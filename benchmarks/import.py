@@ -48,7 +48,7 @@ from caliper.importing.controller import Hidden, read_settings
 from caliper.importing.demo import Options
 from caliper.importing.dialect import control_freq, first_sight, measure, one_step_errors, usual_way
 from caliper.importing.importer import import_recording
-from caliper.importing.model import physics_model
+from caliper.importing.model.compiled import physics_model
 from caliper.rollout.open_loop import replay_actions
 from caliper.rollout.replay import rendered
 

@@ -97,13 +97,13 @@ def in_turns(env, oracle, rounds, ours, theirs):
     return mine, statistics.median(r[1] for r in rows), statistics.median(ratios), spread
 
 
-def script(task, episodes):
+def script(task, episodes, robot="panda"):
     """Share of successes of the script without noise, and the lengths of its successes."""
     from caliper.envs.sim import SimEnv
     from tests.envs.conftest import clean_expert, usual
 
     n = min(25, episodes)
-    env, lengths = SimEnv(task, n, cameras=(), **usual(task)), []
+    env, lengths = SimEnv(task, n, cameras=(), robot=robot, max_diverged=1.0, **usual(task)), []
     for first in range(0, episodes, n):
         env.reset(seeds=first + torch.arange(n))
         expert, running = clean_expert(env), torch.ones(n, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Replay memory for pixels: whole episodes on the training device, each frame stored once as uint8."""
+"""Replay memory for pixels: whole episodes, each frame stored once as uint8, drawn on the training device."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
+from caliper.data.ahead import Ahead
 from caliper.data.chunks import chunked
 from caliper.data.returns import RewardConfig
 from caliper.data.ring import Layout, Ring, row_bytes
@@ -14,7 +15,8 @@ from caliper.errors import CaliperError
 from caliper.types import Batch, Obs, ObsSpec
 
 
-def _frame_layout(spec: ObsSpec) -> Layout:
+def frame_layout(spec: ObsSpec) -> Layout:
+    """The columns of single frames."""
     images = {name: (plane.shape, plane.dtype) for name, plane in spec.planes.items()}  # (v, c, h, w)
     return {**images, "proprio": ((spec.proprio,), torch.float32)}
 
@@ -49,6 +51,8 @@ class ReplayBuffer:
         reward: how raw rewards become training rewards and returns.
         device: where everything is stored and drawn.
         chunk: control steps of a transition, see `caliper.data.chunks`.
+        frames: where the frames are instead, such as in the host's memory or on the disk; there they are
+            gathered for a batch, and the next batch ahead of time (see `caliper.data.ahead`).
 
     Raises:
         CaliperError: the memory can't be had; says how much it is.
@@ -62,6 +66,7 @@ class ReplayBuffer:
         reward: RewardConfig,
         device: torch.device | str = "cpu",
         chunk: int = 1,
+        frames: Ring | None = None,
     ) -> None:
         self.capacity = capacity
         self.chunk = chunk
@@ -75,7 +80,7 @@ class ReplayBuffer:
                 f"a replay buffer of {capacity} frames holds no transition; give it at least 2"
             )
         try:
-            self._frames = Ring(capacity, _frame_layout(spec), self.device)
+            self._frames = frames or Ring(capacity, frame_layout(spec), self.device)
             layout = _transition_layout(action_dim, chunk, spec.stack)
             self._transitions = Ring(capacity, layout, self.device)
         except RuntimeError as error:
@@ -83,6 +88,7 @@ class ReplayBuffer:
                 f"a replay buffer of {capacity} frames needs {self.nbytes / 2**30:.1f} GiB on {self.device}, "
                 f"which can't be had ({str(error).splitlines()[0]}); lower the capacity or the image size"
             ) from error
+        self._ahead = None if frames is None else Ahead(self._draw, self.device)
         self._back = torch.arange(spec.stack - 1, -1, -1, device=self.device)  # (k,) frames, oldest first
         self._episodes: deque[tuple[int, int]] = deque()  # frames and transitions of each, oldest first
 
@@ -90,7 +96,12 @@ class ReplayBuffer:
     def estimate(capacity: int, spec: ObsSpec, action_dim: int, chunk: int = 1) -> int:
         """Bytes that a buffer of `capacity` frames takes, without allocating it."""
         transition = _transition_layout(action_dim, chunk, spec.stack)
-        return capacity * (row_bytes(_frame_layout(spec)) + row_bytes(transition))
+        return ReplayBuffer.frame_bytes(capacity, spec) + capacity * row_bytes(transition)
+
+    @staticmethod
+    def frame_bytes(capacity: int, spec: ObsSpec) -> int:
+        """The part of `estimate` that the frames take."""
+        return capacity * row_bytes(frame_layout(spec))
 
     def __len__(self) -> int:
         return self._transitions.count
@@ -117,13 +128,14 @@ class ReplayBuffer:
         return min(low, low * for_ever), max(high, high * for_ever)
 
     def add_episode(
-        self, obs: Obs, actions: Tensor, rewards: Tensor, terminated: bool, returns: bool = True
+        self, obs: Obs | None, actions: Tensor, rewards: Tensor, terminated: bool, returns: bool = True
     ) -> None:
         """Inserts a whole episode and drops the oldest ones if it needs their room.
 
         Args:
-            obs: t + 1 single frames, the last being what the last action led to, on the buffer's device.
-            actions: (t, a), likewise.
+            obs: t + 1 single frames, the last being what the last action led to, on the buffer's device; None
+                where they are the next of such as are stored (`caliper.data.stored_frames`).
+            actions: (t, a), on the buffer's device.
             rewards: (t,), raw; on the host, or they are waited for.
             terminated: whether the last state is terminal (success) rather than cut by the horizon.
             returns: whether the rewards tell the task's returns; else those are minus infinity, a lower bound
@@ -134,9 +146,10 @@ class ReplayBuffer:
             ValueError: the lengths don't agree.
         """
         t = len(actions)
-        if t < 1 or len(obs) != t + 1 or len(rewards) != t:
+        shown = t + 1 if obs is None else len(obs)
+        if t < 1 or shown != t + 1 or len(rewards) != t:
             raise ValueError(
-                f"{t} actions need {t + 1} frames and {t} rewards, not {len(obs)} and {len(rewards)}"
+                f"{t} actions need {t + 1} frames and {t} rewards, not {shown} and {len(rewards)}"
             )
         if t + 1 > self.capacity:
             raise CaliperError(
@@ -156,11 +169,16 @@ class ReplayBuffer:
             self._transitions.drop(transitions)
         first = self._frames.count  # as an arrival number; frames before it stay where they are
         age = torch.arange(m, device=self.device)
-        places = {"frame": self._frames.slots(first + age), "age": age}
-        self._frames.push(obs.tensors)
+        places = {"frame": (first + age + self._frames.tail) % self.capacity, "age": age}
+        if obs is None:
+            self._frames.take(t + 1)
+        else:
+            self._frames.push(obs.tensors)
         mc_return = known[:m] if returns else torch.full_like(known[:m], -torch.inf)
         self._push_transitions(rows | places | {"mc_return": mc_return})
         self._episodes.append((t + 1, m))
+        if self._ahead is not None:
+            self._ahead.forget()
 
     def _push_transitions(self, rows: dict[str, Tensor]) -> None:
         self._transitions.push({name: rows[name] for name in self._transitions.columns})
@@ -181,13 +199,26 @@ class ReplayBuffer:
             raise CaliperError(
                 "the replay buffer is empty; fill it with a dataset or with at least one episode"
             )
+        if self._ahead is not None and (batch := self._ahead.take(b, generator)):
+            return batch
+        return self._draw(b, generator, captured)
+
+    def expect(self, b: int, generator: torch.Generator) -> None:
+        """Begins to gather the next batch, if frames are elsewhere: b transitions, drawn with `generator`.
+
+        Nothing depends on it: where the next draw is another, it is made then.
+        """
+        if self._ahead is not None:
+            self._ahead.begin(b, generator)
+
+    def _draw(self, b: int, generator: torch.Generator, captured: bool = False) -> Batch:
         # A remainder of 62 random bits favours low numbers by less than one part in 2**30.
         high = 1 << 62 if captured else len(self)
         drawn = torch.randint(high, (b,), generator=generator, device=self.device)
         if captured:
             drawn %= self._transitions.extent[1]
         row = self._transitions.slots(drawn)  # (b,)
-        columns = {name: column.index_select(0, row) for name, column in self._transitions.columns.items()}
+        columns = self._transitions.gather(row)
         frame, span, age = columns["frame"], columns["span"], columns.get("age")
         return Batch(
             self._observe(frame, age),
@@ -200,15 +231,13 @@ class ReplayBuffer:
 
     def _observe(self, slot: Tensor, age: Tensor | None) -> Obs:
         """The frames at `slot` (b,), under those before them, of which each episode has `age` (b,)."""
-        columns = self._frames.columns
-        # index_select copies whole rows; indexing with [] is 4 to 7 times slower on uint8 images on a CPU.
+        frames = self._frames
         if age is None:
-            return Obs.of({name: column.index_select(0, slot) for name, column in columns.items()})
+            return Obs.of(frames.gather(slot.to(frames.device))).to(self.device)
         before = torch.minimum(age[:, None], self._back)  # (b, k)
         slots = ((slot[:, None] - before) % self.capacity).flatten()
-        return Obs.of(
-            {name: self._stacked(column.index_select(0, slots)) for name, column in columns.items()}
-        )
+        found = Obs.of(frames.gather(slots.to(frames.device))).to(self.device)
+        return Obs.of({name: self._stacked(column) for name, column in found.tensors.items()})
 
     def _stacked(self, frames: Tensor) -> Tensor:
         """Rows (b k, v, c, h, w) or (b k, p) as (b, v, k c, h, w) or (b, k p)."""
@@ -232,7 +261,7 @@ class ReplayBuffer:
         frames, transitions = state["episodes"].unbind(1)
         counts = {"frames": int(frames.sum()), "transitions": int(transitions.sum())}
         layouts = {
-            "frames": _frame_layout(self.spec),
+            "frames": frame_layout(self.spec),
             "transitions": _transition_layout(self.action_dim, self.chunk, 1),
         }
         del layouts["transitions"]["frame"]
@@ -250,7 +279,7 @@ class ReplayBuffer:
             )
         for ring in (self._frames, self._transitions):
             ring.drop(ring.count)
-        start = self._frames.slots(torch.tensor(0, device=self.device))
+        start = self._frames.tail
         # The last frames of an episode start no transition; so many are left out before each one.
         skipped = torch.cumsum(frames - transitions, 0) - (frames - transitions)
         order = torch.arange(counts["transitions"])

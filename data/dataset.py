@@ -181,15 +181,20 @@ class Dataset:
                 name in keys for name in IDENTITY if getattr(self.meta, name) != getattr(expected, name)
             )
             robot = "" if expected.robot == "panda" else f"robot={expected.robot} "
-            as_it_is = (
-                f"Use it as it is with task.controller={self.meta.controller} "
-                f"task.control_freq={self.meta.control_freq}, or collect"
+            use = (
+                f"use it as it is with task.controller={self.meta.controller} "
+                f"task.control_freq={self.meta.control_freq}, or "
             )
+            again = "record it again in this scene"
+            if expected.collector:  # else nobody here could
+                again = (
+                    f"collect it again with: caliper collect task={expected.task} "
+                    f"{robot}task.controller={expected.controller} task.control_freq={expected.control_freq} "
+                    f"data.horizon={expected.horizon}"
+                )
+            fix = use * told + again
             raise CaliperError(
-                f"{self.path or 'the dataset'} does not fit: {'; '.join(wrong)}. "
-                f"{as_it_is if told else 'Collect'} it again with: caliper collect task={expected.task} "
-                f"{robot}task.controller={expected.controller} task.control_freq={expected.control_freq} "
-                f"data.horizon={expected.horizon}"
+                f"{self.path or 'the dataset'} does not fit: {'; '.join(wrong)}. {fix[0].upper()}{fix[1:]}"
             )
 
     def select(self, episodes: Sequence[int]) -> Dataset:

@@ -21,6 +21,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from caliper.errors import no_file
+
 START_SECONDS = 120.0  # for Python and h5py to load, from a cold disk
 SECONDS, BYTES_PER_SECOND = 15.0, 10 << 20  # to wait for answers about one file, and longer the larger it is
 LONGEST_LINE = 256 << 20
@@ -90,8 +92,8 @@ class ForeignFile:
             UnreadableError: it is no regular file that may be read, or not HDF5.
         """
         try:
-            if not self.path.is_file():
-                raise UnreadableError("is not a regular file")
+            if fault := no_file(self.path):
+                raise UnreadableError(fault)
             self.path.open("rb").close()
             size = self.path.stat().st_size
         except OSError as error:

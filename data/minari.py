@@ -1,6 +1,6 @@
 """Datasets of observations in Minari's HDF5 layout, read from a local folder into whole episodes.
 
-    metadata.json              data_format "hdf5", total_episodes, env_spec (JSON in a string), ...
+    data/metadata.json         data_format "hdf5", total_episodes, env_spec (JSON in a string), ...
     data/main_data.hdf5
     episode_<i>/               actions (t, a), rewards, terminations, truncations (t,), infos/...
     episode_<i>/observations   (t + 1, p), or a group with an array for each entry of a dict
@@ -25,7 +25,7 @@ from caliper.data.buffer import ReplayBuffer
 from caliper.data.checksum import digest
 from caliper.data.dataset import numbered
 from caliper.data.hdf5 import ForeignFile, UnreadableError
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, no_file
 from caliper.types import Obs
 
 Floats = NDArray[np.float32]
@@ -130,7 +130,7 @@ def read_minari(path: str | Path, dense: bool = False, successes_only: bool = Fa
     observation, and is dropped if the file has none. Actions are clipped to [-1, 1], as the environments do.
 
     Args:
-        path: the dataset's folder, which holds metadata.json and data/.
+        path: the dataset's folder, whose data/ holds metadata.json and main_data.hdf5.
         dense: whether the recorded rewards are the raw ones.
         successes_only: whether episodes without success are dropped, and what follows the last success.
 
@@ -172,11 +172,14 @@ def read_minari(path: str | Path, dense: bool = False, successes_only: bool = Fa
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    file = path / "metadata.json"
-    if not file.is_file():
+    there = [file for file in (path / "data" / "metadata.json", path / "metadata.json") if file.is_file()]
+    if not there:
+        what = "holds no Minari dataset" if path.is_dir() else no_file(path) or "is a file"
         raise CaliperError(
-            f"there is no Minari dataset at {path}; name the folder that holds metadata.json and data/"
+            f"{path} {what}; name the folder of a Minari dataset, whose data/ holds "
+            "metadata.json and main_data.hdf5, or a dataset file of Caliper's"
         )
+    file = there[0]
     try:
         if file.stat().st_size > LONGEST_METADATA:
             raise ValueError(f"it is larger than {LONGEST_METADATA >> 20} MiB")

@@ -58,4 +58,6 @@ class MixedSampler:
         """
         counts = zip(self.buffers, self.split(b), strict=True)
         parts = [buffer.sample(count, generator, captured) for buffer, count in counts if count]
+        if offline := self.split(b)[0]:
+            self.offline.expect(offline, generator)  # which is the next that is drawn
         return parts[0] if len(parts) == 1 else Batch.cat(parts)

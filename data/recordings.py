@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from caliper.data.dataset import numbered
 from caliper.data.hdf5 import ForeignFile, UnreadableError
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, no_file
 
 MAX_STEPS, MAX_WIDTH = 200_000, 2_000  # of an episode: nearly three hours at 20 Hz, and 300 objects
 MAX_XML = 8 << 20  # bytes of a model; the largest known has 0.3 MB
@@ -88,8 +88,8 @@ def open_recording(path: str | Path) -> Recording:
             known kinds. An unreadable episode is no error here: its `fault` says what is wrong.
     """
     path = Path(path)
-    if not path.exists():
-        raise CaliperError(f"there is no file {path}; name a recording, such as demo.hdf5")
+    if fault := no_file(path):
+        raise CaliperError(f"{path} {fault}; name a recording, such as demo.hdf5")
     with _opened(path) as file:
         return _read(file, path)
 

@@ -31,7 +31,7 @@ from caliper.data.checksum import digest
 from caliper.data.dataset import SCHEMA_VERSION, Dataset, DatasetMeta, Episode, numbered
 from caliper.data.hdf5 import ForeignFile, UnreadableError
 from caliper.data.rewards import converted
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, no_file
 
 SEAL = "sha256"
 LATER = ("action", "robot")  # attributes that files written before them lack
@@ -183,8 +183,10 @@ def read_dataset(path: str | Path, rewards: str | None = "success") -> Dataset:
             convention; names what.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CaliperError(f"there is no dataset at {path}; collect one with: caliper collect task=<task>")
+    if fault := no_file(path):
+        raise CaliperError(
+            f"the dataset {path} {fault}; name a file, or collect one with: caliper collect task=<task>"
+        )
     try:
         with ForeignFile(path) as file:
             return _read(file, path, rewards)

@@ -27,7 +27,7 @@ from caliper.envs.observation.instances import instances
 from caliper.envs.observation.lowdim import STANDARD
 from caliper.envs.one_by_one import OneByOneEnv
 from caliper.envs.scene.patched import controller_config, patched_robosuite
-from caliper.envs.scene.scenes import ROBOTS, Scene, build
+from caliper.envs.scene.scenes import ROBOTS, Scene, build, mend_contacts
 from caliper.errors import CaliperError, one_of
 from caliper.types import Obs, ObsSpec, Step
 
@@ -374,6 +374,7 @@ def _make(
             f"task.env={name} cannot be made with task.robots={list(robots)} and task.kwargs={dict(kwargs)} "
             f"({reason})"
         ) from error
+    mend_contacts(env)
     # Left alone, MuJoCo puts an env whose numbers blew up back to its start, amid an episode.
     env.sim.model._model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
     return env

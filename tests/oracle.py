@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 
 from caliper.envs.scene.patched import PARTS, WIDTHS, controller_config, patched_robosuite
-from caliper.envs.scene.scenes import ROBOTS
+from caliper.envs.scene.scenes import ROBOTS, mend_contacts
 from caliper.errors import CaliperError
 
 ENVIRONMENTS = {
@@ -47,12 +47,14 @@ def make_oracle(task: str, controller: str = "osc_pose", robot: str = "panda", *
         "control_freq": 20,
         "horizon": 200,
     }
-    return patched_robosuite().make(
+    env = patched_robosuite().make(
         ENVIRONMENTS[task],
         robots=ROBOTS[robot],
         controller_configs=controller_config(controller, robot),
         **{**defaults, **kwargs},
     )
+    mend_contacts(env)
+    return env
 
 
 def arm_controller(env: Any) -> Any:

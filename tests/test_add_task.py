@@ -14,6 +14,7 @@ from caliper.config import own_task
 from caliper.config.compose import collect_command, compose, load, to_yaml
 from caliper.errors import CaliperError
 from caliper.training import run as train_module
+from caliper.utils import own_code
 from tests.small_runs import AGENTS, SMALL
 
 PAGE = Path(__file__).parent.parent / "docs" / "add_task.md"
@@ -34,8 +35,9 @@ def files(tmp_path, monkeypatch):
     (tmp_path / "raise_post.py").write_text(blocks["python"])
     (tmp_path / "raise_post.yaml").write_text(blocks["yaml"])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(own_task, "cache_folder", lambda: tmp_path / "caches")
+    monkeypatch.setattr(own_code, "cache_folder", lambda: tmp_path / "caches")
     monkeypatch.setattr(own_task, "_loaded", {})
+    monkeypatch.setattr(own_code, "_modules", {})
     yield tmp_path
     from caliper.envs.sim import task_scene
     from caliper.envs.tasks import TASKS
@@ -50,6 +52,7 @@ def forget(monkeypatch):
 
     TASKS.pop("raise_post", None)
     monkeypatch.setattr(own_task, "_loaded", {})
+    monkeypatch.setattr(own_code, "_modules", {})
 
 
 def refused(capsys, *words):
@@ -98,7 +101,7 @@ def test_a_strangers_folder_runs_nothing(files, monkeypatch, capsys):
     """A run folder alone is no reason to run the code that it names, whatever it says of it."""
     code, marker = files / "raise_post.py", files / "ran"
     config = compose(["task=./raise_post.yaml"])
-    own_task._notes().unlink()
+    own_code.notes().unlink()
     forget(monkeypatch)
     code.write_text(f"open({str(marker)!r}, 'w').close()\n{code.read_text()}")
     sha256 = hashlib.sha256(code.read_bytes()).hexdigest()

@@ -20,6 +20,7 @@ from caliper.config.meanings import meanings
 from caliper.encoders import ENCODERS
 from caliper.errors import CaliperError
 from caliper.rollout.video import write_video
+from caliper.tools.convert import FORMATS
 from caliper.tools.replay import parse
 from caliper.tools.sweep import expand
 
@@ -45,7 +46,7 @@ def commands():
     """Every command line of a page, of a comment in configs/, and of the generated page; each once."""
     found = {}
     for page in PAGES:
-        if page.name == "add_task.md":  # tests/test_add_task.py gives its commands
+        if page.name.startswith("add_"):  # tests/test_add_task.py and test_add_parts.py give their commands
             continue
         text = page.read_text(encoding="utf-8")
         lines = [line for kind, body in BLOCK.findall(text) if kind == "sh" for line in body.splitlines()]
@@ -98,6 +99,9 @@ def understood(line):
         assert not words or "=" not in words[0]
     elif verb == "replay" and words:
         composes(parse(words)[2])
+    elif verb == "convert" and words[1:]:
+        assert words[2] == "--to" and words[3] in FORMATS
+        composes(parse([words[0], *words[4:]])[2])
     elif verb == "tasks" and words:
         composes([f"task={words[0]}", *words[1:]])
     elif verb == "doctor" and words:
@@ -144,7 +148,7 @@ def test_the_page_of_all_keys_has_every_key(tmp_path):
     script("configuration").write_page(page)
     text = page.read_text(encoding="utf-8")
     sections = {"task", "data", "data.appearance", "data.prior", "reward", "offline", "online", "evaluation"}
-    sections |= {"online.appearance", "video", "log", "sim"}
+    sections |= {"online.appearance", "video", "log", "sim", "parts"}
     for name in meanings():
         group, _, rest = name.partition(".")
         _, _, key = rest.partition(".")

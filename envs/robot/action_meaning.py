@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from caliper.envs.robot.control import JOINTS, action_names
 from caliper.envs.robot.joint_kernels import ANGLE_SCALE, SPEED_SCALE
 from caliper.envs.robot.kernels import POSITION_RANGE, POSITION_SCALE, ROTATION_RANGE, ROTATION_SCALE
-from caliper.envs.robot.robots import robot_facts
+from caliper.envs.robot.robots import GRIPPER_FREQ, Robot, robot_facts
 
 AXES = {"x": "away from the robot", "y": "to its left", "z": "up"}
 FRAME = "the robot's base, which has the world's directions in every scene"
+OWN_FRAME = "each robot's own base, whose x points away from it; it may be turned in the world"
 TURNING_FRAME = "the robot's first link, which turns with {}; at 0 it has the world's directions"
 RELATIVE_TO = "the pose of the grip point when the action arrives, not the goal of the action before"
 
@@ -32,12 +34,7 @@ def action_meaning(controller: str, control_freq: int, robot: str = "panda") -> 
         CaliperError: no such controller or robot.
     """
     names, facts = action_names(controller, robot), robot_facts(robot)
-    wide = 2 / max(map(abs, facts.closing))
-    gripper = {
-        "name": "gripper",
-        "one": "closes",
-        "meaning": f"only the sign counts: above 0 closes, below 0 opens, 0 holds; {wide:g} s a way",
-    }
+    gripper = _gripper(facts, GRIPPER_FREQ)
     frame = TURNING_FRAME.format(facts.joints[0]) if facts.carried else FRAME
     if controller in JOINTS:
         frame, arm = "each joint's own axis", [_joint(controller, name) for name in names[:-1]]
@@ -55,6 +52,31 @@ def action_meaning(controller: str, control_freq: int, robot: str = "panda") -> 
         "relative_to": relative_to,
         "seconds": round(1 / control_freq, 6),
     }
+
+
+def robosuite_meaning(controller: str, control_freq: int, robots: Sequence[str]) -> dict[str, Any]:
+    """The same of an environment that robosuite steps: the robots in turn, `robot0 x` and so on.
+
+    Args:
+        controller: of each robot's arm.
+        control_freq: actions per second, at each of which robosuite's grippers move on.
+        robots: of `caliper.envs.scene.scenes.ROBOTS`.
+    """
+    each = [action_meaning(controller, control_freq, robot) for robot in robots]
+    entries = []
+    for i, (robot, told) in enumerate(zip(robots, each, strict=True)):
+        own = [*told["entries"][:-1], _gripper(robot_facts(robot), control_freq)]
+        entries += [entry | {"name": f"robot{i} {entry['name']}"} for entry in own]
+    frames = [told["frame"].replace(FRAME, OWN_FRAME) for told in each]
+    frame = "; ".join(f"robot{i}: {own}" for i, own in enumerate(frames))
+    return each[0] | {"entries": entries, "frame": frame if len(set(frames)) > 1 else frames[0]}
+
+
+def _gripper(robot: Robot, freq: float) -> dict[str, str]:
+    """The last entry, for a gripper that moves on `freq` times a second by robosuite's step."""
+    wide = 2 / max(map(abs, robot.closing)) * GRIPPER_FREQ / freq
+    meaning = f"only the sign counts: above 0 closes, below 0 opens, 0 holds; {wide:g} s a way"
+    return {"name": "gripper", "one": "closes", "meaning": meaning}
 
 
 def _offset(name: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SLACK = 0.1  # beyond a joint's limit, rad or m, and as a share of its range: limits in MuJoCo are springs
+GRIPPER, GRIPPER_SLACK = "gripper", 0.4  # robosuite starts the links of a Robotiq 2F-85 0.2 rad beyond theirs
 FARTHEST, TURNS, FASTEST = 100.0, 1000.0, 1e4  # m of a free body, rad of a free hinge, m/s or rad/s
 FREE, BALL = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL)
 UNIT = 0.01  # how far a quaternion's length may be from 1
@@ -45,7 +46,7 @@ def unreachable(model: Any, states: NDArray[np.float64]) -> tuple[int, str] | No
             )
         else:
             low, high = model.jnt_range[j] if model.jnt_limited[j] else (-TURNS, TURNS)
-            slack = max(SLACK, SLACK * (high - low))
+            slack = max(GRIPPER_SLACK if name.startswith(GRIPPER) else SLACK, SLACK * (high - low))
             value = qpos[:, at]
             limits = f"{name} is at {{:.4g}}, its limits are {low:.4g} and {high:.4g}"
             refuse_where((value < low - slack) | (value > high + slack), limits, value)

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -31,6 +31,14 @@ HEADLIGHT_AMBIENT, HEADLIGHT_DIFFUSE, LIGHT_DIFFUSE = 0.1, 0.3, 0.55
 VISUAL_GROUP = 1  # robosuite's group of geoms that are seen
 HARMONISED = 1  # version of the rules below; part of the scene's hash
 ROBOTS = {"panda": "Panda", "sawyer": "Sawyer", "iiwa": "IIWA", "ur5e": "UR5e", "kinova3": "Kinova3"}
+
+# robosuite's grippers whose links jam in the air, and then break apart, where a pair of meshes that touch
+# gets several contacts, as MuJoCo 4 gives it unless told not to. robosuite was made for one.
+ONE_CONTACT = ("Robotiq85Gripper",)
+# The first link of robosuite's Sawyer is a sphere that stands on the cylinder of its mount, at a distance of
+# zero to the rounding. On the CPU they touch, and what that rubs can hold the arm's first joint; in float32
+# they do not. They need no contact: a joint connects them.
+NO_CONTACT = {"sawyer": ("right_l0", "right_arm_base_link")}
 
 
 @dataclass(frozen=True)
@@ -109,13 +117,35 @@ def compose(
         base_pos: the robot's base in the world, metres.
         robot: one of `ROBOTS`.
     """
-    model, _ = mounted(robot)
+    model, gripper = mounted(robot)
     from robosuite.models.tasks import ManipulationTask
 
     model.set_base_xpos(base_pos)
     arena.set_origin([0, 0, 0])
     task = ManipulationTask(mujoco_arena=arena, mujoco_robots=[model], mujoco_objects=objects)
-    return mujoco.MjSpec.from_string(task.get_xml())
+    spec = mujoco.MjSpec.from_string(task.get_xml())
+    spec.option.disableflags |= _contact_flags([gripper])
+    if robot in NO_CONTACT:
+        link, mount = (f"{model.naming_prefix}{name}" for name in NO_CONTACT[robot])
+        spec.add_exclude(bodyname1=link, bodyname2=mount)
+    return spec
+
+
+def _contact_flags(grippers: Iterable[Any]) -> int:
+    one = any(type(gripper).__name__ in ONE_CONTACT for gripper in grippers)
+    return int(mujoco.mjtDisableBit.mjDSBL_MULTICCD) * one
+
+
+def mend_contacts(env: Any) -> None:
+    """Gives an environment of robosuite, whose model is built, the contacts that `compose` gives a scene."""
+    model = env.sim.model._model
+    ours = {theirs: name for name, theirs in ROBOTS.items()}
+    for robot in env.robots:
+        model.opt.disableflags |= _contact_flags(robot.gripper.values())
+        if (name := ours.get(robot.name)) in NO_CONTACT:
+            link = model.body(f"{robot.robot_model.naming_prefix}{NO_CONTACT[name][0]}").id
+            geoms = model.geom_bodyid == link  # nothing else ever comes near them
+            model.geom_contype[geoms] = model.geom_conaffinity[geoms] = 0
 
 
 def harmonise(spec: mujoco.MjSpec) -> mujoco.MjSpec:
@@ -165,4 +195,8 @@ def build(compose_scene: Callable[[], mujoco.MjSpec]) -> Scene:
         if texture.file:
             _shrink(texture)
     merge_visual_meshes(spec, VISUAL_GROUP)  # changes neither physics nor images, hence not the identity
-    return Scene(spec.compile(), hashlib.sha256(identity.encode()).hexdigest()[:16])
+    model = spec.compile()
+    # Either engine raises each contact's friction to this at least; Warp warns of geoms without, as Sawyer's
+    # fingers are. So this changes nothing but the warning.
+    np.maximum(model.geom_friction, mujoco.mjMINMU, out=model.geom_friction)
+    return Scene(model, hashlib.sha256(identity.encode()).hexdigest()[:16])

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import math
 
+import mujoco
 import torch
 from torch import Tensor
 
+from caliper.envs.robot.robots import Robot, robot_facts
 from caliper.envs.scripts.handles import turn_handle
 from caliper.envs.scripts.phases import Phases
 from caliper.envs.seeding import normal
@@ -29,7 +31,6 @@ TOL, YAW_TOL, TURN_GAIN = 0.012, 0.08, 0.25
 RETRY, DROPPED = 0.03, 0.10  # metres: the object moved away under the gripper; it was lost from it
 CLOSE_TIME, OPEN_TIME, STALL_TIME = 0.4, 0.3, 1.25  # seconds
 RETREAT_Z = 0.12
-MIDDLE = math.pi / 4  # of the wrist's range, as the gripper's angle: from there, 2.9 rad either way
 SLIPPED = 0.04  # metres: what is being moved aside was lost
 HOME = 0.04  # metres from where the episode started: the gripper is back
 SLIDE_TIME = 4.0  # seconds after which moving it aside is given up, to try again
@@ -52,6 +53,8 @@ class Expert:
         self.noise, self.bias = noise.to(env.device), bias.to(env.device)
         self.phases = Phases(env.num_envs, env.control_freq, env.device)
         self._grasp = torch.tensor(env.task.plan.grasp, dtype=torch.float64, device=env.device)
+        turns = getattr(env.task.plan, "turn", None) is not None
+        self._middle = wrist_middle(env.engine.model, robot_facts(env.task.robot)) if turns else 0.0
 
     @property
     def finished(self) -> Tensor:
@@ -176,7 +179,8 @@ class Expert:
             uncovering = _any_of(self.phases.phase, REACH, SINK)
             obj = torch.where(uncovering[:, None, None], env.now.mat(plan.opening.body).double(), obj)
         if plan.turn is not None:
-            return _grasp_turn(_yaw(obj, 0), plan.turn) - _wrapped(_yaw(grip, 1) - MIDDLE)
+            held = _grasp_turn(_yaw(obj, 0) - self._middle, plan.turn - self._middle)
+            return held - _wrapped(_yaw(grip, 1) - self._middle)
         assert symmetry is not None
         error = _yaw(obj, 0) - _yaw(grip, 1)
         return torch.remainder(error + symmetry / 2, symmetry) - symmetry / 2
@@ -198,23 +202,39 @@ class Expert:
         env, turn = self.env, plan.turn
         if turn is None or env.action_dim != 7:
             return torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
-        grip = _yaw(env.grip_mat.double(), 1)
+        grip = _yaw(env.grip_mat.double(), 1) - self._middle
         short = turn - _yaw(env.object_mat.double(), 0)
-        return _wrapped(grip + short - MIDDLE) - _wrapped(grip - MIDDLE)
+        return _wrapped(grip + short) - _wrapped(grip)
+
+
+def wrist_middle(model: mujoco.MjModel, robot: Robot) -> float:
+    """The gripper's angle about the vertical where the last joint is in the middle of its range, radians.
+
+    The rest of the arm is at rest; so is a joint without a range.
+    """
+    data = mujoco.MjData(model)
+    for name, angle in zip(robot.joints, robot.posture, strict=True):
+        data.joint(name).qpos = angle
+    last = model.joint(robot.joints[-1])
+    if last.limited:
+        data.joint(last.id).qpos = last.range.mean()
+    mujoco.mj_kinematics(model, data)
+    fingers = data.site(robot.grip_site).xmat.reshape(3, 3)[:, 1]
+    return math.atan2(fingers[1], fingers[0])
 
 
 def _grasp_turn(yaw: Tensor, to: float) -> Tensor:
     """Which way round to hold what has to be turned later, so that the wrist's range allows both.
 
     Args:
-        yaw: of the object, radians, (n,).
-        to: what it has to be turned to, radians.
+        yaw: of the object, from the middle of that range, radians, (n,).
+        to: what it has to be turned to, likewise.
 
     Returns:
-        The gripper's angle from the middle of the wrist's range, (n,).
+        The gripper's angle from the middle, (n,).
     """
     ways = torch.stack([yaw, yaw + math.pi], 1)
-    ways, ends = _wrapped(ways - MIDDLE), _wrapped(ways + to - yaw[:, None] - MIDDLE)
+    ways, ends = _wrapped(ways), _wrapped(ways + to - yaw[:, None])
     best = (ways**2 + ends**2).argmin(1, keepdim=True)
     return ways.gather(1, best)[:, 0]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, no_file
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,10 @@ class Run:
         """
         self.folder = Path(folder)
         if not (self.folder / "config.yaml").exists():
-            raise CaliperError(f"{folder} is not a run folder: it holds no config.yaml")
+            what = (
+                "it holds no config.yaml" if self.folder.is_dir() else no_file(self.folder) or "it is a file"
+            )
+            raise CaliperError(f"{folder} is not a run folder: {what}")
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -47,10 +50,13 @@ class Run:
         return self._config("evaluate", as_words(*words, **values))
 
     def _config(self, purpose: str, words: list[str]) -> RunConfig:
+        from caliper.config import own_parts, own_task
         from caliper.config.compose import load
-        from caliper.config.own_task import recorded
 
-        return recorded(load(self.folder / "config.yaml", words, purpose), words, self.folder)
+        path = self.folder / "config.yaml"
+        parts = own_parts.recorded(load(path), words, self.folder)  # first: they say which keys there are
+        config = own_parts.with_parts(load(path, words, purpose), parts)
+        return own_task.recorded(config, words, self.folder)
 
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:
@@ -74,15 +80,19 @@ class Run:
         page = self.folder / "report.html"
         return page if page.exists() else write_report(self.folder)
 
-    def policy(self, device: torch.device | str = "cpu") -> Policy:
+    def policy(self, device: torch.device | str = "cpu", *words: str) -> Policy:
         """The policy of its newest checkpoint, ready to act.
+
+        Args:
+            device: where the network computes.
+            words: where code from outside is, such as "parts.encoder=FILE.py:CLASS", if the run asks.
 
         Raises:
             CaliperError: there is no checkpoint, or it is damaged.
         """
         from caliper.policies.export import policy_of
 
-        return policy_of(self.folder, self.config(), device)
+        return policy_of(self.folder, self.config(*words), device)
 
     def evaluate(self, *words: str, **values: Any) -> Result:
         """Plays greedy episodes as `caliper evaluate` does; prints and writes the success, and returns it.
@@ -115,15 +125,19 @@ class Run:
         resume(self.folder, self._config("resume", as_words(*words, **values)))
         return self
 
-    def export(self, out: Path | str) -> Path:
+    def export(self, out: Path | str, *words: str) -> Path:
         """Writes its policy as a folder that needs torch alone; see `caliper export`.
+
+        Args:
+            out: the folder.
+            words: as those of `policy`.
 
         Raises:
             CaliperError: `out` is not empty, there is no checkpoint, or the formats disagree.
         """
         from caliper.policies.export import export
 
-        return export(self.folder, self.config(), Path(out))
+        return export(self.folder, self.config(*words), Path(out))
 
 
 def load_run(path: Path | str) -> Run:
@@ -145,11 +159,12 @@ def load_policy(
     Args:
         path: the folder.
         format: of an exported policy: "weights", "onnx" or "pt2".
-        trusted: whether "pt2", which can run its author's code, may be opened.
+        trusted: whether what can run its author's code may be opened: "pt2", and an encoder or an agent
+            from outside that you have not run before.
         device: where the network computes.
 
     Raises:
-        CaliperError: a part is missing, changed or of another network; or "pt2" is not trusted.
+        CaliperError: a part is missing, changed or of another network; or its author's code is not trusted.
     """
     from caliper.policies.policy import open_policy
 

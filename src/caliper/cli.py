@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from caliper import api
 from caliper.config.messages import GROUPS, unknown
 from caliper.errors import CaliperError, printable
-from caliper.training.interrupt import InterruptedRunError, as_ctrl_c
+from caliper.training.interrupt import InterruptedRunError
+from caliper.utils.early import as_ctrl_c
 from caliper.utils.memory import keep_freed_memory
 from caliper.utils.output import Forgiving
 
@@ -35,6 +36,7 @@ HELP = {
     "collect": ("record the scripted expert", "task=pick_place_can data.episodes=1000"),
     "import": ("make a dataset of a recording of robosuite, robomimic, ...", "FILE [OUT] --skip-bad"),
     "replay": ("render a dataset's states into a copy with images", "FILE --cameras agentview --size 84"),
+    "convert": ("write a dataset in the format of another library", "FILE OUT --to minari|lerobot"),
     "inspect": ("tell what a dataset or a recording holds and whether it fits", "FILE [--images | --replay]"),
     "tasks": ("list tasks, agents, encoders, engines and presets; tell all of one task", "[lift]"),
     "pretrained": ("list what published weights fit; tell whether a file does", "[FILE] [arch=resnet18]"),
@@ -51,13 +53,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command: runs a verb; a mistake of the user's is one sentence and exit status 2."""
     words = sys.argv[1:] if arguments is None else arguments
     keep_freed_memory()
-    stops = as_ctrl_c()
     out, err = Forgiving(sys.stdout), Forgiving(sys.stderr, "standard error")
-    try:
-        with redirect_stdout(out), redirect_stderr(err):
-            _guarded(words, stops)
-    finally:
-        stops.clear()  # whoever calls this from Python goes on
+    with as_ctrl_c() as stops, redirect_stdout(out), redirect_stderr(err):
+        _guarded(words, stops)
 
 
 def _guarded(words: list[str], stops: list[int]) -> None:
@@ -73,6 +71,9 @@ def _guarded(words: list[str], stops: list[int]) -> None:
                 file=sys.stderr,
             )
             sys.exit(130)
+        if isinstance(error, OSError) and error.filename is not None:
+            print(f"caliper: {printable(f'{error.filename}: {error.strerror}')}", file=sys.stderr)
+            sys.exit(2)
         if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
             what = printable((str(error) or "MemoryError").splitlines()[0])
             print(
@@ -181,6 +182,12 @@ def _replay(words: list[str]) -> None:
     replay_file(*parse([word for word in words if word != "--overwrite"]), overwrite=overwrite)
 
 
+def _convert(words: list[str]) -> None:
+    from caliper.tools.convert import convert
+
+    convert(words)
+
+
 def _resume(words: list[str]) -> None:
     run, rest = _run(words)
     run.resume(*rest)
@@ -203,14 +210,15 @@ def _render(words: list[str]) -> None:
 
 def _export(words: list[str]) -> None:
     run, rest = _run(words)
-    if len(rest) != 1 or rest[0].startswith("-"):
+    if not rest or rest[0].startswith("-") or not all("=" in word for word in rest[1:]):
         raise CaliperError("name the run, then the policy's new folder: caliper export RUN OUT")
-    run.export(rest[0])
+    run.export(*rest)
 
 
 def _serve(words: list[str]) -> None:
     where: dict[str, str] = {}  # what is not given, the server knows
-    folders, rest = [], list(words)
+    folders, rest = [], [word for word in words if word != "--trusted"]
+    trusted = len(rest) < len(words)
     while rest:
         word = rest.pop(0)
         if word in ("--port", "--host") and rest:
@@ -219,12 +227,14 @@ def _serve(words: list[str]) -> None:
             folders.append(word)
     port = where.pop("port", None)
     if len(folders) != 1 or folders[0].startswith("-"):
-        raise CaliperError("name one policy's folder: caliper serve OUT [--port 8765] [--host 127.0.0.1]")
+        raise CaliperError(
+            "name one policy's folder: caliper serve OUT [--port 8765] [--host 127.0.0.1] [--trusted]"
+        )
     if port is not None and not (port.isdigit() and 0 < int(port) < 1 << 16):
         raise CaliperError(f"--port {port} must be a number from 1 to 65535")
     from caliper.policies.server import PORT, serve
 
-    serve(api.load_policy(folders[0]), **where, port=PORT if port is None else int(port))
+    serve(api.load_policy(folders[0], trusted=trusted), **where, port=PORT if port is None else int(port))
 
 
 def _report(words: list[str]) -> None:
@@ -245,8 +255,17 @@ def _inspect(words: list[str]) -> None:
     from caliper.importing.describe import describe_recording
     from caliper.tools.inspect_dataset import describe, describe_minari, replayed_lines
 
+    words, assets = [*words], None
+    if "--assets" in words[1:-1]:
+        at = words.index("--assets")
+        assets = Path(words.pop(at + 1))
+        del words[at]
     if not words or words[1:] not in ([], ["--images"], ["--replay"]):
-        raise CaliperError("name one dataset file: caliper inspect FILE [--images | --replay]")
+        raise CaliperError(
+            "name one dataset file: caliper inspect FILE [--images | --replay] [--assets FOLDER]"
+        )
+    if assets is not None and not (assets.is_dir() and is_foreign(words[0])):
+        raise CaliperError(f"--assets {assets} must be a folder of meshes, for a recording's own model")
     replayed = "--replay" in words
     if replayed and (Path(words[0]).is_dir() or is_foreign(words[0])):
         raise CaliperError(
@@ -254,7 +273,7 @@ def _inspect(words: list[str]) -> None:
             "makes one"
         )
     if is_foreign(words[0]):
-        print(describe_recording(open_recording(words[0]), images="--images" in words))
+        print(describe_recording(open_recording(words[0]), "--images" in words, assets))
         return
     if Path(words[0]).is_dir():
         print(describe_minari(words[0]))
@@ -271,8 +290,10 @@ def _tasks(words: list[str]) -> None:
 
         print(describe_task(words))
         return
+    from caliper.config.own_task import offered
+
     for group in GROUPS:
-        print(f"{group:8} {' '.join(_choices(group))}")
+        print(f"{group:8} {' '.join([*_choices(group), *offered(group)])}")
 
 
 def _pretrained(words: list[str]) -> None:
@@ -323,6 +344,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "collect": _collect,
     "import": _import,
     "replay": _replay,
+    "convert": _convert,
     "inspect": _inspect,
     "tasks": _tasks,
     "pretrained": _pretrained,

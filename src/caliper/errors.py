@@ -1,7 +1,9 @@
 """The error that a user may see."""
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from unicodedata import category
 
 
@@ -21,6 +23,24 @@ def printable(text: str) -> str:
     return "".join(
         c if (k := category(c))[0] != "C" and k not in ("Zl", "Zp") else ascii(c)[1:-1] for c in text
     )
+
+
+def no_file(path: Path) -> str | None:
+    """Why there is no file to read at `path`, in words that follow its name; None if there is one."""
+    try:
+        if path.is_file():
+            return None
+        if path.is_dir():
+            known = {"config.yaml": "a run", "policy.json": "a policy", "runs.csv": "a sweep"}
+            of = [f" of {what}" for name, what in known.items() if (path / name).exists()]
+            return f"is a folder{''.join(of[:1])}, not a file"
+        if path.exists():
+            return "is not a regular file"
+        if path.is_symlink():
+            return f"is a symbolic link to {os.readlink(path)}, which leads nowhere"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return "does not exist"
 
 
 def one_of(known: Iterable[str], word: object, called: str = "choose one of") -> str:

@@ -175,8 +175,8 @@ def test_what_is_not_hdf5_is_refused(tmp_path, content):
 
 def test_pipes_folders_locked_and_unreadable_files_are_told_apart(path, tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
-    for odd in (tmp_path / "pipe", tmp_path):
-        with pytest.raises(UnreadableError, match="is not a regular file"):
+    for odd, fault in ((tmp_path / "pipe", "is not a regular file"), (tmp_path, "is a folder, not a file")):
+        with pytest.raises(UnreadableError, match=fault):
             opening(odd)
     with path.open("r+b") as held:
         fcntl.flock(held, fcntl.LOCK_EX)

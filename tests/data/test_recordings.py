@@ -258,7 +258,7 @@ def test_virtual_datasets_of_other_files_are_refused(edited, files):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "there is no file"), (b"no HDF5", "damaged or not an HDF5 file")],
+    [(None, "does not exist"), (b"no HDF5", "damaged or not an HDF5 file")],
 )
 def test_what_is_no_file_of_the_family_is_refused(tmp_path, content, words):
     if content is not None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from caliper.envs.scene.scenes import mend_contacts
 from caliper.envs.scripts.experts import Expert
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks.lift import CUBE_HALF
@@ -92,6 +93,7 @@ def _oracle(task, controller, robot):
         box, module.BoxObject = module.BoxObject, _box_of_our_size(module.BoxObject)
         oracle.reset()  # builds the model anew
         module.BoxObject = box
+        mend_contacts(oracle)
     oracle.hard_reset = False  # from here on it keeps the model
     return oracle
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from caliper.envs.scene.scenes import ROBOTS
 from caliper.envs.scripts.experts import Expert
 from caliper.envs.tasks import TASKS, make_task
 from tests.envs.conftest import clean_expert, make_envs, spoiled_expert, usual
@@ -27,8 +28,8 @@ def rollout(env, expert):
     return solved, torch.stack(actions)
 
 
-def success(task, episodes, noise=0.0, bias=0.0, n=25):
-    env, solved = make_envs(task, n, cameras=(), **usual(task)), 0.0
+def success(task, episodes, noise=0.0, bias=0.0, n=25, robot="panda"):
+    env, solved = make_envs(task, n, cameras=(), robot=robot, **usual(task)), 0.0
     for first in range(0, episodes, n):
         env.reset(seeds=first + torch.arange(n))
         solved += float(rollout(env, spoiled_expert(env, noise, bias))[0].sum())
@@ -44,6 +45,13 @@ def test_without_noise_it_succeeds(task):
 @pytest.mark.parametrize("task", TASKS)
 def test_without_noise_it_succeeds_in_a_hundred_episodes(task):
     assert success(task, 100) >= LESS.get(task, 0.95)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("robot", [robot for robot in ROBOTS if robot != "panda"])
+@pytest.mark.parametrize("task", ["lift", "stack", "pick_place_can"])
+def test_without_noise_it_succeeds_with_every_robot(task, robot):
+    assert success(task, 50, robot=robot) >= 0.9
 
 
 @pytest.mark.slow

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+import torch
 
 from caliper.envs.scene.reach import unreachable
+from caliper.envs.scene.scenes import ROBOTS
+from caliper.envs.scripts.experts import Expert
 from caliper.envs.sim import SimEnv, task_scene
 
 
@@ -13,8 +16,6 @@ def model():
 @pytest.fixture(scope="module")
 def states():
     """States of an episode of random actions, (n, s)."""
-    import torch
-
     env = SimEnv("lift", 2, cameras=(), seed=3)
     env.reset()
     rows = [env.get_state()]
@@ -32,6 +33,18 @@ def at(model, joint):
 def test_what_the_simulation_reaches_is_reachable(model, states):
     assert unreachable(model, states) is None
     assert unreachable(model, states.astype(np.float32).astype(float)) is None  # as other tools store them
+
+
+@pytest.mark.parametrize("robot", ROBOTS)
+def test_what_a_script_does_is_reachable_with_every_robot(robot):
+    """The gripper opens as far as it goes, and closes on the cube."""
+    env = SimEnv("lift", 2, cameras=(), robot=robot, threads=1)
+    zero, rows = torch.zeros(2, dtype=torch.float64), [env.get_state()]
+    expert = Expert(env, zero, zero)
+    for _ in range(60):
+        env.step(expert.act())
+        rows.append(env.get_state())
+    assert unreachable(env.engine.model, torch.cat(rows).numpy()) is None
 
 
 def changed(states, row, column, value):

@@ -313,6 +313,16 @@ def dataset_meta(config: RunConfig) -> DatasetMeta:
     )
 
 
+def task_words(meta: DatasetMeta) -> list[str]:
+    """The words of a run in which a dataset was recorded: first its task, then who acted, and how."""
+    name, _, env = meta.task.partition("/")
+    who = [f"task.robot={meta.robot}"]
+    if env:
+        who = [f"task.env={env}", f"task.robots=[{meta.robot}]"]
+    control = [f"task.controller={meta.controller}", f"task.control_freq={meta.control_freq}"]
+    return [f"task={name}", *who, *control]
+
+
 def installed(meta: DatasetMeta) -> tuple[DatasetMeta, Any] | None:
     """What a dataset made now, of the same task and control, would say of itself; and its scene's MjModel.
 

@@ -14,6 +14,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from caliper.config import own_parts
 from caliper.config.cameras import listed
 from caliper.config.changes import changes, refuse_changes
 from caliper.config.meanings import choices
@@ -23,13 +24,10 @@ from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
 from caliper.utils.foreign import ForeignFileError, read_yaml
 
-PATHS = (
-    "run_dir",
-    "data.path",
-    "data.prior.path",
-    "task.code",
+PATHS = (  # values that are taken letter by letter
+    *("run_dir", "data.path", "data.prior.path", "task.code", "parts.encoder", "parts.agent"),
     "encoder.weights",
-)  # values that are taken letter by letter
+)
 SEVERAL = "data.path"  # that of them which may be a list
 OF_ITS_USE = {  # keys that say how a dataset is seen, not what is in it
     *("obs", "cameras", "size", "depth", "segmentation", "frame_stack", "proprio", "code_sha256"),
@@ -50,7 +48,8 @@ def compose(overrides: list[str]) -> RunConfig:
 
     for word in overrides:
         require_pair(word)
-    overrides = expanded(overrides)
+        _require_path(word)
+    overrides = own_parts.expanded(expanded(overrides))
     words = [_free(listed(quoted(word))) for word in overrides]
     ConfigStore.instance().store(name="run_schema", node=RunConfig)  # what configs/train.yaml extends
     try:
@@ -60,7 +59,7 @@ def compose(overrides: list[str]) -> RunConfig:
         if str(error).startswith("Ambiguous value"):
             raise several_values(next(word for word in words if word in str(error))) from error
         raise CaliperError(sentence(error)) from error
-    return named(config)
+    return named(own_parts.completed(config, overrides))
 
 
 def quoted(word: str) -> str:
@@ -71,6 +70,15 @@ def quoted(word: str) -> str:
     if key == SEVERAL and (names := several(value)) is not None:
         return f"{key}=[{','.join(_in_quotes(name) for name in names)}]"
     return f"{key}={_in_quotes(value)}"
+
+
+def _require_path(word: str) -> None:
+    """Refuses a path that is none, or that OmegaConf would take for a reference to another key."""
+    key, _, value = word.partition("=")
+    if key in PATHS and not value:
+        raise CaliperError(f"{word} names nothing; give a path, or leave it out")
+    if key in PATHS and "${" in value:
+        raise CaliperError(f"{word}: a path with ${{ in it cannot be kept in a configuration; choose another")
 
 
 def _free(word: str) -> str:
@@ -106,6 +114,7 @@ def load(path: Path, overrides: Sequence[str] = (), purpose: str = "evaluate") -
 
     for word in overrides:
         require_pair(word)
+        _require_path(word)
     try:
         content = read_yaml(path)
     except ForeignFileError as error:

@@ -17,6 +17,11 @@ def learner_device(config: RunConfig) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def memory_of(device: str) -> str:
+    """Whose memory a device has: 'cpu', or a GPU with its number; 'cuda' alone is the first one."""
+    return "cuda:0" if device == "cuda" else device
+
+
 def engine_device(config: RunConfig) -> str:
     """Of physics and images; Warp's GPU is the learner's, or the first if the learner has none."""
     outside = config.task.env_id is not None or config.task.env is not None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 import torch
 
 from caliper.config.build import action_length, learner_spec, obs_spec
-from caliper.config.devices import learner_device
+from caliper.config.devices import learner_device, memory_of
 from caliper.config.schema import RunConfig
 from caliper.data.buffer import ReplayBuffer
 from caliper.encoders import build_encoder
@@ -37,6 +37,7 @@ class Part:
         size: bytes.
         key: the configuration's key that it grows with, and value, what that is.
         learner: whether it is where the learner is, else where the program is.
+        disk: whether it is on the disk instead, and takes no memory.
     """
 
     name: str
@@ -44,6 +45,50 @@ class Part:
     key: str
     value: int
     learner: bool = True
+    disk: bool = False
+
+
+def settled(config: RunConfig, recorded_frames: int | None = None) -> RunConfig:
+    """The configuration with `data.storage=auto` decided: the fastest storage that recorded frames fit.
+
+    First the learner's device; then, of a learner there that makes one operation after the other, the
+    memory; then, of images, the disk. Where none does, the last, which will be refused.
+    """
+    if config.data.storage != "auto":
+        return config
+    choices = ["device"]
+    if config.learner == "eager":
+        choices += ["memory"] * (learner_device(config) != "cpu") + ["disk"] * _sees_recorded_images(config)
+    ways = [replace(config, data=replace(config.data, storage=choice)) for choice in choices]
+    return next((way for way in ways if _fits(way, recorded_frames)), ways[-1])
+
+
+def _sees_recorded_images(config: RunConfig) -> bool:
+    return config.task.env_id is None and config.task.obs == "pixels"
+
+
+def check_storage(config: RunConfig) -> None:
+    """Refuses a storage that the run cannot draw from.
+
+    Raises:
+        CaliperError: naming the key and the fix.
+    """
+    storage, elsewhere = config.data.storage, ("memory", "disk")
+    if storage == "disk" and not _sees_recorded_images(config):
+        raise CaliperError("data.storage=disk is for images, and this policy sees none; leave it out")
+    if storage in elsewhere and config.learner == "graph":
+        raise CaliperError(
+            f"data.storage={storage}, but a CUDA graph draws on the GPU alone; say learner=eager, or "
+            "data.storage=device"
+        )
+
+
+def _fits(config: RunConfig, recorded_frames: int | None) -> bool:
+    try:
+        refuse_too_large(config, recorded_frames)
+    except CaliperError:
+        return False
+    return True
 
 
 def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part]:
@@ -70,6 +115,16 @@ def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part
         given = agent.get(key, absent)
         return given if isinstance(given, int) else absent
 
+    storage, copied = data.storage, frames * data.copies
+    on_disk, on_device = storage == "disk", storage in ("auto", "device")
+    recorded = Part("the dataset's images", buffer(copied), "data.copies", data.copies)
+    apart = []
+    if not on_device:
+        size = ReplayBuffer.frame_bytes(copied, spec)
+        apart = [Part("the dataset's actions", recorded.size - size, "data.copies", data.copies)]
+        # Memory is the learner's where that is on the CPU.
+        recorded = replace(recorded, size=size, learner=learner_device(config) == "cpu", disk=on_disk)
+
     critics, (weights, features) = number("n_critics", 2), _encoder(config)
     encoders = 1 + (critics if agent.get("encoder_per_critic") else 1)
     layers = {
@@ -82,7 +137,7 @@ def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part
     values = (1 + samples[most]) * critics * (sum(widths("critic_hidden")) or actions) * FLOAT * VALUE_COPIES
     film = min(config.video.episodes, 1) * config.video.size**2 * 3 * config.task.horizon
     parts = [
-        Part("the dataset's images", buffer(frames * data.copies), "data.copies", data.copies),
+        recorded,
         Part("the online buffer", buffer(online.capacity), "online.capacity", online.capacity),
         Part(
             "an update",
@@ -130,7 +185,7 @@ def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part
         parts[2] = Part("an update's sampled actions", parts[2].size, f"agent.{most}", number(most, 0))
     if evaluation.num_envs > online.num_envs:
         parts[3] = Part("the envs", parts[3].size, "evaluation.num_envs", evaluation.num_envs, False)
-    return parts
+    return parts + apart
 
 
 def _encoder(config: RunConfig) -> tuple[int, int]:
@@ -154,16 +209,20 @@ def refuse_too_large(config: RunConfig, recorded_frames: int | None = None) -> s
     Raises:
         CaliperError: it does not fit; names the largest part, its key, and the value that would fit.
     """
-    parts, device = estimate(config, recorded_frames), learner_device(config)
+    config = settled(config, recorded_frames)
+    found, device = estimate(config, recorded_frames), learner_device(config)
+    parts = [part for part in found if not part.disk]
+    stored = "".join(f"; {in_words(part.size)} of recorded frames on disk" for part in found if part.disk)
     free = f"{in_words(free_memory())} free"
     if device == "cpu":
         _refuse(parts, free_memory(), "are free")
-        return f"memory: about {_shown(parts)} of {free}"
+        return f"memory: about {_shown(parts)} of {free}{stored}"
     there, here = ([part for part in parts if part.learner is on] for on in (True, False))
     room = torch.cuda.get_device_properties(device).total_memory
     _refuse(there, room, f"is what {device} has")
     _refuse(here, free_memory(), "are free")
-    return f"memory: about {_shown(there)} of {in_words(room)} on {device}; {_shown(here)} of {free} here"
+    told = f"memory: about {_shown(there)} of {in_words(room)} on {device}; {_shown(here)} of {free} here"
+    return told + stored
 
 
 def refuse_too_many_runs(configs: Sequence[RunConfig], at_once: int, key: str) -> None:
@@ -179,7 +238,8 @@ def refuse_too_many_runs(configs: Sequence[RunConfig], at_once: int, key: str) -
     """
     taken: dict[str, list[int]] = {}  # by device, what each run takes of it
     for config in configs:
-        device, parts = learner_device(config), estimate(config)
+        device = memory_of(learner_device(config))
+        parts = [part for part in estimate(settled(config)) if not part.disk]
         for place in {"cpu", device}:
             sizes = [part.size for part in parts if (device if part.learner else "cpu") == place]
             taken.setdefault(place, []).append(sum(sizes))
@@ -215,6 +275,8 @@ def _refuse(parts: list[Part], free: int, what: str) -> None:
     grows = sum(part.size for part in parts if part.key == largest.key)
     fits = int(largest.value * max(free - (total - grows), 0) / grows)
     advice = f"at most {fits} would fit" if fits else "the rest alone leaves no room for it"
+    if largest.name == "the dataset's images":
+        advice += "; data.storage=disk takes no memory for them"
     raise CaliperError(
         f"this would take about {in_words(total)} of memory, and {in_words(free)} {what}: {largest.name} "
         f"alone {in_words(largest.size)} with {largest.key}={largest.value}; {advice}"

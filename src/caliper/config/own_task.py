@@ -7,20 +7,19 @@ not run before, or that is not what the run began with, is refused until it is n
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import entry_points
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from caliper.config.cameras import as_list
 from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
-from caliper.utils.cache import cache_folder
+from caliper.utils import own_code
 from caliper.utils.foreign import ForeignFileError, read_yaml
 
 KEY = "task.code"
@@ -30,17 +29,40 @@ _loaded: dict[str, str] = {}  # the SHA-256 of the code by the task's name
 def expanded(words: Sequence[str]) -> list[str]:
     """A command line whose `task=FILE.yaml` is replaced by what the file says; the other words win over it.
 
+    So is the name of a task that an installed package offers.
+
     Raises:
         CaliperError: there is no such file, or it is no description of a task.
     """
     found: list[str] = []
     for word in words:
         key, _, value = word.partition("=")
+        if key == "task" and value in offered("task"):
+            value = str(_beside(value))
         if key == "task" and value.endswith((".yaml", ".yml")):
             found = [*_described(Path(value)), *found]
         else:
             found.append(word)
     return found
+
+
+def offered(group: str) -> list[str]:
+    """Tasks, encoders or agents that installed packages offer and Caliper has none of that name."""
+    ours = files("caliper.configs").joinpath(group)
+    found = entry_points(group=f"caliper.{group}s")
+    return sorted(e.name for e in found if not ours.joinpath(f"{e.name}.yaml").is_file())
+
+
+def _beside(name: str) -> Path:
+    """The YAML file of a task that an installed package offers: beside the module of its class."""
+    (entry,) = [entry for entry in entry_points(group="caliper.tasks") if entry.name == name]
+    found = find_spec(entry.module)
+    if found is None or found.origin is None:
+        raise CaliperError(f"task={name}: the module {entry.module} that is to hold it is not there")
+    path = Path(found.origin).with_suffix(".yaml")
+    if not path.is_file():
+        raise CaliperError(f"task={name}: {path} is to describe it, beside its module, and is not there")
+    return path
 
 
 def _described(path: Path) -> list[str]:
@@ -85,10 +107,9 @@ def named(config: RunConfig) -> RunConfig:
     if config.task.code is None:
         return config
     path = Path(config.task.code).resolve()
-    text = _read(path)
-    sha256 = hashlib.sha256(text).hexdigest()
+    text, sha256 = own_code.read(path, KEY)
     _load(path, text, sha256, config.task.name)
-    _note(sha256, path)
+    own_code.note(sha256, path)
     return replace(config, task=replace(config.task, code=str(path), code_sha256=sha256))
 
 
@@ -106,27 +127,8 @@ def recorded(config: RunConfig, words: Sequence[str], folder: Path) -> RunConfig
     code = config.task.code
     if code is None or any(word.startswith(f"{KEY}=") for word in words):
         return named(config)
-    path = Path(code)
-    if not path.is_file():
-        raise CaliperError(f"{folder} needs the Python code of its task, and {path} is gone; say {KEY}=FILE")
-    sha256 = hashlib.sha256(_read(path)).hexdigest()
-    if sha256 != config.task.code_sha256:
-        raise CaliperError(
-            f"{path} is not the code that {folder} began with; if it still is the same task, say {KEY}={path}"
-        )
-    if sha256 not in _noted():
-        raise CaliperError(
-            f"{folder} would run Python code that you have not run before: {path}. Read it, and if you trust "
-            f"it, say {KEY}={path}"
-        )
+    own_code.require_known(Path(code), config.task.code_sha256, folder, "task", f"{KEY}=FILE", code)
     return named(config)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CaliperError(f"{KEY}: {path} cannot be read ({error.strerror})") from error
 
 
 def _load(path: Path, text: bytes, sha256: str, name: str) -> None:
@@ -138,14 +140,7 @@ def _load(path: Path, text: bytes, sha256: str, name: str) -> None:
         return
     if name in TASKS and name not in _loaded:
         raise CaliperError(f"task.name={name} is one of Caliper's own tasks; give yours another name")
-    spec = importlib.util.spec_from_file_location(f"caliper_own_task_{sha256[:16]}", path)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # dataclasses look their module up
-    try:
-        exec(compile(text, path, "exec"), module.__dict__)
-    except Exception as error:  # whatever the user's code raises
-        raise CaliperError(f"{path} fails: {type(error).__name__}: {error}") from error
+    module = own_code.run(path, text, sha256)
     tasks = [t for t in vars(module).values() if isinstance(t, type) and issubclass(t, Task)]
     found = [t for t in tasks if getattr(t, "name", None) == name and t.__module__ == module.__name__]
     if len(found) != 1:
@@ -153,23 +148,3 @@ def _load(path: Path, text: bytes, sha256: str, name: str) -> None:
     TASKS[name] = found[0]
     _loaded[name] = sha256
     task_scene.cache_clear()  # it may hold a scene of that name
-
-
-def _notes() -> Path:
-    return cache_folder() / "own_tasks.txt"
-
-
-def _noted() -> set[str]:
-    """SHA-256 of each code that this user has run."""
-    with suppress(OSError, UnicodeDecodeError):
-        return {line.split(" ", 1)[0] for line in _notes().read_text(encoding="utf-8").splitlines()}
-    return set()
-
-
-def _note(sha256: str, path: Path) -> None:
-    if sha256 in _noted():
-        return
-    with suppress(OSError):  # where nothing can be kept, the code has to be named each time
-        _notes().parent.mkdir(parents=True, exist_ok=True)
-        with open(_notes(), "a", encoding="utf-8") as file:
-            file.write(f"{sha256} {path}\n")

@@ -51,6 +51,16 @@ class TaskConfig:
 
 
 @dataclass
+class PartsConfig:
+    """An encoder and an agent from outside: Python code of one's own, or of an installed package."""
+
+    encoder: str | None = key(resume=True, evaluate=True)
+    encoder_sha256: str | None = key(resume=True, evaluate=True)
+    agent: str | None = key(resume=True, evaluate=True)
+    agent_sha256: str | None = key(resume=True, evaluate=True)
+
+
+@dataclass
 class SimConfig:
     """The engine: `batch` is MuJoCo on the CPU, `warp` MuJoCo Warp, `auto` Warp where it has been tried."""
 
@@ -100,6 +110,8 @@ class DataConfig:
     seed: int = key(at_least=0)
     num_envs: int = key(at_least=1, resume=True)
     copies: int = key(at_least=1)
+    storage: str = key(choices=("auto", "memory", "device", "disk"), resume=True)
+    frames: str | None = key(resume=True)
     appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
 
@@ -181,6 +193,7 @@ class RunConfig:
     method: str | None = key()
     agent: dict[str, Any] = MISSING
     encoder: dict[str, Any] = MISSING
+    parts: PartsConfig = field(default_factory=PartsConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     sim: SimConfig = field(default_factory=SimConfig)
     data: DataConfig = field(default_factory=DataConfig)

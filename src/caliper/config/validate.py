@@ -21,7 +21,7 @@ from caliper.config.build import (
 )
 from caliper.config.cameras import camera_sizes
 from caliper.config.devices import check_engine_device, check_learner_device
-from caliper.config.estimate import refuse_too_large, refuse_too_many_envs
+from caliper.config.estimate import check_storage, refuse_too_large, refuse_too_many_envs
 from caliper.config.schema import RunConfig
 from caliper.encoders import ENCODERS
 from caliper.encoders.pretrained import frozen_backbone, keeps_features
@@ -58,7 +58,8 @@ def check(config: RunConfig) -> None:
         )
     if config.task.obs == "state" and (config.task.depth or config.task.segmentation):
         raise CaliperError("task.depth and task.segmentation are images, which task.obs=state leaves out")
-    if config.task.obs == "state" and config.encoder.get("name") != "state":
+    own = config.parts.encoder is not None
+    if config.task.obs == "state" and config.encoder.get("name") != "state" and not own:
         raise CaliperError(
             f"task.obs=state leaves no images for encoder={config.encoder.get('name')}; say obs=state, "
             "which chooses both"
@@ -89,6 +90,7 @@ def check(config: RunConfig) -> None:
     if keeps_features(config.encoder):
         frozen_backbone(config.encoder, "cpu")  # which the agent, that gets features, does not make
     reward_config(config)
+    check_storage(config)
     refuse_too_large(config)
     make_agent(config, "cpu")
 

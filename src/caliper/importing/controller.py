@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,7 @@ DIALECTS = (
     Dialect("1.1 to 1.4", transposed=False, holds=True, fingers=0.01, based=False),
     Dialect("1.5", transposed=False, holds=False, fingers=None, based=True),
 )
+CLOSED = 200  # control steps after which fingers are where their command sends them, in every version
 JUMP = 0.2  # of the fingers, in half ranges per control step
 
 
@@ -209,8 +211,9 @@ class Arm:
         self.fingers = _ids(model.nu, model.actuator, rf"gripper{number}_(right_)?gripper_finger_joint\d")
         if len(joints) != len(self.motors) or not sites or len(self.fingers) not in (0, 2):
             raise CaliperError(
-                f"its robot {number} has {len(joints)} joints, {len(self.motors)} torque motors and "
-                f"{len(self.fingers)} driven fingers; only arms such as the Panda's can be read"
+                f"its robot {number} has {len(joints)} joints, {len(self.motors)} torque motors, "
+                f"{len(self.fingers)} driven fingers and {len(sites) or 'no'} grip site; only "
+                "arms such as the Panda's can be read"
             )
         self.qpos, self.dof = model.jnt_qposadr[joints], model.jnt_dofadr[joints]
         self.site, self.base = sites[0], int(model.body_parentid[model.jnt_bodyid[joints[0]]])
@@ -319,7 +322,7 @@ class Controller:
         """
         data, out = self.at_rest(states[0]), []
         hidden = [Hidden(np.zeros(2), data.site_xmat[arm.site].reshape(3, 3).copy()) for arm in self.arms]
-        for _ in range(self.lost(states)):
+        for _ in range(min(self.lost(states), CLOSED)):
             for before, goal in zip(hidden, self.goals(data, actions[0], hidden), strict=True):
                 before.closing = self.closed(before.closing, goal.grip, self.substeps)
         for t, action in enumerate(actions):
@@ -400,6 +403,21 @@ def arms_of(model: mujoco.MjModel, settings: Settings) -> list[Arm]:
     if not numbers:
         raise CaliperError("its model holds no robot of robosuite's (no joint named robot0_joint1)")
     return [Arm(model, number, settings.position_only) for number in numbers]
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """No warnings of numpy's and of MuJoCo's meanwhile, which also go to a file in the user's folder.
+
+    A model that blows up in the hands of a wrong controller is what a measurement is for.
+    """
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda _: None)
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    finally:
+        mujoco.set_mju_user_warning(before)
 
 
 def rotation_matrix(vector: Array) -> Array:

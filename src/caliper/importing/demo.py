@@ -17,9 +17,9 @@ from caliper.envs.robot.robots import robot_facts
 from caliper.envs.scene.reach import unreachable
 from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError
-from caliper.importing.controller import Array, Settings, arms_of, read_settings
+from caliper.importing.controller import Array, Settings, arms_of, read_settings, unwarned
 from caliper.importing.dialect import ASKED, Way, control_freq, measure, stated, usual_way
-from caliper.importing.model import physics_model
+from caliper.importing.model.compiled import physics_model
 from caliper.importing.report import DemoReport
 from caliper.importing.scene import SceneTrial, carry, differences
 from caliper.importing.tasks import ROBOT, find_task, refuse_robots
@@ -109,7 +109,8 @@ class Importer:
         if len(demo.actions) < 2:
             raise CaliperError("it has one step, and no state after it that would show what its action did")
         try:
-            return self._converted(demo)
+            with unwarned():
+                return self._converted(demo)
         except (ValueError, IndexError, ArithmeticError, mujoco.FatalError) as error:  # numbers no robot has
             raise CaliperError(f"its model and states cannot be simulated ({error})") from error
 

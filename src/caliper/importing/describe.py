@@ -11,11 +11,11 @@ import numpy as np
 
 from caliper.data.recordings import RecordedDemo, Recording
 from caliper.errors import CaliperError, printable
-from caliper.importing.controller import read_settings
+from caliper.importing.controller import read_settings, unwarned
 from caliper.importing.demo import Importer, Options
 from caliper.importing.dialect import ASKED, control_freq, read_as, usual_way
 from caliper.importing.images import likenesses
-from caliper.importing.model import physics_model
+from caliper.importing.model.compiled import physics_model
 
 
 def describe_recording(recording: Recording, images: bool = False, assets: Path | None = None) -> str:
@@ -78,8 +78,9 @@ def _controller(recording: Recording, demos: Sequence[RecordedDemo], assets: Pat
         return f"{kind}; {reason}"
     freq = control_freq(pairs[0][1].states) or 20.0
     try:
-        way = usual_way(pairs, settings, freq, recording.version)
-        off = read_as(pairs[0][0], settings, pairs[0][1], freq, way).error
+        with unwarned():
+            way = usual_way(pairs, settings, freq, recording.version)
+            off = read_as(pairs[0][0], settings, pairs[0][1], freq, way).error
     except (CaliperError, ValueError, IndexError, ArithmeticError, mujoco.FatalError) as failure:
         return f"{kind}; not measured: {failure}"
     posture = "" if way.posture == "rest" else ", pulled to its first posture"

@@ -19,11 +19,10 @@ from torch import Tensor
 from caliper.data.recordings import RecordedDemo, Recording, read_images
 from caliper.envs.engines.base import Engine
 from caliper.envs.render import make_renderer
-from caliper.envs.scene.scenes import build
 from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError, one_of
 from caliper.importing.controller import Array
-from caliper.importing.model import physics_model, visual_model
+from caliper.importing.model.compiled import physics_model, visual_model
 from caliper.importing.scene import carry, put_fixtures
 from caliper.importing.tasks import find_task, refuse_robots
 
@@ -121,11 +120,10 @@ def stage(
     except CaliperError:
         if demo.model is None or task is not None:
             raise
-    spec, lost = visual_model(demo.model, assets)
     try:
-        model = build(lambda: spec).model
-    except ValueError as error:
-        raise CaliperError(f"{recording.path}: {demo.name}: its model does not compile: {error}") from error
+        model, lost = visual_model(demo.model, assets)
+    except CaliperError as error:
+        raise CaliperError(f"{recording.path}: {demo.name}: {error}") from error
     return Staged(model, _fitting(recording, demo, model), None, lost)
 
 

@@ -16,6 +16,7 @@ from caliper.envs.robot.action_meaning import action_json
 from caliper.errors import CaliperError
 from caliper.importing.demo import CONTACT, EXACT, TOO_FAR, Imported, Importer, Options
 from caliper.importing.report import table
+from caliper.utils.early import stop_if_told
 
 
 def import_recording(path: Path, out: Path, options: Options, say: Callable[[str], None] = print) -> Path:
@@ -38,8 +39,11 @@ def import_recording(path: Path, out: Path, options: Options, say: Callable[[str
     done: list[Imported] = []
     left: dict[str, str] = {}
     for demo in importer.demos:
+        stop_if_told()
         try:
             imported = importer.convert(demo)
+            if fault := imported.episode.fault(_meta(importer, imported, len(imported.episode))):
+                raise CaliperError(fault)
             if done and imported.controller != done[0].controller:
                 raise CaliperError(
                     f"it needs {imported.controller}, the demos before it {done[0].controller}"
@@ -63,20 +67,7 @@ def import_recording(path: Path, out: Path, options: Options, say: Callable[[str
         raise CaliperError(f"{path}: none of its {len(importer.demos)} demos can be imported; see above")
     places = {imported.report.name: i for i, imported in enumerate(done)}
     masks = {key: [places[n] for n in names if n in places] for key, names in recording.masks.items()}
-    trial = importer.trial(done[0].controller, done[0].report.control_freq)
-    meta = DatasetMeta(
-        task=importer.task,
-        scene_hash=trial.env.scene_hash,
-        mujoco_version=version("mujoco"),
-        controller=done[0].controller,
-        control_freq=done[0].report.control_freq,
-        action_dim=trial.env.action_dim,
-        state_dim=trial.env.state_dim,
-        horizon=max(len(imported.episode) for imported in done),
-        collector=f"{recording.family}, imported",
-        seed=0,
-        action=action_json(trial.env.controller, trial.env.control_freq),
-    )
+    meta = _meta(importer, done[0], max(len(imported.episode) for imported in done))
     with DatasetWriter(out, meta) as writer:
         for i, imported in enumerate(done):
             writer.add(replace(imported.episode, seed=i))
@@ -87,6 +78,24 @@ def import_recording(path: Path, out: Path, options: Options, say: Callable[[str
     say(table(recording, [i.report for i in done], [i.episode for i in done], masks, left))
     say(f"  train       {train_command(out, meta)}")
     return out
+
+
+def _meta(importer: Importer, imported: Imported, horizon: int) -> DatasetMeta:
+    """The facts of a dataset of demos such as this one, whose longest has `horizon` steps."""
+    trial = importer.trial(imported.controller, imported.report.control_freq)
+    return DatasetMeta(
+        task=importer.task,
+        scene_hash=trial.env.scene_hash,
+        mujoco_version=version("mujoco"),
+        controller=imported.controller,
+        control_freq=imported.report.control_freq,
+        action_dim=trial.env.action_dim,
+        state_dim=trial.env.state_dim,
+        horizon=horizon,
+        collector=f"{importer.recording.family}, imported",
+        seed=0,
+        action=action_json(trial.env.controller, trial.env.control_freq),
+    )
 
 
 def default_out(path: Path, options: Options) -> Path:

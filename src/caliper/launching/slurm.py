@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -17,9 +18,11 @@ from typing import Any
 from caliper.errors import CaliperError
 from caliper.launching.job import Attempt, Job
 from caliper.utils.files import replacing
+from caliper.utils.foreign import ForeignFileError, read_text
 
 MOST_SECONDS_TO_SAVE = 300
 MANY = 1_000_000  # requeues at the time limit; submitit's own limit is three
+MOST_DIGITS = 100  # of a job's number
 PATIENCE = 60.0  # seconds for an answer of Slurm's
 
 
@@ -89,7 +92,9 @@ class Slurm:
 
         folder = job.folder.resolve().parent / ".slurm"
         note = folder / f"{job.folder.name}.job"
-        number = note.read_text(encoding="ascii").strip() if note.exists() else ""
+        number = ""
+        with suppress(ForeignFileError):  # absent, or torn: then a new one
+            number = read_text(note, MOST_DIGITS).strip()
         if number not in self._queue:
             executor = SlurmExecutor(folder, max_num_timeout=MANY)
             executor.update_parameters(**self._parameters(job.folder.name))
@@ -143,9 +148,13 @@ class Slurm:
         """Asks Slurm for the user's jobs; where it does not answer, what it said last holds."""
         command = ["squeue", "--me", "--noheader", "--format=%i|%T|%R"]
         try:
-            said = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True).stdout.decode()
+            asked = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True)
         except (subprocess.SubprocessError, OSError):
             return False
-        rows = (line.split("|", 2) for line in said.splitlines() if line.count("|") >= 2)
+        rows = (
+            line.split("|", 2)
+            for line in asked.stdout.decode(errors="replace").splitlines()
+            if line.count("|") >= 2
+        )
         self._queue = {number: (state, place.strip("()")) for number, state, place in rows}
         return True

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from caliper.analysis.run_table import text_table
 from caliper.config.schema import RunConfig
+from caliper.errors import printable
 from caliper.launching.job import Job
 from caliper.utils.files import holder
 from caliper.utils.foreign import read_json
@@ -86,7 +87,7 @@ def _of_rows(rows: list[dict[str, str]], config: RunConfig) -> dict[str, str]:
         "offline": ("updates", config.offline.updates, "updates"),
         "online": ("env_steps", config.online.env_steps, "steps"),
     }[phase]
-    told = {"phase": phase, "step": f"{last[column]}/{total} {unit}"}
+    told = {"phase": phase, "step": f"{printable(last[column])}/{total} {unit}"}
     first = next(row for row in rows if _phase(row) == phase)
     seconds = float(last["wall_s"]) - float(first["wall_s"])
     if seconds > 0:

@@ -10,17 +10,18 @@ import numpy as np
 
 from caliper.agents import Agent
 from caliper.analysis.run_data import Evaluation, read_run
-from caliper.config.build import action_length, obs_spec
+from caliper.config.build import action_length, obs_spec, robosuite_plan, run_scene
 from caliper.config.schema import RunConfig
 from caliper.encoders.pretrained import NAME as PRETRAINED
 from caliper.encoders.weights import RANDOM
 from caliper.envs.observation.instances import instances
 from caliper.envs.observation.lowdim import LENGTHS, STANDARD
 from caliper.envs.observation.proprio import GRIP_CENTRE, GRIP_SCALE, PROPRIO
-from caliper.envs.robot.action_meaning import action_meaning
+from caliper.envs.robot.action_meaning import action_meaning, robosuite_meaning
 from caliper.envs.robot.robots import robot_facts
 from caliper.envs.scene.scenes import ROBOTS
 from caliper.envs.sim import task_scene
+from caliper.parts import KINDS, find
 from caliper.policies.policy import FORMAT
 
 PIXELS = (
@@ -55,8 +56,8 @@ def card(config: RunConfig, agent: Agent, folder: Path) -> dict[str, Any]:
     task, run = config.task, read_run(folder)
     return {
         "format": FORMAT,
-        "task": task.name if task.env_id is None else task.env_id,
-        "robot": task.robot if task.env_id is None else task.env_id,
+        "task": _task(config),
+        "robot": ",".join(task.actors) if task.env_id is None else task.env_id,
         "task_code": task.code_sha256,  # of a task of one's own
         "controller": task.controller,
         "control_freq": task.control_freq,
@@ -66,6 +67,7 @@ def card(config: RunConfig, agent: Agent, folder: Path) -> dict[str, Any]:
         # Whatever the training computed in: an exported policy computes in float32.
         "agent": dict(config.agent) | {"precision": "float32"},
         "encoder": dict(config.encoder) | _with_its_weights(config),
+        "parts": _parts(config),
         "data": {"path": _names(config), "content": config.data.content},
         "evaluations": [_numbers(evaluation) for evaluation in run.evaluations],
         "versions": {name: version(name) for name in PACKAGES},
@@ -77,6 +79,19 @@ def card(config: RunConfig, agent: Agent, folder: Path) -> dict[str, Any]:
 def _with_its_weights(config: RunConfig) -> dict[str, str]:
     """A policy's own file holds what came from another: the network is built without that one."""
     return {"weights": RANDOM} if config.encoder["name"] == PRETRAINED else {}
+
+
+def _parts(config: RunConfig) -> dict[str, Any]:
+    """Encoder and agent from outside: name, SHA-256 of the code, and whether an installed package has it."""
+    return {
+        kind: {
+            "name": getattr(config, kind)["name"],
+            "sha256": getattr(config.parts, f"{kind}_sha256"),
+            "installed": find(kind, word).entry is not None,
+        }
+        for kind in KINDS
+        if (word := getattr(config.parts, kind)) is not None
+    }
 
 
 def readme(content: dict[str, Any], pictures: dict[str, str]) -> str:
@@ -130,9 +145,14 @@ def readme(content: dict[str, Any], pictures: dict[str, str]) -> str:
     lines += ["| file | largest difference of an action from the run's policy |", "|---|---|"]
     for name, form in content["formats"].items():
         lines += [f"| {name} | {form['difference']:.2g} |"]
+    for kind, part in content["parts"].items():
+        where = "an installed package" if part["installed"] else f"`{kind}.py`"
+        lines += ["", f"The {kind} `{part['name']}` is its author's own code, from {where}: to open"]
+        lines[-1] += " `weights.safetensors` runs it, and needs `trusted=True` where it was never run before."
     lines += [
         "",
-        "Opening `weights.safetensors` or `policy.onnx` runs no code of this folder. `policy.pt2`, of "
+        f"Opening {'' if content['parts'] else '`weights.safetensors` or '}`policy.onnx` runs no "
+        "code of this folder. `policy.pt2`, of "
         "`torch.export`, can: open it only if you trust whoever made it.",
     ]
     for title, name in pictures.items():
@@ -150,7 +170,7 @@ def _observation(config: RunConfig) -> dict[str, Any]:
     cameras: list[dict[str, Any]] = []
     told: tuple[str, ...] = ()
     if task.env_id is None:
-        model = task_scene(task.name, task.robot).model
+        model = run_scene(config).model
         told = instances(model)[0] if spec.instances else ()
         for name, (height, width) in zip(spec.cameras, spec.sizes, strict=True):
             camera = model.camera(name)
@@ -184,7 +204,14 @@ def _entries(config: RunConfig, length: int) -> list[str]:
     task = config.task
     if task.env_id is not None:
         return [f"{_to(0, length)}: what {task.env_id} observes"]
-    robot, at, lines = robot_facts(task.robot), 0, []
+    at, lines = 0, []
+    if task.env is not None:
+        plan = robosuite_plan(config)
+        for key in plan.told(task.proprio, task.obs == "state"):
+            lines += [f"{_to(at, plan.observables[key])}: {key}, as robosuite observes it"]
+            at += plan.observables[key]
+        return lines
+    robot = robot_facts(task.robot)
     for key in task.proprio:
         count = LENGTHS[key](robot)
         if key == STANDARD:
@@ -214,14 +241,26 @@ def _to(first: int, count: int) -> str:
     return f"{first}" if count == 1 else f"{first} to {first + count - 1}"
 
 
+def _task(config: RunConfig) -> str:
+    """As a dataset says it: an environment of another library by that one's own name."""
+    task = config.task
+    return task.env_id or (task.name if task.env is None else f"{task.name}/{task.env}")
+
+
 def _robot(name: str) -> str:
-    return f"{ROBOTS[name]} with its usual gripper, as in robosuite" if name in ROBOTS else name
+    if not all(one in ROBOTS for one in name.split(",")):
+        return name
+    each = " and ".join(ROBOTS[one] for one in name.split(","))
+    return f"{each} with {'their usual grippers' if ',' in name else 'its usual gripper'}, as in robosuite"
 
 
 def _action(config: RunConfig) -> dict[str, Any]:
-    if config.task.env_id is not None:
+    task = config.task
+    if task.env_id is not None:
         return {}
-    return action_meaning(config.task.controller, config.task.control_freq, config.task.robot)
+    if task.env is not None:
+        return robosuite_meaning(task.controller, task.control_freq, task.actors)
+    return action_meaning(task.controller, task.control_freq, task.robot)
 
 
 def _names(config: RunConfig) -> list[str]:

@@ -4,6 +4,7 @@ OUT/weights.safetensors    what `caliper.load_policy(OUT)` puts into Caliper's o
 OUT/policy.pt2             the network of torch.export, for programs of C++ or without Caliper
 OUT/policy.onnx            the same for ONNX runtimes, where onnx and onnxscript are installed
 OUT/policy.json, README.md the card, for programs and for people
+OUT/encoder.py, agent.py    the code of an encoder or agent from outside; opening the weights runs it
 OUT/video.mp4, curve.png   of the run, if it has them
 OUT/manifest.json          every file's SHA-256
 """
@@ -13,7 +14,8 @@ from __future__ import annotations
 import re
 import shutil
 import warnings
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from importlib.util import find_spec
 from io import StringIO
@@ -27,6 +29,7 @@ from torch.export import Dim, ExportedProgram
 from caliper.config.build import make_agent, obs_spec
 from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
+from caliper.parts import KINDS, find
 from caliper.policies.card import card, readme
 from caliper.policies.policy import (
     CARD,
@@ -45,7 +48,7 @@ from caliper.policies.policy import (
 )
 from caliper.training.checkpoint import load_checkpoint
 from caliper.types import ObsSpec
-from caliper.utils.files import cannot_write, replacing, sync
+from caliper.utils.files import new_folder, replacing
 from caliper.utils.foreign import write_json
 from caliper.utils.manifest import NAME as MANIFEST
 from caliper.utils.manifest import write_manifest
@@ -90,35 +93,23 @@ def export(folder: Path, config: RunConfig, out: Path) -> Path:
     Raises:
         CaliperError: `out` holds something, the run has no checkpoint, or the disk fails.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CaliperError(f"{out} is there already and not an empty folder; name another for the policy")
-    policy = policy_of(folder, replace(config, agent=dict(config.agent) | {"precision": "float32"}))
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        _write(policy, folder, partial)
-        for path in (*partial.iterdir(), partial):
-            sync(path)
-        with suppress(FileNotFoundError):
-            out.rmdir()  # an empty one
-        partial.rename(out)
-        sync(out.parent)
-    except OSError as error:
-        raise cannot_write(out, error.strerror or error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with new_folder(out, "the policy") as partial:
+        policy = policy_of(folder, replace(config, agent=dict(config.agent) | {"precision": "float32"}))
+        own = {kind: word for kind in KINDS if (word := getattr(config.parts, kind)) is not None}
+        _write(policy, folder, partial, own)
     print(f"policy: {out}")
     return out
 
 
-def _write(policy: Policy, run: Path, out: Path) -> None:
+def _write(policy: Policy, run: Path, out: Path, parts: Mapping[str, str]) -> None:
     network, content = policy.network, dict(policy.card) | {"formats": {}}
     assert isinstance(network, Greedy)
     weights = {
         name: value.detach().clone().contiguous() for name, value in network.agent.state_dict().items()
     }
     (out / WEIGHTS).write_bytes(save(weights))  # `save_file` would let nobody else read it
+    for kind, word in parts.items():
+        shutil.copyfile(find(kind, word).path, out / f"{kind}.py")
     _write_program(network, policy.spec, out)
     pictures = {}
     for title, name, source in PICTURES:

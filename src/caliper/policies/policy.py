@@ -257,7 +257,8 @@ def open_policy(
         raise CaliperError(f"format={format!r} is unknown; choose one of {', '.join(FORMATS)}")
     card = read_card(folder, (CARD, FORMATS[format]))
     if format == "weights":
-        return Policy(card, Greedy(_with_weights(card, folder, device), tuple(spec_of(card).planes)), device)
+        agent = _with_weights(card, folder, device, trusted)
+        return Policy(card, Greedy(agent, tuple(spec_of(card).planes)), device)
     if format == "onnx":
         return Policy(card, _onnx(folder / ONNX, (*spec_of(card).planes, "proprio")))
     if not trusted:
@@ -324,11 +325,14 @@ def _integers(value: Any) -> list[int]:
     return [value] if type(value) is int else []
 
 
-def _with_weights(card: Mapping[str, Any], folder: Path, device: torch.device | str) -> Agent:
+def _with_weights(card: Mapping[str, Any], folder: Path, device: torch.device | str, trusted: bool) -> Agent:
     """Caliper's own network, by the names in the card, with the folder's weights."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from caliper.parts import exported
+
+    exported(card.get("parts", {}), folder, trusted)
     try:
         agent = build_agent(card["agent"], card["encoder"], spec_of(card), card["action"]["length"], "cpu", 0)
     except (CaliperError, TypeError, ValueError, RuntimeError) as error:

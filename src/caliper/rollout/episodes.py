@@ -10,6 +10,7 @@ from torch import Tensor
 
 from caliper.envs.base import VectorEnv
 from caliper.types import Obs
+from caliper.utils.early import stop_if_told
 from caliper.utils.progress import bar
 
 
@@ -107,6 +108,7 @@ def run_episodes(
     n = env.num_envs
     with bar(len(seeds), label, "episode", leave=False) as shown:
         for first in range(0, len(seeds), n):
+            stop_if_told()
             chunk = seeds[first : first + n]
             padded = chunk + [chunk[-1]] * (n - len(chunk))  # spare envs repeat the last seed
             obs = env.reset(seeds=torch.tensor(padded, device=env.device))

@@ -16,6 +16,7 @@ from caliper.envs.base import VectorEnv
 from caliper.rollout.episodes import ActionQueue, run_episodes
 from caliper.rollout.video import Frames, grid, write_video
 from caliper.types import Obs
+from caliper.utils.early import stop_if_told
 from caliper.utils.progress import bar
 
 ENVS = 16  # at most so many episodes are played, and images drawn, side by side
@@ -70,6 +71,7 @@ def draw_states(env: VectorEnv, episodes: list[Tensor], camera: str, size: int) 
     with bar(len(states), "draw", "frame", leave=False) as shown:
         # Of all episodes together, so that every batch is full.
         for batch in torch.split(states, env.num_envs):
+            stop_if_told()
             env.set_state(batch)
             images.append(env.render((camera,), size)[: len(batch), 0].cpu())
             shown.update(len(batch))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from caliper.data.dataset import Dataset, Episode
 from caliper.envs.robot.robots import robot_facts
 from caliper.envs.sim import SimEnv
+from caliper.utils.early import stop_if_told
 
 NUM_ENVS = 32
 ARM, OBJECT = 0.02, 0.005  # rad and m: farther off, a demo has left its states
@@ -82,6 +83,7 @@ def replay_actions(dataset: Dataset) -> Iterator[Replayed]:
         robot=meta.robot,
     )
     for first in range(0, len(demos), env.num_envs):
+        stop_if_told()
         chunk = demos[first : first + env.num_envs]
         found = _run(env, chunk, rest=False)
         again = [i for i, result in enumerate(found) if result.left is not None]

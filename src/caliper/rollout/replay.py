@@ -62,12 +62,21 @@ def replay(
     with tqdm(total=frames, desc="replay", unit="frame", disable=not progress) as bar:
         for copy in range(augmentation.copies):
             for episode, obs in rendered(env, dataset, augmentation, copy):
-                actions = torch.as_tensor(episode.actions, device=buffer.device)
-                rewards = torch.as_tensor(episode.rewards)
-                buffer.add_episode(
-                    obs.to(buffer.device), actions, rewards, episode.terminated, dataset.returns
-                )
+                _add(buffer, obs.to(buffer.device), episode, dataset)
                 bar.update(len(obs))
+
+
+def replay_stored(dataset: Dataset, buffer: ReplayBuffer, copies: int) -> None:
+    """Adds what `replay` would, to a buffer whose frames are stored in that order."""
+    for _ in range(copies):
+        for episode in dataset.episodes:
+            _add(buffer, None, episode, dataset)
+
+
+def _add(buffer: ReplayBuffer, obs: Obs | None, episode: Episode, dataset: Dataset) -> None:
+    actions = torch.as_tensor(episode.actions, device=buffer.device)
+    rewards = torch.as_tensor(episode.rewards)
+    buffer.add_episode(obs, actions, rewards, episode.terminated, dataset.returns)
 
 
 def rendered(

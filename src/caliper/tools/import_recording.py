@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, no_file
 from caliper.importing.demo import Options
 from caliper.importing.importer import default_out, import_recording
 from caliper.utils.files import refuse_existing
@@ -44,8 +44,8 @@ def import_file(words: list[str]) -> Path:
     path: Path = known.FILE
     if known.assets is not None and not known.assets.is_dir():
         raise CaliperError(f"--assets {known.assets} is no folder; name the one that holds the meshes")
-    if not path.is_file():
-        raise CaliperError(f"there is no file {path}; name a recording, such as demo.hdf5")
+    if fault := no_file(path):
+        raise CaliperError(f"{path} {fault}; name a recording, such as demo.hdf5")
     options = Options(known.task, known.assets, known.filter, known.skip_bad, known.keep_length)
     out = known.OUT or default_out(path, options)
     if out.resolve() == path.resolve():

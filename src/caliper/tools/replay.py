@@ -5,20 +5,29 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn
 
-from caliper.config.build import dataset_meta, make_env, obs_spec, set_up_torch, visual_augmentation
+from caliper.config.build import (
+    dataset_meta,
+    make_envs,
+    obs_spec,
+    run_scene,
+    set_up_torch,
+    task_words,
+    visual_augmentation,
+)
 from caliper.config.compose import compose
+from caliper.config.schema import RunConfig
 from caliper.config.validate import check_task
 from caliper.data.dataset import Dataset
 from caliper.data.images import add_images, refuse_images
 from caliper.data.robomimic import read_dataset
+from caliper.envs.base import VectorEnv
 from caliper.envs.observation.instances import instances
 from caliper.envs.scene.appearance import VisualAugmentation
-from caliper.envs.sim import SimEnv, task_scene
 from caliper.errors import CaliperError
 from caliper.rollout.replay import rendered, state_fault
 from caliper.training.devices import choose_devices
@@ -73,18 +82,7 @@ def replay_file(source: Path, out: Path | None, words: list[str], overwrite: boo
             or the disk has no room.
     """
     dataset = read_dataset(source, rewards=None)
-    meta = dataset.meta
-    own = [
-        f"task.robot={meta.robot}",
-        f"task.controller={meta.controller}",
-        f"task.control_freq={meta.control_freq}",
-    ]
-    task = [] if any(word.startswith("task=") for word in words) else [f"task={meta.task}"]
-    config = compose([*task, *own, *words])
-    check_task(config)
-    dataset.check(dataset_meta(config))
-    if fault := state_fault(dataset, task_scene(meta.task, meta.robot).model):
-        raise CaliperError(f"{source} can't be used: {fault}; collect it again")
+    config = settings_of(dataset, words)
     spec = obs_spec(config).single
     if out is None:
         sizes = dict.fromkeys(f"{h}" if h == w else f"{h}x{w}" for h, w in spec.sizes)
@@ -98,14 +96,14 @@ def replay_file(source: Path, out: Path | None, words: list[str], overwrite: boo
     _require_room(out, source, spec, dataset)
     config = choose_devices(config).applied(config)
     set_up_torch(config)
-    env = make_env(config, min(config.data.num_envs, dataset.num_frames))
+    env = make_envs(config, min(config.data.num_envs, dataset.num_frames))
     augmentation = visual_augmentation(config)
     appearance = asdict(augmentation.ranges)
     copy = int(any(appearance.values()))
     start = time.monotonic()
     with replacing(out) as partial:
         frames = _images(env, dataset, replace(augmentation, copies=1 + copy), copy)
-        names = instances(task_scene(meta.task, meta.robot).model)[0]
+        names = instances(run_scene(config).model)[0]
         add_images(source, partial, spec, {**appearance, "seed": augmentation.seed}, frames, names)
     seconds, images = time.monotonic() - start, dataset.num_frames * len(spec.cameras)
     sizes = dict.fromkeys(f"{h}x{w}" for h, w in spec.sizes)
@@ -114,7 +112,23 @@ def replay_file(source: Path, out: Path | None, words: list[str], overwrite: boo
     return out
 
 
-def _images(env: SimEnv, dataset: Dataset, augmentation: VisualAugmentation, copy: int) -> Iterator[Obs]:
+def settings_of(dataset: Dataset, words: Sequence[str]) -> RunConfig:
+    """The configuration in which a dataset is drawn: its own task and control, and what the words add.
+
+    Raises:
+        CaliperError: the dataset is of another scene, or a setting will not do.
+    """
+    task = task_words(dataset.meta)
+    task = task[1:] if any(word.startswith("task=") for word in words) else task
+    config = compose([*task, *words])
+    check_task(config)
+    dataset.check(dataset_meta(config))
+    if fault := state_fault(dataset, run_scene(config).model):
+        raise CaliperError(f"{dataset.path} can't be used: {fault}; collect it again")
+    return config
+
+
+def _images(env: VectorEnv, dataset: Dataset, augmentation: VisualAugmentation, copy: int) -> Iterator[Obs]:
     with bar(dataset.num_frames, "replay", "frame") as shown:
         for _, obs in rendered(env, dataset, augmentation, copy):
             yield obs

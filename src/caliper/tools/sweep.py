@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,8 +14,9 @@ from pathlib import Path
 from caliper.analysis.comparison import write_sweep
 from caliper.analysis.run_table import variant_of
 from caliper.config.changes import Change, changes
-from caliper.config.compose import compose, load
+from caliper.config.compose import PATHS, compose, load, quoted
 from caliper.config.estimate import refuse_too_many_runs
+from caliper.config.messages import require_pair
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check
 from caliper.errors import CaliperError
@@ -23,6 +26,8 @@ from caliper.launching.table import LiveTable
 from caliper.training.devices import choose_devices
 from caliper.training.interrupt import InterruptedRunError
 from caliper.training.run import find_data
+
+MOST_RUNS = 10_000  # of one sweep
 
 # Sums up runs, (variant, run folder) each, in a folder; returns what is printed at the end.
 Summary = Callable[[Path, Sequence[tuple[str, Path]]], str]
@@ -96,28 +101,48 @@ def expand(words: Sequence[str], folder: Path, at_once: int, verb: str = "sweep"
     """Every combination of the swept values; the last word varies fastest.
 
     Raises:
-        CaliperError: a word that Hydra cannot read, or `run_dir`, which the sweep itself sets.
+        CaliperError: a word that Hydra cannot read, or `run_dir`, which the sweep itself sets, or too many
+            combinations, or one of them twice.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(words))
-    except HydraException as error:
-        raise CaliperError(f"{str(error).splitlines()[0]}; write a {verb} as seed=0,1,2") from error
+    parser, parsed = OverridesParser.create(), []
+    for word in words:
+        require_pair(word)
+        try:
+            parsed.append(parser.parse_override(_quoted_paths(word)))
+        except HydraException as error:
+            raise CaliperError(f"'{word}' cannot be read; write a {verb} as seed=0,1,2") from error
     if any(override.key_or_group == "run_dir" for override in parsed):
         raise CaliperError(f"a {verb} names its run folders itself; leave run_dir out, or set {verb}.dir")
     common = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
     if not any(o.key_or_group == "threads" for o in parsed):
         common.append(f"threads={max(1, len(os.sched_getaffinity(0)) // at_once)}")
     swept = [o for o in parsed if o.is_sweep_override()]
-    choices = [[f"{o.get_key_element()}={v}" for v in o.sweep_string_iterator()] for o in swept]
-    jobs = []
+    choices = [
+        [f"{o.get_key_element()}={v}" for v in itertools.islice(o.sweep_string_iterator(), MOST_RUNS + 1)]
+        for o in swept
+    ]
+    if math.prod(map(len, choices)) > MOST_RUNS:
+        raise CaliperError(f"this {verb} would be of more than {MOST_RUNS} runs; give fewer values")
+    jobs: dict[str, Job] = {}
     for combination in itertools.product(*choices):
-        name = ",".join(combination).replace("/", "_") or "run"
+        name = ",".join(combination).replace("/", "_").replace("'", "") or "run"
+        if name in jobs:
+            raise CaliperError(f"this {verb} would make {name} twice; give each value once")
         run = folder / name
-        jobs.append(Job(variant_of(name), run, (*common, *combination, f"run_dir='{run}'")))
-    return jobs
+        jobs[name] = Job(variant_of(name), run, (*common, *combination, f"run_dir={run}"))
+    return list(jobs.values())
+
+
+def _quoted_paths(word: str) -> str:
+    """A pair of paths, one or several with commas between them, such as Hydra can read: see `quoted`."""
+    key, _, value = word.partition("=")
+    if key not in PATHS or re.fullmatch(r"[\w./,-]*", value, re.ASCII) or value[0] in "'\"[":
+        return word
+    paths = [value] if Path(value).exists() else value.split(",")
+    return f"{key}={','.join(quoted(f'{key}={path}').partition('=')[2] for path in paths)}"
 
 
 def _refuse_other_words(job: Job, config: RunConfig, verb: str) -> None:

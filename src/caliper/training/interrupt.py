@@ -14,9 +14,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from caliper.errors import CaliperError
-from caliper.utils.early import SIGNALS, unclaimed
-
-_come: list[int] = []  # signals since the command began
+from caliper.utils.early import SIGNALS, stop_if_told
 
 
 class InterruptedRunError(CaliperError):
@@ -38,8 +36,7 @@ class Interrupt:
         self.requested = False
 
     def __enter__(self) -> Interrupt:
-        if _come:  # the import of some library has swallowed the exception
-            raise KeyboardInterrupt
+        stop_if_told()
         caught = [] if threading.current_thread() is not threading.main_thread() else SIGNALS
         # What the parent has told it to ignore stays so: a closed terminal under nohup, a cluster's signals
         # where a launcher answers them. A shell's background jobs ignore SIGINT without meaning it.
@@ -72,21 +69,3 @@ class Interrupt:
             raise InterruptedRunError(
                 f"stopped and saved; go on with: caliper resume {shlex.quote(str(self.folder))}"
             )
-
-
-def as_ctrl_c() -> list[int]:
-    """From now on the other signals do what Ctrl-C does: they raise KeyboardInterrupt.
-
-    Returns:
-        The signals that have come since, for whoever catches what a library has made of that exception.
-    """
-    _come.clear()
-    for number in SIGNALS:
-        if unclaimed(number):
-            signal.signal(number, _stop)
-    return _come
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    _come.append(number)
-    raise KeyboardInterrupt

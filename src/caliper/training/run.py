@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,38 +27,43 @@ from caliper.config.build import (
 )
 from caliper.config.changes import changes
 from caliper.config.compose import collect_command, load, to_yaml
-from caliper.config.estimate import refuse_too_large
+from caliper.config.devices import engine_device
+from caliper.config.estimate import refuse_too_large, settled
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check
-from caliper.data.buffer import ReplayBuffer
+from caliper.data.buffer import ReplayBuffer, frame_layout
 from caliper.data.dataset import Dataset, joined
 from caliper.data.minari import Recordings, read_minari
 from caliper.data.mixing import MixedSampler
 from caliper.data.open_episodes import OpenEpisodes
 from caliper.data.recordings import read_filters
 from caliper.data.relabel import relabelled
+from caliper.data.ring import Ring
 from caliper.data.robomimic import read_dataset
+from caliper.data.stored_frames import StoredFrames
 from caliper.encoders.backbones import check_file
 from caliper.encoders.pretrained import NAME as PRETRAINED
 from caliper.encoders.weights import RANDOM
 from caliper.envs.base import VectorEnv
-from caliper.envs.scene.appearance import AppearanceRanges
-from caliper.errors import CaliperError
+from caliper.envs.scene.appearance import AppearanceRanges, VisualAugmentation
+from caliper.errors import CaliperError, no_file
 from caliper.importing.importer import ready
 from caliper.rollout.collect import collect
 from caliper.rollout.episodes import ActionQueue
 from caliper.rollout.film import film
-from caliper.rollout.replay import replay, state_fault
+from caliper.rollout.replay import rendered, replay, replay_stored, state_fault
+from caliper.rollout.stored import stored, stored_folder
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.devices import Devices, choose_devices, keep
 from caliper.training.finite import NotFiniteError
 from caliper.training.interrupt import Interrupt
 from caliper.training.logger import Logger
 from caliper.training.trainer import Trainer
+from caliper.types import Obs
 from caliper.utils.files import locked, replacing
 from caliper.utils.foreign import sealed_yaml, write_json
 from caliper.utils.history import remember
-from caliper.utils.progress import watched
+from caliper.utils.progress import bar, watched
 from caliper.utils.provenance import provenance
 
 BATCH_SEED = 1_000_003  # added to the run's seed: batches and the agent's noise come from different streams
@@ -109,6 +116,7 @@ def _run(asked: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | No
     config = devices.applied(asked)
     print(f"run folder: {folder}\n{devices}", flush=True)
     frames = sum(part.num_frames for part in data if part is not None)
+    config = settled(config, frames)
     print(refuse_too_large(config, frames), flush=True)
     set_up_torch(config)
     if config.sim.name == "warp" and config.task.env_id is None:
@@ -167,7 +175,8 @@ def _with_data(config: RunConfig, dataset: Dataset | Recordings, prior: Dataset 
         return config
     paths = [str(Path(path).resolve()) for path in config.dataset_paths()]
     path = paths if isinstance(config.data.path, list) else paths[0]
-    data = replace(config.data, path=path, content=dataset.content)
+    frames = config.data.frames and str(Path(config.data.frames).resolve())
+    data = replace(config.data, path=path, content=dataset.content, frames=frames)
     if config.prior is not None and prior is not None:
         place = str(Path(config.prior.dataset_path()).resolve())
         data = replace(data, prior=replace(data.prior, path=place, content=prior.content))
@@ -218,14 +227,13 @@ def find_dataset(config: RunConfig) -> Dataset:
         print(f"no dataset at {paths[0]}; collecting it, as does: {collect_command(config)}", flush=True)
         collect(config, paths[0])
     for path in paths:
-        if not path.exists():
-            fix = "leave its path out to collect one"
+        if fault := no_file(path):
+            fix = "leave its path out to collect one" if config.task.env is None else "name one that does"
             if begun:
-                fix = (
-                    "it is what this run began with; if it was moved, say where with data.path=..., or "
-                    f"collect it again with: {collect_command(config)}"
-                )
-            raise CaliperError(f"the dataset {path} does not exist; {fix}")
+                fix = "it is what this run began with; if it was moved, say where with data.path=..."
+                if config.task.env is None:
+                    fix += f", or collect it again with: {collect_command(config)}"
+            raise CaliperError(f"the dataset {path} {fault}; {fix}")
     dataset = joined([_read(ready(path), config) for path in paths])
     _require_content(config, dataset)
     return dataset
@@ -300,23 +308,66 @@ def load_data(
     parts |= {} if prior is None else {"prior data": relabelled(prior)}
     parts = {name: part for name, part in parts.items() if part.num_frames}
     for name, part in parts.items():
-        frames = part.num_frames * augmentation.copies
-        size = ReplayBuffer.estimate(frames, env.spec, env.action_dim, config.chunk) / 2**20
+        count = part.num_frames * augmentation.copies
+        size = ReplayBuffer.estimate(count, env.spec, env.action_dim, config.chunk) / 2**20
         print(
             f"{name}: {part.path}: {len(part.episodes)} episodes, {part.num_transitions} transitions, "
             + (f"{augmentation.copies} copies, " if augmentation.copies > 1 else "")
             + f"{size:.0f} MiB",
             flush=True,
         )
-    frames = sum(part.num_frames for part in parts.values()) * augmentation.copies
+    capacity = max(2, sum(part.num_frames for part in parts.values()) * augmentation.copies)
+    frames: Ring | None = None
+    if config.data.storage == "disk" and parts:
+        episodes = [part for part in parts.values() if isinstance(part, Dataset)]
+        frames = _on_disk(config, episodes, env, augmentation)
+    elif config.data.storage == "memory" and env.device.type != "cpu":
+        frames = Ring(capacity, frame_layout(env.spec), torch.device("cpu"))
     reward = reward_config(config)
-    buffer = ReplayBuffer(max(frames, 2), env.spec, env.action_dim, reward, env.device, config.chunk)
+    buffer = ReplayBuffer(capacity, env.spec, env.action_dim, reward, env.device, config.chunk, frames)
     for part in parts.values():
         if isinstance(part, Recordings):
             part.fill(buffer)
+        elif isinstance(frames, StoredFrames):
+            replay_stored(part, buffer, augmentation.copies)
         else:
             replay(env, part, buffer, watched(), augmentation)
     return buffer
+
+
+def _on_disk(
+    config: RunConfig, parts: list[Dataset], env: VectorEnv, augmentation: VisualAugmentation
+) -> StoredFrames:
+    """The frames of all parts, from a file named by all that they depend on; rendered if there is none."""
+    spec, task = env.spec.single, config.task
+    count = sum(part.num_frames for part in parts) * augmentation.copies
+    looks = {**asdict(augmentation.ranges), "seed": augmentation.seed}
+    facts = {
+        "frames": count,
+        "datasets": [part.content for part in parts],
+        "images": {name: [plane.kind, *plane.shape] for name, plane in spec.planes.items()},
+        "cameras": list(spec.cameras),
+        "proprio": [spec.proprio, *task.proprio],
+        "copies": augmentation.copies,
+        "appearance": looks if augmentation.copies > 1 else {},
+        "engine": [config.sim.name, engine_device(config)],
+        "versions": {name: version(name) for name in ("caliper-rl", "mujoco", "mujoco-warp")},
+    }
+    if spec.features:
+        encoder = {"sha256": None} | config.encoder
+        named = encoder["sha256"] or encoder["weights"]
+        facts["encoder"] = [encoder["arch"], named, encoder["size"], str(env.device)]
+    root = config.data.frames or Path(config.dataset_paths()[0]).resolve().parent / "frames"
+
+    def frames() -> Iterator[Obs]:
+        with bar(count, "replay", "frame") as shown:
+            for part in parts:
+                for copy in range(augmentation.copies):
+                    for _, obs in rendered(env, part, augmentation, copy):
+                        yield obs
+                        shown.update(len(obs))
+
+    return stored(stored_folder(Path(root), facts), facts, frame_layout(spec), count, frames())
 
 
 def _refuse_used(folder: Path) -> None:
@@ -346,6 +397,10 @@ LOGS = {".log", ".out", ".err", ".txt"}  # what a shell or a cluster may keep th
 def _refuse_crowded(folder: Path) -> None:
     """Keeps a run out of a home, a project, or wherever else other things are."""
     if not folder.is_dir():
+        if folder.exists() or folder.is_symlink():
+            raise CaliperError(
+                f"run_dir={folder} {no_file(folder) or 'is a file'}; choose a folder of its own"
+            )
         return
     others = sorted(
         p.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -78,6 +79,36 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def new_folder(path: Path, what: str) -> Iterator[Path]:
+    """Yields a temporary folder; what was written there becomes `path`, whole, when the block succeeds.
+
+    Args:
+        path: the final name: of nothing yet, or of an empty folder.
+        what: is to be written there, for the message.
+
+    Raises:
+        CaliperError: `path` holds something, or the disk fails.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise CaliperError(f"{path} is there already and not an empty folder; name another for {what}")
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        for inside in (*partial.rglob("*"), partial):
+            sync(inside)
+        with suppress(FileNotFoundError):
+            path.rmdir()  # an empty one
+        partial.rename(path)
+        sync(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error.strerror or error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps a second process out of a folder; a process that dies lets go. See also `holder`.
 
@@ -92,13 +123,18 @@ def locked(folder: Path) -> Iterator[None]:
         raise cannot_write(path, error.strerror or error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.truncate(descriptor, 0)
-        os.write(descriptor, socket.gethostname().encode())
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise CaliperError(
+                f"another process is at work in {folder}; wait for it, or stop it first"
+            ) from error
+        raise cannot_write(path, error.strerror or error) from error
+    try:
+        with suppress(OSError):  # on a full disk the folder is locked all the same
+            os.truncate(descriptor, 0)
+            os.write(descriptor, socket.gethostname().encode())
         yield
-    except BlockingIOError as error:
-        raise CaliperError(
-            f"another process is at work in {folder}; wait for it, or stop it first"
-        ) from error
     finally:
         os.close(descriptor)
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from caliper.errors import no_file
 from caliper.utils.files import replacing
 
 SEAL = "sha256"
@@ -33,8 +34,8 @@ def read_text(path: Path, most: int) -> str:
         ForeignFileError: it is another thing, too large, absent, unreadable or not UTF-8.
     """
     try:
-        if not path.is_file():
-            raise ForeignFileError("is not a regular file" if path.exists() else "does not exist")
+        if fault := no_file(path):
+            raise ForeignFileError(fault)
         if (size := path.stat().st_size) > most:
             raise ForeignFileError(f"is too large ({size} bytes, at most {most})")
         return path.read_bytes().decode("utf-8")

@@ -31,10 +31,15 @@ def keep_freed_memory() -> None:
     mallopt(M_TRIM_THRESHOLD, KEEP)
 
 
-CGROUPS = (  # where a container's limit stands, and what of it is used
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+CGROUPS = (  # where a container's limit stands, what of it is used, and for what
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat",
+    ),
 )
+CACHED = ("inactive_file", "active_file")  # files that were read: the kernel gives their memory up for ours
 
 
 def free_memory() -> int:
@@ -43,9 +48,13 @@ def free_memory() -> int:
     with suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
-    for limit, used in CGROUPS:
+    for limit, used, uses in CGROUPS:
         with suppress(OSError, ValueError):  # "max" is no limit
-            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
+            taken = int(Path(used).read_text())
+            with suppress(OSError, ValueError):
+                counts = dict(line.split() for line in Path(uses).read_text().splitlines())
+                taken -= sum(int(counts.get(name, 0)) for name in CACHED)
+            free = min(free, int(Path(limit).read_text()) - taken)
     return max(free, 0)
 
 

@@ -80,20 +80,25 @@ def test_runs_side_by_side_share_a_gpu(monkeypatch):
     card = SimpleNamespace(total_memory=3 * size)
     monkeypatch.setattr(module.torch.cuda, "get_device_properties", lambda device: card)
     refuse_too_many_runs([config] * 9, 3, "compare.jobs")
-    with pytest.raises(CaliperError, match=r"is what cuda has; give compare\.jobs=3$"):
+    with pytest.raises(CaliperError, match=r"is what cuda:0 has; give compare\.jobs=3$"):
         refuse_too_many_runs([config] * 9, 4, "compare.jobs")
+    named = compose(["task=lift", "device=cuda:0"])  # the same card by its number
+    with pytest.raises(CaliperError, match=r"is what cuda:0 has; give compare\.jobs=3$"):
+        refuse_too_many_runs([config, named] * 2, 4, "compare.jobs")
 
 
 def test_a_containers_limit_counts(tmp_path, monkeypatch):
-    limit, used = tmp_path / "max", tmp_path / "current"
+    limit, used, uses = (tmp_path / name for name in ("max", "current", "stat"))
     limit.write_text("max\n")
     used.write_text("1000\n")
-    monkeypatch.setattr(memory, "CGROUPS", ((str(limit), str(used)),))
+    monkeypatch.setattr(memory, "CGROUPS", ((str(limit), str(used), str(uses)),))
     whole = free_memory()
     assert whole > 1 << 20
     limit.write_text("5000\n")
     assert free_memory() == 4000
-    limit.write_text("500\n")
+    uses.write_text("anon 100\ninactive_file 300\nactive_file 400\nfile_mapped 50\n")
+    assert free_memory() == 4700  # what is cached of files makes room
+    limit.write_text("300\n")
     assert free_memory() == 0
 
 

@@ -14,9 +14,10 @@ from caliper.importing.controller import (
     read_settings,
     rotation_matrix,
     rotation_vector,
+    unwarned,
 )
 from caliper.importing.dialect import first_sight, one_step_errors
-from caliper.importing.model import physics_model
+from caliper.importing.model.compiled import physics_model
 
 V10, V14, V15 = DIALECTS
 LIFT, CAN, HANDOVER = "robosuite141_lift", "robosuite152_can", "teleop13_handover"
@@ -127,6 +128,17 @@ def test_1_0_has_lost_an_action_and_its_gripper_sign_is_the_next_ones(recordings
     assert np.allclose(history[0][0].closing, np.array([-0.25, 0.25]) * np.sign(demo.actions[0, 6]))
 
 
+def test_a_file_that_starts_days_later_is_read_at_once(recordings):
+    """Two hundred lost actions close the fingers in every version; the others change nothing."""
+    controller, demo = controller_of(recordings, LIFT, V14)
+    hours, long = demo.states.copy(), demo.states.copy()
+    hours[:, 0] += 1e6
+    long[:, 0] += 10
+    (a, *_), (b, *_) = (controller.history(states, demo.actions)[0] for states in (hours, long))
+    assert np.array_equal(a.closing, b.closing)
+    assert np.abs(a.closing).tolist() == [1, 1]
+
+
 def test_a_file_cut_at_the_start_has_lost_its_first_actions(recordings):
     demo = recordings["libero_object"].demos[0]
     assert demo.states[0, 0] == pytest.approx(0.25)
@@ -218,3 +230,18 @@ def test_controllers_that_cannot_be_translated_are_refused(config, words):
 def test_other_gains_are_refused(change):
     with pytest.raises(CaliperError, match="Caliper's has 150"):
         read_settings({"type": "OSC_POSE", **change}).refuse_foreign()
+
+
+def test_a_model_that_blows_up_leaves_no_log(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    body = '<body><freejoint/><geom size=".1"/></body>'
+    model = mujoco.MjModel.from_xml_string(
+        f'<mujoco><option gravity="0 0 1e30"/><worldbody>{body}</worldbody></mujoco>'
+    )
+    before = mujoco.get_mju_user_warning()
+    with unwarned():
+        mujoco.mj_step(model, mujoco.MjData(model))
+        assert np.array([1e308]) * 10 == np.inf
+    assert mujoco.get_mju_user_warning() is before
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []

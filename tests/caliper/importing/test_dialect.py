@@ -15,7 +15,7 @@ from caliper.importing.dialect import (
     stated,
     usual_way,
 )
-from caliper.importing.model import physics_model
+from caliper.importing.model.compiled import physics_model
 
 V10, V14, V15 = DIALECTS
 

@@ -555,11 +555,28 @@ def _thrown(file):
     file["data/demo_1/states"][5, 1] = 1e9
 
 
+def _aged(file):
+    for name in file["data"]:
+        file[f"data/{name}/states"][:, 0] += 1e15
+
+
+def _absurd(key):
+    """The largest numbers that are finite, in a file that tells nothing else."""
+
+    def change(file):
+        for name in file["data"]:
+            file[f"data/{name}/{key}"][3, 2] = 1e308
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (_one_step, "demo_1 cannot be imported: it has one step"),
         (_thrown, "demo_1 cannot be imported: "),
+        (_aged, r"demo_1 cannot be imported: states reach 1e\+15, which no robot does"),
+        (_absurd("states"), "demo_1 cannot be imported: "),
         (
             _xml("<worldbody>", '<option timestep="1e-7"/><worldbody>'),
             "demo_1 cannot be imported: its physics steps by 1e-07 s, robosuite's by 0.002 s",

@@ -6,7 +6,7 @@ import pytest
 
 from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError
-from caliper.importing.model import physics_model
+from caliper.importing.model.compiled import physics_model
 from caliper.importing.scene import SceneTrial, canonical, carry, differences, fingers_closed
 
 ROBOT = (

@@ -8,7 +8,7 @@ import pytest
 
 from caliper.importing.controller import DIALECTS, read_settings
 from caliper.importing.dialect import Way, read_as
-from caliper.importing.model import physics_model
+from caliper.importing.model.compiled import physics_model
 from caliper.importing.translate import translate
 
 V10, V14, V15 = DIALECTS

@@ -1,17 +1,20 @@
 """Where a sweep's runs may go, what is said of mistakes, and the table of what runs."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from caliper.cli import main
 from caliper.errors import CaliperError
 from caliper.launching.choose import choose
-from caliper.launching.job import busy
+from caliper.launching.job import Job, busy
 from caliper.launching.local import Local
+from caliper.launching.slurm import Slurm
 from caliper.launching.table import progress
 from caliper.utils.files import holder, locked
 
@@ -108,3 +111,30 @@ def test_the_table_tells_phase_step_success_and_speed(configure, tmp_path):
     (folder / "evaluation.json").write_text(json.dumps({"success_once": 0.25}))
     told = {"phase": "online", "step": "160/500 steps", "speed": "15.0/s", "success": "0.25"}
     assert progress(tmp_path, config) == told
+    table.write_text("\n".join([*rows, "online,\x1b[2J7,9,19.0,9.0,", ""]))  # of a stranger
+    assert "\x1b" not in progress(tmp_path, config)["step"]
+
+
+@pytest.mark.parametrize("note", [b"12\xff", b"9" * 5000, None])
+def test_a_damaged_note_of_a_job_is_a_job_that_is_not_there(note, tmp_path, monkeypatch):
+    class Executor:
+        def __init__(self, folder, **_):
+            folder.mkdir(exist_ok=True)
+
+        def update_parameters(self, **_):
+            pass
+
+        def submit(self, _):
+            return SimpleNamespace(job_id=77)
+
+    for tool in ("sbatch", "srun", "scancel", "squeue"):
+        (tmp_path / tool).write_text(r"#!/bin/sh" + "\n" + r"printf '12|RUNNING|n\377de\n'")
+        (tmp_path / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(SlurmExecutor=Executor))
+    place = tmp_path / "s" / ".slurm" / "seed=0.job"
+    place.parent.mkdir(parents=True)
+    if note is not None:
+        place.write_bytes(note)
+    Slurm().start(Job("all", tmp_path / "s" / "seed=0", ()))
+    assert place.read_text() == "77"

@@ -115,7 +115,9 @@ def test_what_cannot_be_done_is_refused(tmp_path, capsys, monkeypatch):
         capsys, "train", "task=antmaze", "encoder=conv"
     )
     assert "not in Gymnasium's registry" in refused(capsys, "train", "task=antmaze", "task.env_id=Maze-v0")
-    assert "no Minari dataset at nowhere" in refused(capsys, "train", "task=antmaze", "data.path=nowhere")
+    assert "nowhere does not exist; name the folder of a Minari" in refused(
+        capsys, "train", "task=antmaze", "data.path=nowhere"
+    )
     dataset(tmp_path, "adroit_door")
     said = refused(capsys, "train", "task=antmaze", "data.path=adroit_door")
     assert "was recorded in AdroitHandDoor-v1, the task is AntMaze_UMaze-v4" in said

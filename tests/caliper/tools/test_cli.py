@@ -15,11 +15,13 @@ import yaml
 
 from caliper.agents import AGENTS
 from caliper.cli import HELP, VERBS, main
-from caliper.config.compose import load
+from caliper.config.compose import compose, load
+from caliper.rollout.collect import collect
 from caliper.training.interrupt import Interrupt
 from caliper.utils import memory, progress
-from caliper.utils.early import SIGNALS
+from caliper.utils.early import SIGNALS, stop_if_told
 from tests.data.test_robomimic import unseal
+from tests.small_runs import SMALL
 
 
 def output(capsys, *words):
@@ -108,29 +110,42 @@ def test_a_library_that_takes_an_interrupt_for_its_own_error(number, monkeypatch
         except KeyboardInterrupt as interrupt:
             raise ImportError("numpy is broken") from interrupt
 
-    before = {s: signal.getsignal(s) for s in SIGNALS}
     monkeypatch.setitem(VERBS, "tasks", load)
-    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    plain = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(number, plain)
+    others = {s: signal.getsignal(s) for s in SIGNALS}
     with pytest.raises(SystemExit) as stopped:
         main(["tasks"])
-    for s, handler in before.items():
-        signal.signal(s, handler)
+    assert {s: signal.getsignal(s) for s in SIGNALS} == others  # who called it goes on as before
+    signal.signal(number, before)
     assert stopped.value.code == 130 and capsys.readouterr().err.startswith("caliper: stopped at once")
+    stop_if_told()
 
 
 def test_an_interrupt_that_a_library_swallows_still_stops_a_run(tmp_path, monkeypatch, capsys):
-    def begin(_):
+    def swallows():
         with contextlib.suppress(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+    def begin(_):
+        swallows()
         with Interrupt(tmp_path):
             pytest.fail("the run began")
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    def collect_one(_):
+        swallows()
+        collect(compose([*SMALL, "obs=state"]), tmp_path / "lift.hdf5")
+        pytest.fail("episodes were played")
+
     monkeypatch.setitem(VERBS, "train", begin)
-    with pytest.raises(SystemExit) as stopped:
-        main(["train"])
-    signal.signal(signal.SIGINT, before)
-    assert stopped.value.code == 130 and capsys.readouterr().err.startswith("caliper: stopped at once")
+    monkeypatch.setitem(VERBS, "collect", collect_one)
+    for verb in ("train", "collect"):
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        with pytest.raises(SystemExit) as stopped:
+            main([verb])
+        signal.signal(signal.SIGINT, before)
+        assert stopped.value.code == 130 and capsys.readouterr().err.startswith("caliper: stopped at once")
+    assert not list(tmp_path.iterdir())
     with Interrupt(tmp_path):  # the next one may
         pass
 

@@ -13,6 +13,7 @@ from caliper.data.recordings import open_recording
 from caliper.data.robomimic import read_dataset
 from caliper.errors import CaliperError
 from caliper.importing.describe import describe_recording
+from caliper.importing.model.assets import robosuite_assets
 from caliper.tools.film_recording import film_recording
 from caliper.tools.import_recording import import_file
 from caliper.training.run import find_data
@@ -63,7 +64,7 @@ def test_import_takes_its_options(edited, tmp_path, capsys):  # noqa: F811
     [
         ([], "caliper: the following arguments are required: FILE; write: caliper import FILE"),
         (["x.hdf5", "--skip"], "unrecognized arguments: --skip; write: caliper import FILE"),
-        (["nothing.hdf5"], "there is no file nothing.hdf5"),
+        (["nothing.hdf5"], "nothing.hdf5 does not exist"),
         (["FILE", "--assets", "nowhere"], "--assets nowhere is no folder"),
         (["FILE", "FILE"], "is the recording itself"),
     ],
@@ -138,6 +139,26 @@ def test_inspect_refuses_other_words(files, capsys):  # noqa: F811
     with pytest.raises(SystemExit):
         main(["inspect", str(files["robosuite141_lift"]), "--image"])
     assert "caliper inspect FILE [--images | --replay]" in capsys.readouterr().err
+
+
+def test_inspect_takes_the_folder_of_meshes_that_it_asks_for(edited, tmp_path, capsys):  # noqa: F811
+    def elsewhere(file):
+        for name in file["data"]:
+            xml = file[f"data/{name}"].attrs["model_file"]
+            file[f"data/{name}"].attrs["model_file"] = xml.replace("/panda/meshes/link3.stl", "/own/l3.stl")
+
+    path, folder = edited("robosuite141_lift", elsewhere), tmp_path / "assets"
+    (folder / "own").mkdir(parents=True)
+    installed = robosuite_assets() / "robots/panda/meshes/link3.stl"
+    (folder / "own" / "l3.stl").write_bytes(installed.read_bytes())
+    main(["inspect", str(path)])
+    assert "own/l3.stl, which is not installed; name the folder" in capsys.readouterr().out
+    main(["inspect", str(path), "--assets", str(folder)])
+    said = capsys.readouterr().out
+    assert "OSC_POSE of robosuite 1.1 to 1.4, measured" in said and "yes, into lift" in said
+    with pytest.raises(SystemExit):
+        main(["inspect", str(path), "--assets", str(folder / "none")])
+    assert "must be a folder of meshes" in capsys.readouterr().err
 
 
 def _frame(video, number):

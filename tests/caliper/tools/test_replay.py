@@ -153,7 +153,7 @@ def test_what_will_not_do(dataset, images, tmp_path, capsys, monkeypatch):
     assert "already holds images from frontview" in refusal(capsys, images, "--cameras", "frontview")
     assert "the following arguments are required: FILE" in refusal(capsys)
     assert "unrecognized arguments: --format" in refusal(capsys, dataset, "--format")
-    assert "there is no dataset at" in refusal(capsys, tmp_path / "none.hdf5")
+    assert "does not exist; name a file" in refusal(capsys, tmp_path / "none.hdf5")
     assert f"{images} is there already; name another" in refusal(capsys, dataset, "--out", images)
     other = tmp_path / "other.hdf5"
     shutil.copy(dataset, other)

@@ -38,11 +38,29 @@ def test_every_combination_gets_a_folder_and_its_share_of_the_cores(tmp_path, mo
     assert (alone.variant, alone.folder.name) == ("all", "run") and "threads=3" in alone.words
 
 
+def test_paths_are_taken_letter_by_letter(tmp_path):
+    folder, odd = tmp_path / "it's mine", tmp_path / "my dätä, first.hdf5"
+    odd.touch()
+    jobs = expand(["task=lift", "seed=0,1", f"data.path={odd}"], folder, 1)
+    configs = [compose(list(job.words)) for job in jobs]
+    assert [c.run_dir for c in configs] == [str(folder / "seed=0"), str(folder / "seed=1")]
+    assert [c.data.path for c in configs] == [str(odd)] * 2
+    swept = expand(["task=lift", "data.path=a b.hdf5,c.hdf5"], folder, 1)
+    assert [compose(list(job.words)).data.path for job in swept] == ["a b.hdf5", "c.hdf5"]
+    assert [job.folder.name for job in swept] == ["data.path=a b.hdf5", "data.path=c.hdf5"]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         (["seed=0,1", "run_dir=x"], "leave run_dir out, or set VERB.dir"),
-        (["seed=[0,"], "write a VERB as"),
+        (["seed=[0,"], "'seed=[0,' cannot be read; write a VERB as"),
+        (["batch_size=8", "seed=0,1,"], "'seed=0,1,' cannot be read; write a VERB as"),
+        (["seed=range(0,1000000000)"], "this VERB would be of more than 10000 runs"),
+        (["seed=range(0,1000)", "batch_size=range(1,1000)"], "more than 10000 runs"),
+        (["seed=0,1,0"], "this VERB would make seed=0 twice"),
+        (["seed=0,1", "hydra.run.dir=x"], "Hydra's own settings are not used here"),
+        (["seed=0,1", "~agent"], "no key can be left out of a run"),
         (["seed=0,1", "agent=calq"], "there is no agent 'calq'"),
         (["VERB.jobs=many"], "VERB.jobs=many"),
         (["VERB.jobs=0"], "VERB.jobs=0"),
@@ -89,10 +107,8 @@ def running(word):
     return pid
 
 
-@pytest.mark.parametrize(
-    ("verb", "summary"),
-    [pytest.param("sweep", "variants.csv", marks=pytest.mark.slow), ("compare", "variants.csv")],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("verb", "summary"), [("sweep", "variants.csv"), ("compare", "variants.csv")])
 def test_it_goes_on_after_a_kill(verb, summary, words, tmp_path):
     """Both the harness and one of its runs are killed in the middle; the other run finishes by itself."""
     folder = tmp_path / "sweep"
@@ -104,7 +120,7 @@ def test_it_goes_on_after_a_kill(verb, summary, words, tmp_path):
         assert time.monotonic() < deadline and harness.poll() is None
         time.sleep(0.02)
     harness.kill()
-    os.kill(running(f"run_dir='{victim}'"), signal.SIGKILL)
+    os.kill(running(f"run_dir={victim}"), signal.SIGKILL)
     harness.wait()
     assert not finished(victim)
     again = subprocess.run(line, capture_output=True, text=True, timeout=200)

@@ -80,7 +80,7 @@ def test_what_is_no_json_object_is_refused(path, text):
 def test_only_regular_files_of_text_are_read(path, tmp_path):
     with pytest.raises(ForeignFileError, match="does not exist"):
         read_text(path, 10)
-    with pytest.raises(ForeignFileError, match="is not a regular file"):
+    with pytest.raises(ForeignFileError, match="is a folder, not a file"):
         read_text(tmp_path, 10)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ForeignFileError, match="is not a regular file"):

@@ -15,6 +15,7 @@ MOVED = (
     (r"^robots/\w+/meshes/pedestal", "bases/meshes/rethink_mount/pedestal"),
     (r"^mounts/", "bases/"),
 )
+LONGEST = 4096  # characters of a path, as Linux has it
 
 
 def robosuite_assets() -> Path:
@@ -58,7 +59,7 @@ def locate(path: str, folder: Path | None = None) -> Path | None:
         path: as the recording's model has it.
         folder: of assets that are not robosuite's, such as LIBERO's.
     """
-    root, parts = robosuite_assets(), tail(path)
+    root, parts = robosuite_assets(), tail(path) if len(path) <= LONGEST else ()
     if not parts:
         return None
     here = "/".join(parts)

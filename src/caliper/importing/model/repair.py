@@ -1,45 +1,45 @@
-"""A recording's own model, repaired so that today's MuJoCo compiles it on this machine."""
+"""A recording's own model, repaired so that today's MuJoCo compiles it on this machine.
+
+Called by `caliper.importing.model.child` alone, as what MuJoCo makes of a stranger's model may be its end.
+"""
 
 from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from functools import lru_cache
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from xml.parsers import expat
 
 import mujoco
 from PIL import Image
 
 from caliper.envs.scene.scenes import VISUAL_GROUP
 from caliper.errors import CaliperError
-from caliper.importing.assets import locate, robosuite_assets
+from caliper.importing.model.assets import locate, robosuite_assets
 
 NUMBERS = re.compile(r"\s*\[([^\]]*)\]\s*")  # a Python list where numbers belong: pos="[0, 0, 0.005]"
+NO_NUMBER = re.compile(r"(?i)(?:^|\s)[+-]?(?:nan|inf|infinity)(?:\s|$)")
+REPEATED = ("iterations", "ls_iterations", "noslip_iterations", "ccd_iterations", "sdf_iterations")
+MOST_ITERATIONS = 1000
 GONE = ("njmax", "nconmax", "nstack", "memory")  # sizes that MuJoCo finds out by itself since 2.3
-LOOKED_FOR = (
-    "mesh",
-    "texture",
-)  # elements whose files are; a file of another element would be opened as named
-COLOUR = re.compile(r'\srgba="[^"]*"')  # differs in the last digits between episodes of one scene
+REACHING_OUT = ("include", "plugin", "extension", "attach", "model")
+GROWING = ("replicate", "flexcomp", "composite")  # a few words that stand for any number of bodies
+LOOKED_FOR = ("mesh", "texture")  # elements whose file is; any other would be opened as it is named
 VISUAL_LINK = re.compile(r"robots/(\w+)/(?:obj_)?meshes/(?:\w+/)?(link\d)_vis")
 
 
-def physics_model(xml: str, assets: Path | None = None) -> mujoco.MjModel:
-    """What moves and collides in a recording's model, without its looks. Equal models are compiled once.
+def physics_spec(xml: str, assets: Path | None = None) -> mujoco.MjSpec:
+    """What moves and collides in a recording's model, without its looks.
 
     Args:
         xml: the model as recorded.
         assets: folder of the meshes that are not robosuite's.
 
     Raises:
-        CaliperError: it collides with a mesh that is not here, or MuJoCo does not take it; says why.
+        CaliperError: it collides with a mesh that is not here, or is no model; says why.
     """
-    return _physics(COLOUR.sub("", xml), assets)
-
-
-@lru_cache(maxsize=16)
-def _physics(xml: str, assets: Path | None) -> mujoco.MjModel:
     spec = _parsed(xml)
     for geom in [g for g in spec.geoms if _only_seen(spec, g)]:
         spec.delete(geom)
@@ -54,13 +54,10 @@ def _physics(xml: str, assets: Path | None) -> mujoco.MjModel:
             spec.delete(mesh)
         elif mesh.file:
             mesh.file = str(_found(mesh.file, assets))
-    try:
-        return spec.compile()
-    except (ValueError, mujoco.FatalError) as error:
-        raise CaliperError(f"MuJoCo does not compile its model: {_sentence(error)}") from error
+    return spec
 
 
-def visual_model(xml: str, assets: Path | None = None) -> tuple[mujoco.MjSpec, list[str]]:
+def visual_spec(xml: str, assets: Path | None = None) -> tuple[mujoco.MjSpec, list[str]]:
     """A recording's model with all that can be seen of it here, and what could not be found.
 
     The visual mesh of a robot's link that is no longer there gives way to the installed robot's.
@@ -70,7 +67,7 @@ def visual_model(xml: str, assets: Path | None = None) -> tuple[mujoco.MjSpec, l
         assets: folder of the meshes and textures that are not robosuite's.
 
     Raises:
-        CaliperError: as `physics_model`.
+        CaliperError: as `physics_spec`.
     """
     spec, lost = _parsed(xml), []
     for texture in [t for t in spec.textures if t.file]:
@@ -103,19 +100,20 @@ def visual_model(xml: str, assets: Path | None = None) -> tuple[mujoco.MjSpec, l
 
 def _parsed(xml: str) -> mujoco.MjSpec:
     """The model as an editable spec, its malformed numbers and forgotten attributes fixed."""
-    if "<!" in re.sub(r"<!--.*?-->", "", xml, flags=re.DOTALL):  # entities can grow without end
-        raise CaliperError("its model has a document type, which no robosuite model has")
+    _refuse_entities(xml)
     try:
         root = ET.fromstring(xml)
     except ET.ParseError as error:
         raise CaliperError(f"its model is no XML ({error})") from error
     for element in root.iter():
-        reaches_out = element.tag in ("include", "plugin", "extension", "attach") or (
-            element.tag not in LOOKED_FOR and "file" in element.attrib
-        )
-        if reaches_out:
+        if element.tag in GROWING:
+            raise CaliperError(f"its model has a <{element.tag}>, which no model that robosuite saves has")
+        named = {name for name in element.attrib if name.startswith("file")}  # fileright and others too
+        if element.tag in REACHING_OUT or named - ({"file"} if element.tag in LOOKED_FOR else set()):
             raise CaliperError(f"its model has a <{element.tag}>, which reaches out of the file")
         for name, value in element.attrib.items():
+            if NO_NUMBER.search(value):  # MuJoCo searches for ever where such a geom is
+                raise CaliperError(f'its model has {name}="{value[:80]}", which is no number')
             if listed := NUMBERS.fullmatch(value):
                 element.set(name, listed[1].replace(",", " "))
     for size in root.iter("size"):
@@ -125,9 +123,24 @@ def _parsed(xml: str) -> mujoco.MjSpec:
         for name in ("meshdir", "texturedir", "assetdir"):
             compiler.attrib.pop(name, None)
     try:
-        return mujoco.MjSpec.from_string(ET.tostring(root, encoding="unicode"))
+        spec = mujoco.MjSpec.from_string(ET.tostring(root, encoding="unicode"))
     except (ValueError, mujoco.FatalError) as error:
         raise CaliperError(f"MuJoCo does not take its model: {_sentence(error)}") from error
+    if (most := max(getattr(spec.option, name) for name in REPEATED)) > MOST_ITERATIONS:
+        raise CaliperError(f"its model asks for {most} iterations of a solver; robosuite's for 100")
+    return spec
+
+
+def _refuse_entities(xml: str) -> None:
+    """Refuses a model that declares entities, which can grow without end, before anything expands them."""
+
+    def refuse(*_: object) -> None:
+        raise CaliperError("its model has a document type, which no robosuite model has")
+
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    with suppress(expat.ExpatError):  # whoever reads it next says so
+        parser.Parse(xml, True)
 
 
 def _only_seen(spec: mujoco.MjSpec, geom: Any) -> bool:
@@ -147,8 +160,8 @@ def _found(file: str, assets: Path | None) -> Path:
 
 def _missing(file: str) -> CaliperError:
     return CaliperError(
-        f"its model collides or has its mass with {file}, which is not installed; name the folder that holds "
-        "it with --assets"
+        f"its model collides or has its mass with {file[-200:]}, which is not installed; name the folder "
+        "that holds it with --assets"
     )
 
 

@@ -1,0 +1,75 @@
+"""Datasets of observations in Minari's HDF5 layout (`caliper.data.minari`), written; Minari is not needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from caliper.data.dataset import Dataset, Episode
+
+VERSION = "0.5.4"  # of Minari, whose layout this is
+
+
+def write_minari(
+    folder: Path, dataset: Dataset, episodes: Iterable[tuple[Episode, Mapping[str, NDArray[Any]]]]
+) -> None:
+    """Writes a dataset with its observations; images stay as they are, without the losses of JPEG.
+
+    The reward is the recorded one, success ends an episode (`terminations`), the horizon cuts it
+    (`truncations`). `infos/success` says of each observation whether the task is solved there.
+
+    Args:
+        folder: an empty one.
+        dataset: of the episodes.
+        episodes: each with the parts of its t + 1 observations by name, an array (t + 1, ...) each.
+    """
+    (folder / "data").mkdir()
+    main, steps, spaces = folder / "data" / "main_data.hdf5", 0, {}
+    with h5py.File(main, "w", track_order=True) as file:
+        for i, (episode, obs) in enumerate(episodes):
+            group, t = file.create_group(f"episode_{i}"), len(episode)
+            group.attrs.update({"id": i, "seed": episode.seed, "total_steps": t})
+            for name, array in obs.items():
+                group.create_dataset(f"observations/{name}", data=array, compression="gzip", chunks=True)
+                spaces[name] = _box(array.shape[1:], array.dtype)
+            last = np.arange(t) == t - 1
+            group["actions"], group["rewards"] = episode.actions, episode.rewards
+            group["terminations"] = last & episode.terminated
+            group["truncations"] = last & (not episode.terminated)
+            group["infos/success"] = np.append(False, episode.rewards > 0)
+            steps += t
+    meta = dataset.meta
+    action = {"type": "Box", "dtype": "float32", "shape": [meta.action_dim]}
+    action |= {"low": [-1.0] * meta.action_dim, "high": [1.0] * meta.action_dim}
+    (folder / "data" / "metadata.json").write_text(
+        json.dumps(
+            {
+                "dataset_id": f"caliper/{meta.task.replace('_', '-')}-v0",
+                "data_format": "hdf5",
+                "jpeg_encoding": False,
+                "total_episodes": len(dataset.episodes),
+                "total_steps": steps,
+                "dataset_size": round(main.stat().st_size / 1e6, 1),  # megabytes, as Minari counts them
+                "observation_space": json.dumps({"type": "Dict", "subspaces": spaces}),
+                "action_space": json.dumps(action),
+                "minari_version": VERSION,
+                "algorithm_name": meta.collector,
+                "description": f"{meta.robot}, {meta.controller} at {meta.control_freq} Hz. {meta.action}",
+                "content": dataset.content,
+            }
+        ),
+        encoding="utf-8",
+    )
+
+
+def _box(shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
+    """A `gymnasium.spaces.Box` as Minari writes it."""
+    low, high = (0, 255) if dtype == np.uint8 else (-np.inf, np.inf)
+    ends = {"low": np.full(shape, low).tolist(), "high": np.full(shape, high).tolist()}
+    return {"type": "Box", "dtype": str(dtype), "shape": list(shape), **ends}

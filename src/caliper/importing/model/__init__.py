@@ -1,0 +1,1 @@
+"""The model that a recording brings along, repaired and compiled out of harm's way."""
