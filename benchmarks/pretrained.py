@@ -1,7 +1,7 @@
 """Updates per CPU second under a frozen pretrained encoder: its features kept, or images encoded.
 
-The agent and batch are those of preset=pick_place_tray_demo; the weights are random, for how long a network
-takes does not depend on them. Observations are noise in buffers of the run's own kind. The two take turns, so
+The agent is that of preset=pick_place_tray_demo, with smaller batches; the weights are random, for how long a
+network takes does not depend on them. Observations are noise in buffers of the run's own kind. The two take turns, so
 that what else the machine does meets both. Also how long a frame takes on its way into the buffer.
 
     python benchmarks/pretrained.py            # full, writes benchmarks/results/pretrained.json
@@ -27,7 +27,7 @@ from caliper.data.buffer import ReplayBuffer
 from caliper.encoders.pretrained import frozen_backbone, see
 from caliper.types import Obs
 
-BATCH = 32  # the preset's 256 would take minutes an update without the cache, at 224 pixels
+BATCH = 32  # the preset's 256 would take about a minute an update without the cache, at 224 pixels
 SIZES = (64, 224)  # as the cameras give them, and as the network was trained
 FRAMES = 65
 ROUNDS, CACHED_UPDATES = 2, 20
