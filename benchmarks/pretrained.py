@@ -1,8 +1,9 @@
 """Updates per CPU second under a frozen pretrained encoder: its features kept, or images encoded.
 
-The agent is that of preset=pick_place_tray_demo, with smaller batches; the weights are random, for how long a
-network takes does not depend on them. Observations are noise in buffers of the run's own kind. The two take turns, so
-that what else the machine does meets both. Also how long a frame takes on its way into the buffer.
+The agent is that of preset=pick_place_tray_demo, with smaller batches; the weights are random, for how long
+a network takes does not depend on them. Observations are noise in buffers of the run's own kind. The two
+take turns, so that what else the machine does meets both. Also how long a frame takes on its way into the
+buffer.
 
     python benchmarks/pretrained.py            # full, writes benchmarks/results/pretrained.json
     python benchmarks/pretrained.py --quick    # under 50 s, writes nothing

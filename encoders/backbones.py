@@ -1,38 +1,24 @@
-"""Architectures of torchvision and timm without their last layer, whose weights come from a file."""
+"""Networks whose weights come from a file, and which architectures a file fits."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from caliper.encoders.architectures import ALIASES, headless, torchvision_names, without_memory
 from caliper.encoders.weights import RANDOM, Origin, mismatches, named_as, origin, read_weights, unreadable
-from caliper.errors import CaliperError, one_of
+from caliper.errors import CaliperError
 
-FAMILIES = ("resnet", "resnext", "wide_resnet", "vit_", "convnext", "efficientnet", "mobilenet")
-# Short names, and those of DINOv2's own repository, for timm's.
-ALIASES = {
-    "vit_tiny": "vit_tiny_patch16_224",
-    "vit_small": "vit_small_patch16_224",
-    "vit_base": "vit_base_patch16_224",
-    "dinov2_vits14": "vit_small_patch14_dinov2",
-    "dinov2_vitb14": "vit_base_patch14_dinov2",
-    "dinov2_vitl14": "vit_large_patch14_dinov2",
-    "dinov2_vits14_reg": "vit_small_patch14_reg4_dinov2",
-    "dinov2_vitb14_reg": "vit_base_patch14_reg4_dinov2",
-    "dinov2_vitl14_reg": "vit_large_patch14_reg4_dinov2",
-}
+AT_ONCE = 64  # images that a network without gradients sees
 POSITIONS = ("pos_embed", "encoder.pos_embedding")  # of timm and torchvision
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation that most were trained with
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +66,10 @@ class Backbone(nn.Module):
         self.arch, self.size = arch, size
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.net, (mean, std), self.dim = _network(arch, size)
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+            found = headless(arch, size)
+        self.net, self.dim = found.net, found.dim
+        self.register_buffer("mean", torch.tensor(found.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(found.std)[:, None, None], persistent=False)
         self.eval()
 
     def train(self, mode: bool = True) -> Backbone:
@@ -140,10 +127,10 @@ class Backbone(nn.Module):
         return fitted
 
 
-def of_images(backbone: Backbone, images: Tensor, most: int = 64) -> Tensor:
+def of_images(backbone: Backbone, images: Tensor, most: int = AT_ONCE) -> Tensor:
     """Features of all frames of all cameras: (b, v, k 3, h, w) as `scaled` gives them to (b, v, k f).
 
-    So many images at once as `most`, where no gradient is wanted: at 224 pixels each takes megabytes.
+    At most so many images at once where no gradient is wanted: at 224 pixels each takes megabytes.
     """
     b, v = images.shape[:2]
     flat = rearrange(images, "b v (k c) h w -> (b v k) c h w", c=3)
@@ -162,79 +149,6 @@ def digest(path: Path | str) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise unreadable(path, error.strerror) from error
-
-
-def torchvision_names() -> list[str]:
-    """Torchvision's architectures that can be encoders."""
-    from torchvision import models
-
-    return [name for name in models.list_models(module=models) if name.startswith(FAMILIES)]
-
-
-def feature_length(arch: str, size: int | None) -> int:
-    """Numbers that an architecture makes of an image, found without its memory."""
-    with torch.device("meta"):
-        return _network(arch, size)[2]
-
-
-def _network(arch: str, size: int | None) -> tuple[nn.Module, tuple[Any, Any], int]:
-    """The headless network, mean and deviation of what it was trained on, and the length of its features."""
-    known = torchvision_names()
-    try:
-        if arch in known:
-            return _of_torchvision(arch, size)
-        if arch in ALIASES or _timm_knows(arch):
-            return _of_timm(arch, size)
-    except (AssertionError, ValueError, RuntimeError) as error:  # what both libraries say of a wrong size
-        raise CaliperError(
-            f"encoder.arch={arch} does not take encoder.size={size} ({str(error).splitlines()[0]}); try 224"
-        ) from error
-    raise CaliperError(f"encoder.arch={arch} is unknown; {one_of([*known, *ALIASES], arch)}" + _hint())
-
-
-def _of_torchvision(arch: str, size: int | None) -> tuple[nn.Module, tuple[Any, Any], int]:
-    from torchvision.models import get_model
-
-    transformer = arch.startswith("vit_")
-    if transformer and size is None:
-        raise ValueError("a transformer needs images of one size")
-    net = get_model(arch, weights=None, **({"image_size": size} if transformer else {}))
-    name = next(name for name in ("fc", "heads", "classifier") if hasattr(net, name))
-    head = getattr(net, name)
-    if isinstance(head, nn.Linear):
-        setattr(net, name, nn.Identity())
-        return net, IMAGENET, head.in_features
-    inner, last = list(head.named_children())[-1]
-    setattr(head, inner, nn.Identity())
-    return net, IMAGENET, last.in_features
-
-
-def _of_timm(arch: str, size: int | None) -> tuple[nn.Module, tuple[Any, Any], int]:
-    if find_spec("timm") is None:
-        raise CaliperError(f"encoder.arch={arch} is timm's; install: pip install 'caliper-rl[timm]'")
-    import timm
-
-    name = ALIASES.get(arch, arch)
-    sized = {} if size is None else {"img_size": size}
-    try:
-        net = timm.create_model(name, pretrained=False, num_classes=0, **sized)
-    except TypeError:  # convolutions take images of any size, and no such word
-        net = timm.create_model(name, pretrained=False, num_classes=0)
-    if size is None and hasattr(net, "pos_embed"):
-        raise ValueError("a transformer needs images of one size")
-    return net, (net.pretrained_cfg["mean"], net.pretrained_cfg["std"]), net.num_features
-
-
-def _timm_knows(arch: str) -> bool:
-    if find_spec("timm") is None:
-        return False
-    import timm
-
-    return bool(timm.is_model(arch))
-
-
-def _hint() -> str:
-    return "" if find_spec("timm") else "; and all of timm's: pip install 'caliper-rl[timm]'"
 
 
 def _resampled(embedding: Tensor, length: int) -> Tensor:
@@ -265,19 +179,12 @@ def fitting(path: Path | str) -> list[str]:
     """
     given, found = read_weights(Path(path))[0], []
     for arch in [*torchvision_names(), *(ALIASES if find_spec("timm") else ())]:
-        own = _shapes(arch)
+        own = without_memory(arch, 224).net.state_dict()
         # Other numbers of patches are no other architecture, see `Backbone.load`.
         wrong = [line for line in mismatches(own, named_as(given, own)) if not line.startswith(POSITIONS)]
         if not wrong:
             found.append(arch)
     return found
-
-
-@cache
-def _shapes(arch: str) -> dict[str, Tensor]:
-    """An architecture's state dict without its memory."""
-    with torch.device("meta"):
-        return _network(arch, 224)[0].state_dict()
 
 
 def check_file(path: Path | str, arch: str) -> Checked:
@@ -293,8 +200,13 @@ def make_backbone(arch: str, weights: str | None, sha256: str | None, size: int 
     """The network with a file's weights, or with random ones where `weights` is "random".
 
     Raises:
-        CaliperError: no file is named, or see `Backbone`.
+        CaliperError: no file is named, random ones stand where a run began with a file, or see `Backbone`.
     """
+    if weights == RANDOM and sha256 is not None:
+        raise CaliperError(
+            f"encoder.weights={RANDOM}, but this run began with a file (SHA-256 {sha256}); say where that is "
+            "with encoder.weights=FILE"
+        )
     if weights is None:
         raise CaliperError(
             "encoder.weights names no file; say encoder.weights=FILE (Caliper downloads none: see "

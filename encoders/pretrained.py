@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from caliper.encoders.architectures import without_memory
 from caliper.encoders.augment import scaled
-from caliper.encoders.backbones import Backbone, feature_length, make_backbone, of_images
+from caliper.encoders.backbones import Backbone, make_backbone, of_images
 from caliper.encoders.base import Encoder
 from caliper.encoders.fuse import Projection
 from caliper.encoders.weights import RANDOM
@@ -123,7 +124,14 @@ def keeps_features(cfg: Mapping[str, Any]) -> bool:
 
 def length_of(cfg: Mapping[str, Any]) -> int:
     """Numbers that a run keeps of each camera's frame, see `keeps_features`."""
-    return feature_length(cfg.get("arch", "resnet18"), cfg.get("size", 224))
+    return without_memory(cfg.get("arch", "resnet18"), cfg.get("size", 224)).dim
+
+
+def as_saved(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An encoder's options without its file, if checkpoints hold its weights: not if features are kept."""
+    if cfg.get("name") != NAME or keeps_features(cfg):
+        return cfg
+    return {**cfg, "weights": RANDOM, "sha256": None}
 
 
 def frozen_backbone(cfg: Mapping[str, Any], device: torch.device | str) -> Backbone:
@@ -137,6 +145,3 @@ def _frozen(
     arch: str, weights: str | None, sha256: str | None, size: int | None, device: torch.device
 ) -> Backbone:
     return make_backbone(arch, weights, sha256, size).freeze().to(device)
-
-
-__all__ = ["NAME", "RANDOM", "Pretrained", "frozen_backbone", "keeps_features", "length_of", "see"]

@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from torchvision.models import get_model
 
 from caliper.agents import build_agent
-from caliper.encoders import build_encoder, weights
+from caliper.encoders import architectures, build_encoder, weights
+from caliper.encoders.architectures import footprint
 from caliper.encoders.backbones import Backbone, check_file, fitting, make_backbone, of_images
-from caliper.encoders.pretrained import keeps_features, see
+from caliper.encoders.pretrained import as_saved, keeps_features, see
 from caliper.errors import CaliperError
 from caliper.types import Batch, Obs, ObsSpec
 
@@ -82,7 +83,8 @@ def test_features_are_those_of_the_librarys_own_network(resnet, tmp_path, kind):
         features = backbone(IMAGES)
     tolerance = {"rtol": 0.02, "atol": 0.02} if kind == "half" else {}
     torch.testing.assert_close(features, headless(resnet, IMAGES), **tolerance)
-    assert fitting(path) == ["resnet18"]
+    if kind == "r3m":  # the search through all architectures takes a while
+        assert fitting(path) == ["resnet18"]
     licence = check_file(path, "resnet18").origin.licence
     assert licence.startswith("MIT") if kind == "r3m" else licence.startswith("unknown")
 
@@ -92,6 +94,25 @@ def test_another_size_is_brought_to_the_networks(resnet, file):
     larger = torch.nn.functional.interpolate(IMAGES, (64, 64), mode="bilinear")
     with torch.no_grad():
         torch.testing.assert_close(backbone(IMAGES), headless(resnet, larger))
+
+
+def test_images_are_normalised_as_in_each_networks_own_training():
+    with torch.device("meta"):
+        means = {
+            arch: architectures.headless(arch, 224).mean for arch in ("mobilenet_v2", "efficientnet_v2_l")
+        }
+    assert means == {"mobilenet_v2": (0.485, 0.456, 0.406), "efficientnet_v2_l": (0.5, 0.5, 0.5)}
+
+
+def test_what_a_network_takes():
+    found = footprint("resnet18", 32)
+    assert found.weights == 11_176_512  # 11,689,512 with the last layer, 512 * 1000 + 1000
+    assert found.largest == 64 * 16 * 16  # after the first convolution
+    # First convolution, norm, ReLU; pooled. In each stage four convolutions, their norms, four ReLUs, and
+    # from the second on one more convolution and norm. The features twice, for the last layer is nothing.
+    stem = 3 * 64 * 16 * 16 + 64 * 8 * 8
+    stages = [64 * 8 * 8 * 12, 128 * 4 * 4 * 14, 256 * 2 * 2 * 14, 512 * 1 * 1 * 14]
+    assert found.activations == stem + sum(stages) + 2 * 512
 
 
 def test_a_published_file_is_known_by_its_checksum(monkeypatch, file):
@@ -122,7 +143,7 @@ def test_other_architectures_of_torchvision(arch, tmp_path):
     with torch.no_grad():
         features = backbone(IMAGES)
     assert features.shape == (2, backbone.dim) and not torch.equal(features[0], features[1])
-    assert arch in fitting(path)
+    assert check_file(path, arch).arch == arch
 
 
 def test_another_architecture_is_refused_with_its_first_three_names(file, tmp_path):
@@ -175,6 +196,8 @@ def test_mistakes_are_named(file):
     cfg = {"name": "pretrained", "weights": "random"}
     with pytest.raises(CaliperError, match=r"encoder.weights names no file.*downloads none.*random"):
         build_encoder({"name": "pretrained"}, SPEC)
+    with pytest.raises(CaliperError, match=r"weights=random, but this run began with a file .*0000"):
+        build_encoder({**cfg, "sha256": "0" * 64}, SPEC)
     with pytest.raises(CaliperError, match=r"encoder.arch=resnet19 is unknown.*resnet18"):
         build_encoder({**cfg, "arch": "resnet19"}, SPEC)
     with pytest.raises(CaliperError, match=r"encoder.arch=vit_b_16 does not take encoder.size=30 "):
@@ -220,6 +243,10 @@ def test_kept_features_give_what_images_give():
         torch.empty(2, 0, 3, 1, 1, dtype=torch.uint8), obs.proprio, {"features": features[..., None, None]}
     )
     torch.testing.assert_close(kept(seen), encoder(obs))
+    began = cfg | {"weights": "f", "sha256": "0"}
+    assert as_saved(began) == began
+    for other in ({"frozen": False}, {"cached": False}):  # a checkpoint holds the network itself
+        assert as_saved(began | other) == began | other | {"weights": "random", "sha256": None}
     assert keeps_features(cfg) and not keeps_features({**cfg, "frozen": False})
     assert not keeps_features({**cfg, "cached": False}) and not keeps_features({"name": "conv"})
 
@@ -292,6 +319,15 @@ def test_dinov2_by_its_own_names(tmp_path, registers):
         torch.testing.assert_close(small.net.cls_token.data, own["cls_token"])
     checked = check_file(path, arch)
     assert checked.origin.licence == "Apache-2.0" and fitting(path) == [arch]
+
+
+def test_features_are_as_many_as_timms_network_gives():
+    pytest.importorskip("timm", reason="needs the extra timm")
+    for arch in ("mobilenetv3_small_100", "vit_small_patch16_224.dino"):  # a layer after the pooling; a tag
+        with torch.device("meta"):
+            found = architectures.headless(arch, 64)
+            assert found.net.eval()(torch.empty(1, 3, 64, 64)).shape == (1, found.dim)
+    assert found.mean == (0.485, 0.456, 0.406)  # without the tag 0.5
 
 
 def test_a_small_transformer_of_timm(tmp_path):

@@ -16,7 +16,7 @@ from caliper.config.devices import engine_device, learner_device
 from caliper.config.schema import RunConfig
 from caliper.data.dataset import SCHEMA_VERSION, DatasetMeta
 from caliper.data.returns import RewardConfig
-from caliper.encoders.pretrained import frozen_backbone, keeps_features, length_of, see
+from caliper.encoders.pretrained import as_saved, frozen_backbone, keeps_features, length_of, see
 from caliper.envs.base import VectorEnv
 from caliper.envs.bridge import bridged
 from caliper.envs.engines.memory import env_bytes
@@ -208,6 +208,11 @@ def learner_spec(config: RunConfig) -> ObsSpec:
     if not (keeps_features(config.encoder) and spec.cameras):
         return spec
     return replace(spec, features=length_of(config.encoder))
+
+
+def of_checkpoint(config: RunConfig) -> RunConfig:
+    """The same where a checkpoint's weights follow: without the encoder's file, unless they lack those."""
+    return replace(config, encoder=dict(as_saved(config.encoder)))
 
 
 def action_length(config: RunConfig) -> int:

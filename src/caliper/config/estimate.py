@@ -13,6 +13,10 @@ from caliper.config.devices import learner_device, memory_of
 from caliper.config.schema import RunConfig
 from caliper.data.buffer import ReplayBuffer
 from caliper.encoders import build_encoder
+from caliper.encoders.architectures import footprint
+from caliper.encoders.backbones import AT_ONCE
+from caliper.encoders.pretrained import NAME as PRETRAINED
+from caliper.encoders.pretrained import keeps_features
 from caliper.encoders.weights import RANDOM
 from caliper.errors import CaliperError
 from caliper.utils.memory import free_memory, in_words
@@ -25,6 +29,7 @@ IMAGE_COPIES, VALUE_COPIES = 8, 4
 SAMPLES = {
     "n_actions": 3, "n_target_actions": 1, "n_target_actions_online": 1, "best_of": 1, "cem_samples": 1
 }  # fmt: skip
+LAYERS = 3  # that are there at once, of a network without gradients
 ADAM = 4  # a weight, its gradient and two moments
 
 
@@ -131,6 +136,8 @@ def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part
         key: sum(a * b for a, b in pairwise([features + actions, *widths(key)]))
         for key in ("actor_hidden", "critic_hidden")
     }
+    # Each part of an agent has a copy of a frozen network, and so has its target.
+    frozen, kept = _pretrained(config, 2 * encoders)
     # Values that an update takes of an observation: one after another, so the most of them count.
     samples = {key: count * number(key, 0) for key, count in SAMPLES.items()}
     most = max(samples, key=lambda key: samples[key])
@@ -141,7 +148,7 @@ def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part
         Part("the online buffer", buffer(online.capacity), "online.capacity", online.capacity),
         Part(
             "an update",
-            config.batch_size * (2 * pixels * FLOAT * IMAGE_COPIES + values),
+            config.batch_size * (2 * pixels * FLOAT * IMAGE_COPIES + kept + values),
             "batch_size",
             config.batch_size,
         ),
@@ -176,6 +183,7 @@ def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part
             "encoder.latent",
             config.encoder.get("latent") or features,
         ),
+        Part("the frozen network", frozen, "encoder.size", config.encoder.get("size") or 0),
         Part("the envs that collect", data.num_envs * ENV, "data.num_envs", data.num_envs, False),
         Part("the video", 2 * film * config.video.episodes, "video.episodes", config.video.episodes, False),
     ]
@@ -193,11 +201,26 @@ def _encoder(config: RunConfig) -> tuple[int, int]:
     try:
         with torch.device("meta"):
             # Whatever a file holds, the shapes are the architecture's.
-            random = {"weights": RANDOM} if "weights" in config.encoder else {}
+            random = {"weights": RANDOM, "sha256": None} if "weights" in config.encoder else {}
             encoder = build_encoder({**config.encoder, **random}, learner_spec(config))
     except (CaliperError, TypeError, ValueError, RuntimeError):  # refused by name elsewhere
         return 0, 0
     return sum(weight.numel() for weight in encoder.parameters()), encoder.dim
+
+
+def _pretrained(config: RunConfig, copies: int) -> tuple[int, int]:
+    """Bytes of a network from a file: if frozen, all; else what an update keeps of each observation."""
+    cfg, spec = config.encoder, obs_spec(config)
+    if cfg["name"] != PRETRAINED or not spec.cameras:
+        return 0, 0
+    try:
+        found = footprint(cfg["arch"], cfg["size"] or max(max(size) for size in spec.sizes))
+    except (CaliperError, TypeError, ValueError, RuntimeError):  # refused by name elsewhere
+        return 0, 0
+    if not cfg["frozen"]:
+        return 0, spec.stack * len(spec.cameras) * found.activations * FLOAT
+    copies = 1 if keeps_features(cfg) else copies
+    return (copies * found.weights + LAYERS * AT_ONCE * found.largest) * FLOAT, 0
 
 
 def refuse_too_large(config: RunConfig, recorded_frames: int | None = None) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from caliper.encoders.backbones import ALIASES, check_file, fitting, torchvision_names
+from caliper.encoders.architectures import ALIASES, torchvision_names
+from caliper.encoders.backbones import check_file, fitting
 from caliper.encoders.weights import KINDS, published
 from caliper.errors import CaliperError
 

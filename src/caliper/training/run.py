@@ -18,6 +18,7 @@ from caliper.config.build import (
     make_envs,
     no_expert,
     obs_spec,
+    of_checkpoint,
     reward_config,
     run_folder,
     run_scene,
@@ -107,7 +108,7 @@ def resume(folder: Path, config: RunConfig) -> Path:
     with locked(folder):
         checkpoint = load_checkpoint(folder)
         _refuse_too_late(config, folder, checkpoint[1]["counters"])
-        check(config)
+        check(of_checkpoint(config))
         devices = choose_devices(config)
         return _run(config, folder, _find_all(devices.applied(config)), checkpoint, devices)
 
@@ -126,7 +127,13 @@ def _run(asked: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | No
     eval_env = make_envs(config, config.evaluation.num_envs)
     offline = load_data(config, *data, eval_env)
     spec, actions, device = env.spec, env.action_dim, env.device
-    agent = make_agent(config, device)
+    agent = make_agent(config if checkpoint is None else of_checkpoint(config), device)
+    if spec.features and (pad := config.agent.get("shift_pad")):
+        print(
+            f"features of each frame are kept: the random shift (agent.shift_pad={pad}) does not act; "
+            "encoder.cached=false keeps the images and shifts them",
+            flush=True,
+        )
     chunk = agent.config.chunk
     online = ReplayBuffer(config.online.capacity, spec, actions, offline.reward, device, chunk)
     logger = Logger(folder, {"mode": config.log.wandb}, asdict(config), config.log.tensorboard)

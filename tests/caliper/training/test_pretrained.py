@@ -44,6 +44,8 @@ def test_envs_show_features_of_what_is_seen(configure, file):
     kept = make_agent(config, "cpu")  # at features
     kept.load_state_dict({k: v for k, v in agent.state_dict().items() if ".frozen." not in k})
     seeds = torch.tensor([3, 4])
+    seen, frozen = [], pretrained.frozen_backbone(config.encoder, "cpu")
+    hook = frozen.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     features, images = env.reset(seeds=seeds), plain.reset(seeds=seeds)
     v = len(env.spec.cameras)
     for _ in range(2 * config.task.horizon + 1):  # over the ends of episodes
@@ -55,13 +57,17 @@ def test_envs_show_features_of_what_is_seen(configure, file):
             kept.act(ours.final_obs, deterministic=True), agent.act(theirs.final_obs, deterministic=True)
         )
         features, images = ours.obs, theirs.obs
+    hook.remove()
+    # Each frame once: the first, one after each action, and one more where each of two episodes began anew.
+    assert sum(seen) == 2 * v * (1 + 2 * config.task.horizon + 1 + 2)
 
 
 @pytest.mark.slow
 def test_a_run_keeps_features_and_goes_on(configure, file, tmp_path, capsys):
     whole, cut, out = tmp_path / "whole", tmp_path / "cut", tmp_path / "policy"
     train(configure(*words(file, f"run_dir={whole}", "log.checkpoint_minutes=1e9")))
-    assert "licence unknown: ask" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "licence unknown: ask" in told and "random shift (agent.shift_pad=4) does not act" in told
     noted = json.loads((whole / "pretrained.json").read_text())
     assert noted["weights_sha256"] == file_digest(file) and noted["licence"].startswith("unknown")
     config = load(whole / "config.yaml")
@@ -82,12 +88,26 @@ def test_a_run_keeps_features_and_goes_on(configure, file, tmp_path, capsys):
     assert evaluate_run(cut, load(cut / "config.yaml")).episodes
     with pytest.raises(CaliperError, match=r"encoder.size cannot change"):
         load(cut / "config.yaml", ["encoder.size=64"], "resume")
+    with pytest.raises(CaliperError, match=r"weights=random, but this run began with a file"):
+        evaluate_run(cut, load(cut / "config.yaml", ["encoder.weights=random"]))
     caliper.load_run(cut).export(out)
+    assert noted["weights_sha256"] in (out / "README.md").read_text()
     moved.unlink()  # an exported policy holds the frozen weights itself
     policy = caliper.load_policy(out)
     images = np.random.default_rng(0).integers(0, 256, (len(policy.spec.cameras), 3, 16, 16), np.uint8)
     action = policy.act(images, np.zeros(policy.spec.proprio, np.float32))
     assert action.shape == (policy.action_dim,) and np.isfinite(action).all()
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_run_needs_the_file_no_more(configure, file, tmp_path):
+    run = tmp_path / "run"
+    train(configure(*words(file, f"run_dir={run}", "encoder.frozen=false", "online.env_steps=16")))
+    file.unlink()
+    config = load(run / "config.yaml")
+    assert config.encoder["sha256"] and evaluate_run(run, config).episodes
+    assert caliper.load_run(run).policy().action_dim
+    resume(run, load(run / "config.yaml", ["online.env_steps=28"], "resume"))
 
 
 def test_the_command_lists_and_checks(capsys, file):
