@@ -83,10 +83,14 @@ def test_features_are_those_of_the_librarys_own_network(resnet, tmp_path, kind):
         features = backbone(IMAGES)
     tolerance = {"rtol": 0.02, "atol": 0.02} if kind == "half" else {}
     torch.testing.assert_close(features, headless(resnet, IMAGES), **tolerance)
-    if kind == "r3m":  # the search through all architectures takes a while
-        assert fitting(path) == ["resnet18"]
     licence = check_file(path, "resnet18").origin.licence
     assert licence.startswith("MIT") if kind == "r3m" else licence.startswith("unknown")
+
+
+@pytest.mark.slow
+def test_of_all_architectures_the_right_one_is_found(resnet, tmp_path):
+    torch.save(named_by_r3m(resnet), tmp_path / "model.pt")
+    assert fitting(tmp_path / "model.pt") == ["resnet18"]
 
 
 def test_another_size_is_brought_to_the_networks(resnet, file):
