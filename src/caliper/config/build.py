@@ -100,13 +100,16 @@ def image_sizes(config: RunConfig) -> int | tuple[tuple[int, int], ...]:
     return tuple(camera_sizes(config.task.cameras, config.task.size).values())
 
 
-def make_envs(config: RunConfig, num_envs: int, stagger: bool = False) -> VectorEnv:
+def make_envs(
+    config: RunConfig, num_envs: int, stagger: bool = False, horizon: int | None = None
+) -> VectorEnv:
     """The run's envs with tensors on the learner's device, of Caliper's own task or one of Gymnasium's.
 
     Args:
         config: of the run.
         num_envs: envs.
         stagger: see `SimEnv`.
+        horizon: of an environment of Gymnasium, where it is another than the task's.
     """
     task, learner = config.task, learner_device(config)
     if task.env is not None:
@@ -116,7 +119,8 @@ def make_envs(config: RunConfig, num_envs: int, stagger: bool = False) -> Vector
         if stagger:
             env.stagger(config.chunk)
         return stacked(bridged(env, learner), task.frame_stack)
-    envs = GymnasiumEnv(task.env_id, num_envs, task.kwargs, task.dense, task.horizon, config.seed)
+    steps = horizon or task.horizon
+    envs = GymnasiumEnv(task.env_id, num_envs, task.kwargs, task.dense, steps, config.seed)
     return stacked(bridged(envs, learner), task.frame_stack)
 
 

@@ -107,6 +107,7 @@ class DataConfig:
     start: str | None = key()
     stage: str | None = key()
     mixture: list[list[float]] = key()
+    demonstrations: str | None = key()
     seed: int = key(at_least=0)
     num_envs: int = key(at_least=1, resume=True)
     copies: int = key(at_least=1)
@@ -255,5 +256,9 @@ class RunConfig:
         words += [f"from_{self.recorded_start}"] * (self.recorded_start is not None)
         words += [f"until_{data.stage}"] * (data.stage is not None)
         mixture = zlib.crc32(json.dumps(data.mixture).encode())
-        words += [str(data.episodes), f"seed{data.seed}", f"mix{mixture:08x}"]
+        words += [str(data.episodes), f"seed{data.seed}"]
+        if task.env_id is not None:  # a folder of Minari's
+            words = [task.name, f"{self.recorded_horizon}steps", *words[-2:]]
+            return str(data.path or f"datasets/{'_'.join(words)}")
+        words += [f"mix{mixture:08x}"]
         return str(data.path or f"datasets/{'_'.join(words)}.hdf5")
