@@ -152,9 +152,7 @@ def _run(asked: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | No
         except NotFiniteError:
             print(f"report: {write_report(folder)}", flush=True)
             raise
-    if config.video.episodes and config.task.env_id:
-        print(f"video: none, {config.task.env_id} cannot be filmed: Gymnasium's renderers need OpenGL")
-    elif config.video.episodes:
+    if config.video.episodes:
         print(f"video: {film(agent, config, folder)}")
     print(f"report: {write_report(folder)}")
     print(f"run folder: {folder}", flush=True)

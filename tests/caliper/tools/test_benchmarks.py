@@ -66,9 +66,9 @@ FAMILIES = ["antmaze", pytest.param("kitchen", marks=pytest.mark.slow), "adroit_
 def test_both_phases_and_a_resume(task, tmp_path, capsys, monkeypatch):
     dataset(tmp_path, task)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    train(compose(words(tmp_path, task, f"run_dir={whole}", "video.episodes=1")))
+    train(compose(words(tmp_path, task, f"run_dir={whole}", "video.episodes=1", "video.size=16")))
     said = capsys.readouterr().out
-    assert f"video: none, {IDS[task]} cannot be filmed" in said
+    assert f"video: {whole / 'videos' / 'rollouts.mp4'}" in said
     kept = {"antmaze": (2, 8), "kitchen": (2, 8), "adroit_door": (1, 4)}[task]
     assert f"{kept[0]} episodes, {kept[1]} transitions" in said
     config = load(whole / "config.yaml", [])
@@ -107,7 +107,11 @@ def test_what_cannot_be_done_is_refused(tmp_path, capsys, monkeypatch):
     assert "task=antmaze has no expert to collect from; name a Minari" in refused(
         capsys, "train", "task=antmaze"
     )
-    assert "not collected or filmed" in refused(capsys, "collect", "task=antmaze")
+    assert "has no expert to collect from" in refused(capsys, "collect", "task=kitchen")
+    assert "there is no camera 'side'; choose one of: showcase, track" in refused(
+        capsys, "train", "task=antmaze", "video.camera=side"
+    )
+    assert "names none: a file of the door's human ones" in refused(capsys, "train", "task=adroit_door")
     assert "data.copies=2 is for images" in refused(
         capsys, "train", "task=antmaze", "data.copies=2", "data.appearance.light=0.1"
     )
@@ -124,14 +128,6 @@ def test_what_cannot_be_done_is_refused(tmp_path, capsys, monkeypatch):
     folder = tmp_path / "run"
     folder.mkdir()
     assert not list(folder.iterdir())
-
-
-def test_a_run_is_not_filmed(tmp_path):
-    from caliper.rollout.film import film
-
-    config = compose(["task=antmaze", "video.episodes=1"])
-    with pytest.raises(CaliperError, match="not collected or filmed"):
-        film(None, config, tmp_path)
 
 
 def test_the_data_decides_what_is_dropped(tmp_path):
