@@ -2,9 +2,10 @@
 
     python benchmarks/train_ant.py OUT --updates 600000
 
-OUT holds a checkpoint, from which the same command goes on, log.csv, and walker.npz, the greedy policy's weights,
-which `caliper collect task=antmaze` uses. The world is Gymnasium's ant on its floor; it is rewarded with its speed
-towards the goal in m/s, up to 2, and half a point for each step on its feet. A goal that is reached gives way to another.
+OUT holds a checkpoint, from which the same command goes on, log.csv, and walker.npz, the greedy policy's
+weights: envs/scripts/ant_walker.npz, which `caliper collect task=antmaze` uses. The world is Gymnasium's ant
+on its floor; it is rewarded with its speed towards the goal in m/s, up to 2, and half a point for each step on
+its feet. A goal that is reached gives way to another.
 """
 
 import argparse
@@ -69,13 +70,15 @@ class Field:
     def new_goals(self, mask):
         n = int(mask.sum())
         angle, distance = self.rng.uniform(-math.pi, math.pi, n), self.rng.uniform(1, 6, n)
-        self.goal[mask] = self.qpos[mask, :2] + distance[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+        self.goal[mask] = self.qpos[mask, :2] + distance[:, None] * np.stack(
+            [np.cos(angle), np.sin(angle)], 1
+        )
 
     def look(self):
         return Quarter.of(self.qpos, self.qvel, self.goal)
 
     def step(self, action, quarter):
-        """What the ants see next (n, 28), reward, whether they fell, their speed (n,); then new episodes and goals."""
+        """What the ants see next (n, 28), reward, falls, speed and goals reached (n,); then new episodes."""
         self.ctrl[:] = quarter.motors(action)
         before = np.linalg.norm(self.goal - self.qpos[:, :2], axis=1)
         self.worlds.step(nstep=SUBSTEPS)

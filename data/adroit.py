@@ -100,9 +100,23 @@ def _arrays(path: Path) -> dict[str, Array]:
         raise CaliperError(f"{path} is larger than {LARGEST >> 20} MiB; Adroit's files are a few")
     try:
         with np.load(path, allow_pickle=False) as file:
-            found = {name: np.asarray(file[name], np.float64) for name in file.files if name in {*RECORDED, *POLICY}}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, MemoryError, AttributeError) as error:
-        raise CaliperError(f"{path} is no .npz file of plain arrays ({str(error).splitlines()[0]})") from error
+            found = {
+                name: np.asarray(file[name], np.float64)
+                for name in file.files
+                if name in {*RECORDED, *POLICY}
+            }
+    except (
+        ValueError,
+        OSError,
+        EOFError,
+        KeyError,
+        zipfile.BadZipFile,
+        MemoryError,
+        AttributeError,
+    ) as error:
+        raise CaliperError(
+            f"{path} is no .npz file of plain arrays ({str(error).splitlines()[0]})"
+        ) from error
     for name, array in found.items():
         if not np.isfinite(array).all():
             raise CaliperError(f"{path} is damaged: {name} holds a value that is not finite")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def _box(shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
 
 
 def write_observations(
-    folder: Path, env_id: str, name: str, episodes: Sequence[Recording], description: str
+    folder: Path, env_id: str, name: str, episodes: Iterable[Recording], description: str
 ) -> None:
     """Writes episodes of flat observations.
 
@@ -91,10 +91,11 @@ def write_observations(
         description: how, in a few words.
     """
     (folder / "data").mkdir()
-    main = folder / "data" / "main_data.hdf5"
+    main, count, steps = folder / "data" / "main_data.hdf5", 0, 0
     with h5py.File(main, "w", track_order=True) as file:
         for i, episode in enumerate(episodes):
             group, t = file.create_group(f"episode_{i}"), len(episode.actions)
+            count, steps = count + 1, steps + t
             group.attrs.update({"id": i, "total_steps": t})
             last = np.arange(t) == t - 1
             group["observations"], group["actions"] = episode.obs, episode.actions
@@ -104,8 +105,8 @@ def write_observations(
     meta = {
         "dataset_id": f"caliper/{name.replace('_', '-')}-v0",
         "data_format": "hdf5",
-        "total_episodes": len(episodes),
-        "total_steps": sum(len(episode.actions) for episode in episodes),
+        "total_episodes": count,
+        "total_steps": steps,
         "dataset_size": round(main.stat().st_size / 1e6, 1),
         "env_spec": json.dumps({"id": env_id}),
         "minari_version": VERSION,

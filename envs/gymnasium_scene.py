@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from caliper.envs.scene.scenes import LIGHT_DIFFUSE, VISUAL_GROUP, harmonise
 
-# What an episode moves although it has no joint: where the door hangs, the pose that the pen is to take, where
-# the object lies at first, and the goals.
+# What an episode moves although it has no joint: where the door hangs, the pose that the pen is to take,
+# where the object lies at first, and the goals.
 BODIES, SITES = ("frame", "target", "Object"), ("target",)
 MARK = 0.5  # metres, the largest radius of a goal's mark
-LIGHT, HEADLIGHT = 1.2, 0.5  # of all lamps together, few of which shine on the same place; beside the camera's
+LIGHT, HEADLIGHT = (
+    1.2,
+    0.5,
+)  # of all lamps together, few of which shine on the same place; beside the camera's
 HIDDEN = 3  # group of geoms from which on MuJoCo's viewers don't show them
 # Where the camera `showcase` stands and what it looks at, metres.
 SHOWCASE = {

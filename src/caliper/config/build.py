@@ -61,9 +61,7 @@ def make_env(
     if task.env is not None:
         raise CaliperError(no_expert(config))
     if task.env_id is not None:
-        raise CaliperError(
-            f"task={task.name} is {task.env_id} of Gymnasium, whose envs are made otherwise"
-        )
+        raise CaliperError(f"task={task.name} is {task.env_id} of Gymnasium, whose envs are made otherwise")
     return SimEnv(
         task.name,
         num_envs,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import zlib
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePath
 from typing import Any
 
 from omegaconf import MISSING
@@ -258,7 +259,8 @@ class RunConfig:
         mixture = zlib.crc32(json.dumps(data.mixture).encode())
         words += [str(data.episodes), f"seed{data.seed}"]
         if task.env_id is not None:  # a folder of Minari's
-            words = [task.name, f"{self.recorded_horizon}steps", *words[-2:]]
+            shown = [PurePath(data.demonstrations).stem] if data.demonstrations else []
+            words = [task.name, f"{self.recorded_horizon}steps", *words[-2:], *shown, f"mix{mixture:08x}"]
             return str(data.path or f"datasets/{'_'.join(words)}")
         words += [f"mix{mixture:08x}"]
         return str(data.path or f"datasets/{'_'.join(words)}.hdf5")

@@ -27,7 +27,7 @@ from caliper.utils.files import new_folder
 from caliper.utils.progress import bar
 
 DEMONSTRATIONS = 25  # of a policy
-# The clone: of the numbers tried on the door (see docs/tasks/gymnasium.md) those whose clone opens most often.
+# Of the numbers tried for the door's clone those which opened it most often.
 UPDATES, BATCH, BLUR = 2500, 256, 0.1  # BLUR: noise on its standardised inputs while it learns
 CLONE = {"name": "bc", "actor_hidden": [256, 256], "bc_lr": 1e-3}
 NOISE = 0.05  # standard deviation of the noise on the clone's actions
@@ -42,8 +42,8 @@ def collect_adroit(config: RunConfig, path: Path) -> Path:
     task, source = config.task, config.data.demonstrations
     if source is None:
         raise CaliperError(
-            f"task={task.name} is cloned from demonstrations, and data.demonstrations names none: a file of the "
-            "door's human ones, or of a trained policy, as .npz (see docs/tasks/gymnasium.md)"
+            f"task={task.name} is cloned from demonstrations, and data.demonstrations names none: a file of "
+            "the door's human ones, or of a trained policy, as .npz; or name a Minari dataset: data.path=..."
         )
     found = read_adroit(source, task.env_id or "", obs_spec(config).proprio, action_length(config))
     seeds = collect_seeds(config)
@@ -74,7 +74,7 @@ def collect_adroit(config: RunConfig, path: Path) -> Path:
 
 
 def _clone(demos: list[Recording], config: RunConfig) -> tuple[Agent, Callable[[Obs], Obs]]:
-    """A policy that acts as the demonstrations do, and what turns observations into its standardised inputs."""
+    """A policy that acts as the demonstrations do, and what standardises observations for it."""
     obs = torch.from_numpy(np.concatenate([demo.obs[:-1] for demo in demos]))  # (b, p)
     actions = torch.from_numpy(np.concatenate([demo.actions for demo in demos]))  # (b, a)
     mean, spread = obs.mean(0), obs.std(0) + 1e-3

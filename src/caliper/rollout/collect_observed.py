@@ -7,6 +7,7 @@ from pathlib import Path
 from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
 from caliper.rollout.collect_adroit import collect_adroit
+from caliper.rollout.collect_antmaze import collect_antmaze
 
 
 def collect_observed(config: RunConfig, path: Path) -> Path:
@@ -21,6 +22,9 @@ def collect_observed(config: RunConfig, path: Path) -> Path:
     env_id = config.task.env_id or ""
     if env_id.startswith("AdroitHand"):
         return collect_adroit(config, path)
+    if env_id.startswith("AntMaze"):
+        return collect_antmaze(config, path)
     raise CaliperError(
-        f"task={config.task.name} has no expert to collect from; name a Minari dataset's folder: data.path=..."
+        f"task={config.task.name} has no expert to collect from; name a Minari dataset's folder: "
+        "data.path=..."
     )
