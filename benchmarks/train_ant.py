@@ -4,8 +4,8 @@
 
 OUT holds a checkpoint, from which the same command goes on, log.csv, and walker.npz, the greedy policy's
 weights: envs/scripts/ant_walker.npz, which `caliper collect task=antmaze` uses. The world is Gymnasium's ant
-on its floor; it is rewarded with its speed towards the goal in m/s, up to 2, and half a point for each step on
-its feet. A goal that is reached gives way to another.
+on its floor; it is rewarded with its speed towards the goal in m/s, up to 2, and half a point for each step
+on its feet. A reached goal gives way to another.
 """
 
 import argparse
