@@ -59,6 +59,8 @@ class Page:
         self.server = viser.ViserServer(host, port, label=title, verbose=False)
         self._scene()
         self._controls(title)
+        if saved is not None:  # each start once, also in a file that was begun another day
+            self._restart(len(saved.episodes))
         self._show()
 
     def tick(self) -> float:
