@@ -53,13 +53,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command: runs a verb; a mistake of the user's is one sentence and exit status 2."""
     words = sys.argv[1:] if arguments is None else arguments
     keep_freed_memory()
-    stops = as_ctrl_c()
     out, err = Forgiving(sys.stdout), Forgiving(sys.stderr, "standard error")
-    try:
-        with redirect_stdout(out), redirect_stderr(err):
-            _guarded(words, stops)
-    finally:
-        stops.clear()  # whoever calls this from Python goes on
+    with as_ctrl_c() as stops, redirect_stdout(out), redirect_stderr(err):
+        _guarded(words, stops)
 
 
 def _guarded(words: list[str], stops: list[int]) -> None:

@@ -74,7 +74,8 @@ def test_config_is_the_signature(name):
 
 
 def test_every_config_names_an_encoder():
-    names = {path.name for path in files("caliper.configs").joinpath("encoder").iterdir()}
+    found = {path.name for path in files("caliper.configs").joinpath("encoder").iterdir()}
+    names = {name for name in found if name[0] != "_"}  # _own.yaml is for those from outside
     assert names == {f"{name}.yaml" for name in ENCODERS}
 
 

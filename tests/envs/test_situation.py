@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from caliper.envs.engines.warp import CONSTRAINTS, CONTACTS, CONVEX, room
-from caliper.envs.scripts.experts import _grasp_turn
+from caliper.envs.robot.robots import robot_facts
+from caliper.envs.scripts.experts import _grasp_turn, wrist_middle
 from caliper.envs.scripts.handles import _about, _towards
 from caliper.envs.seeding import uniform
 from caliper.envs.sim import task_scene
@@ -82,15 +83,16 @@ def test_a_scene_says_how_much_room_it_needs():
 
 
 def test_a_nut_is_held_so_that_the_wrist_can_turn_it():
-    """Angles count from 45 degrees, the middle of the wrist's range; its ends are 2.9 rad away."""
-    yaw = torch.linspace(-math.pi, math.pi, 721, dtype=torch.float64)
-    way = _grasp_turn(yaw, math.pi)
-    end = torch.remainder(way + math.pi - yaw + math.pi, 2 * math.pi) - math.pi
+    """Angles count from the middle of the Panda's wrist, 45 degrees; its ends are 2.9 rad away."""
+    middle = wrist_middle(task_scene("nut_assembly_round").model, robot_facts("panda"))
+    assert middle == pytest.approx(math.pi / 4, abs=0.01)
+    middle = math.pi / 4
+    yaw = torch.linspace(-math.pi, math.pi, 721, dtype=torch.float64) - middle
+    way = _grasp_turn(yaw, math.pi - middle)
+    end = torch.remainder(way + (math.pi - middle) - yaw + math.pi, 2 * math.pi) - math.pi
     assert way.abs().max() < 2.4 and end.abs().max() < 2.4
     # Already where it belongs: the gripper as at the start, 45 degrees from the middle.
-    torch.testing.assert_close(
-        _grasp_turn(yaw[-1:], math.pi), torch.tensor([-math.pi / 4], dtype=torch.float64)
-    )
+    torch.testing.assert_close(way[-1:], torch.tensor([-math.pi / 4], dtype=torch.float64))
 
 
 def test_rotations_of_the_handle():

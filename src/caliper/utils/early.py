@@ -2,6 +2,8 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 # Ctrl-C; a cluster, by itself or where a script of Slurm asks for it; a closed terminal.
@@ -17,17 +19,24 @@ def end_at_signals() -> None:
             signal.signal(number, _end)
 
 
-def as_ctrl_c() -> list[int]:
-    """From now on the other signals do what Ctrl-C does: they raise KeyboardInterrupt.
+@contextmanager
+def as_ctrl_c() -> Iterator[list[int]]:
+    """Within, the other signals do what Ctrl-C does: they raise KeyboardInterrupt.
 
-    Returns:
+    Yields:
         The signals that have come since, for whoever catches what a library has made of that exception.
     """
     _come.clear()
-    for number in SIGNALS:
-        if _unclaimed(number):
-            signal.signal(number, _stop)
-    return _come
+    before = {number: signal.getsignal(number) for number in SIGNALS if _unclaimed(number)}
+    for number in before:
+        signal.signal(number, _stop)
+    try:
+        yield _come
+    finally:  # whoever called the command from Python goes on, with signals as they were
+        _come.clear()
+        for number, handler in before.items():
+            if handler is not _end:
+                signal.signal(number, handler)
 
 
 def stop_if_told() -> None:

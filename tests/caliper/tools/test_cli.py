@@ -19,7 +19,7 @@ from caliper.config.compose import compose, load
 from caliper.rollout.collect import collect
 from caliper.training.interrupt import Interrupt
 from caliper.utils import memory, progress
-from caliper.utils.early import SIGNALS
+from caliper.utils.early import SIGNALS, stop_if_told
 from tests.data.test_robomimic import unseal
 from tests.small_runs import SMALL
 
@@ -110,14 +110,16 @@ def test_a_library_that_takes_an_interrupt_for_its_own_error(number, monkeypatch
         except KeyboardInterrupt as interrupt:
             raise ImportError("numpy is broken") from interrupt
 
-    before = {s: signal.getsignal(s) for s in SIGNALS}
     monkeypatch.setitem(VERBS, "tasks", load)
-    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    plain = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(number, plain)
+    others = {s: signal.getsignal(s) for s in SIGNALS}
     with pytest.raises(SystemExit) as stopped:
         main(["tasks"])
-    for s, handler in before.items():
-        signal.signal(s, handler)
+    assert {s: signal.getsignal(s) for s in SIGNALS} == others  # who called it goes on as before
+    signal.signal(number, before)
     assert stopped.value.code == 130 and capsys.readouterr().err.startswith("caliper: stopped at once")
+    stop_if_told()
 
 
 def test_an_interrupt_that_a_library_swallows_still_stops_a_run(tmp_path, monkeypatch, capsys):

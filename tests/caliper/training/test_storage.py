@@ -152,6 +152,7 @@ def test_too_much_is_refused_before_it_is_taken(configure, tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
     config = configure(
         "data.copies=4000",
+        "data.appearance.light=0.2",
         "data.episodes=100000",
         "task.size=64",
         "data.storage=memory",
