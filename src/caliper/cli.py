@@ -32,7 +32,7 @@ HELP = {
     "render": ("film a run's policy, or recorded episodes", "RUN video.episodes=9 video.camera=agentview"),
     "report": ("write the report.html of a run, a sweep or a comparison again", "RUN"),
     "export": ("write a run's policy as a folder that other programs can use", "RUN OUT"),
-    "view": ("see a policy or a dataset, or record by keyboard, in the browser", "RUN|FILE|task=lift"),
+    "view": ("see a policy or a dataset, or record by keyboard, in the browser", "RUN|OUT|FILE|task=lift"),
     "serve": ("answer programs that ask a policy over a websocket", "OUT --port 8765"),
     "collect": ("record the scripted expert", "task=pick_place_can data.episodes=1000"),
     "import": ("make a dataset of a recording of robosuite, robomimic, ...", "FILE [OUT] --skip-bad"),

@@ -20,6 +20,7 @@ from caliper.config.schema import RunConfig
 from caliper.data.dataset import Episode
 from caliper.envs.checked import CheckedEnv
 from caliper.errors import CaliperError
+from caliper.policies.policy import Policy
 from caliper.rollout.episodes import ActionQueue
 from caliper.types import Obs, ObsSpec
 
@@ -36,12 +37,17 @@ class Live:
         state: float64 (s,), now; after the end, where the last action led.
         episode: its number.
         outcome: how the episode ended; "" while it goes on.
-        q: what the critic said of each action taken, where a policy acts and has one.
+        q: at each step, what the critic says of what the policy would do; empty without a critic, which an
+            exported policy lacks.
         success: whether it ended in success.
     """
 
-    def __init__(self, config: RunConfig, agent: Agent | None = None) -> None:
+    def __init__(self, config: RunConfig, agent: Agent | Policy | None = None) -> None:
         """Starts episode 0.
+
+        Args:
+            config: of the run, or of the scene alone.
+            agent: a run's agent or an exported policy; without one, actions come from elsewhere.
 
         Raises:
             CaliperError: the task has no scene of Caliper's own.
@@ -53,7 +59,7 @@ class Live:
         self.config, self.agent = config, agent
         self.model = run_scene(config).model
         self.env = CheckedEnv(make_envs(config, 1))
-        chunk = 1 if agent is None else agent.config.chunk
+        chunk = agent.config.chunk if isinstance(agent, Agent) else 1  # an exported policy counts by itself
         self._queue = ActionQueue(1, chunk, self.env.action_dim, self.env.device)
         self.restart(0)
 
@@ -72,6 +78,8 @@ class Live:
         self._actions: list[NDArray[np.float32]] = []
         self._rewards: list[float] = []
         self._queue.clear()
+        if isinstance(self.agent, Policy):
+            self.agent.reset()
 
     def __len__(self) -> int:
         return len(self._actions)
@@ -86,11 +94,7 @@ class Live:
         if self.outcome:
             return
         if action is None:
-            assert self.agent is not None
-            decided = self.agent.act(self.obs, deterministic=True)  # (1, h a)
-            if self.agent.has_critic:
-                self.q.append(float(self.agent.q_values(self.obs, decided)))
-            action = self._queue.next(decided)[0]
+            action = self._decided()
         self._states.append(self.state)
         self._actions.append(action.float().cpu().numpy())
         step = self.env.step(action[None].to(self.env.device))
@@ -105,16 +109,36 @@ class Live:
         elif step.truncated:
             self.outcome = "not solved in time"
 
+    def _decided(self) -> Tensor:
+        """What the policy does now, (a,)."""
+        if isinstance(self.agent, Policy):
+            images = self.obs.images if self.agent.views else None
+            return torch.as_tensor(self.agent.act(images, self.obs.proprio))[0]
+        assert self.agent is not None
+        decided = self.agent.act(self.obs, deterministic=True)  # (1, h a)
+        if self.agent.has_critic:
+            self.q.append(float(self.agent.q_values(self.obs, decided)))
+        return self._queue.next(decided)[0]
+
     def images(self) -> Images:
         """What the policy sees, by camera, uint8 (h, w, 3) each."""
         return pictures(self.env.spec, self.obs)
 
     def returns(self) -> NDArray[np.float64]:
-        """The return from each step on (t,), as Q estimates it; NaN while the episode goes on."""
-        if not self.outcome:
-            return np.full(len(self), np.nan)
+        """The return from each step on (t,), of which Q is an estimate.
+
+        While the episode goes on, the critic's newest value stands for what is still to come; without a
+        critic the return is not known then, NaN.
+        """
         reward = reward_config(self.config)
         scaled = reward.apply(torch.tensor(self._rewards))
+        if not self.outcome:
+            if not self.q:
+                return np.full(len(self), np.nan)
+            found = [self.q[-1]]
+            for one in reversed(scaled[:-1].tolist()):
+                found.append(one + reward.gamma * found[-1])
+            return np.array(found[::-1])
         terminal = torch.zeros_like(scaled)
         terminal[-1] = float(self.success)
         return np.asarray(reward.returns(scaled, terminal), float)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import queue
+import signal
+import threading
 import time
 from collections.abc import Callable
 from math import ceil
@@ -23,8 +25,9 @@ from caliper.viewer.shapes import Poses, meshes
 
 VIEWS = "showcase", "agentview"  # the camera from which the free view starts: the first that is there
 SIDE, PANEL = 240, 300  # of an image in the page at most, and width of the images' window, pixels
-HOLD_SECONDS = 1.0  # how long an ended episode stays before the next begins
+HOLD_SECONDS = 2.0  # how long an ended episode stays before the next begins
 MOST_WAITING = 2  # presses of keys that wait their turn: a held key must not move the arm after it is let go
+SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 Q_COLOUR, RETURN_COLOUR = "#2563eb", "#d97706"
 
 
@@ -80,15 +83,37 @@ class Page:
         speed = float(self._speed.value) if self._saved is None else 1.0
         return max(0.001, begun + 1 / (self.shown.config.task.control_freq * speed) - time.monotonic())
 
-    def run(self) -> None:
-        """Ticks until Ctrl-C."""
+    def run(self) -> str:
+        """Ticks until Ctrl-C or another signal to stop, which waits for the end of a step or of a write.
+
+        Returns:
+            What to tell whoever stopped it. A demonstration under way was saved: it may be the best of all.
+
+        Raises:
+            CaliperError: that one could not be written, or the physics cannot go on.
+        """
+        told = threading.Event()
+        before = {number: signal.signal(number, lambda *_: told.set()) for number in SIGNALS}
         try:
-            while True:
-                time.sleep(self.tick())
-        except KeyboardInterrupt:
-            pass
+            while not told.wait(self.tick()):
+                pass
+            return self._leave()
         finally:
             self.server.stop()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _leave(self) -> str:
+        saved, shown = self._saved, self.shown
+        if saved is None:
+            return "stopped"
+        under_way = isinstance(shown, Live) and len(shown) > 0 and not shown.diverged
+        if isinstance(shown, Live) and under_way:
+            saved.add(shown.recorded())
+        if not saved.episodes:
+            return "stopped; no demonstration was made"
+        also = ", the one under way too" if under_way else ""
+        return f"stopped; demonstrations in {saved.path}: {len(saved.episodes)}{also}"
 
     def _go_on(self) -> bool:
         """Makes a step if one is due; returns whether anything changed."""
@@ -240,8 +265,9 @@ class Page:
             self._presses.append([action] * steps)
 
     def _grip(self, steps: int) -> None:
-        self._closing = -self._closing
-        self._presses.append([self._still()] * steps)
+        if len(self._presses) < MOST_WAITING:
+            self._closing = -self._closing
+            self._presses.append([self._still()] * steps)
 
     def _still(self) -> torch.Tensor:
         assert isinstance(self.shown, Live)

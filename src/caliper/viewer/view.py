@@ -6,7 +6,7 @@ from pathlib import Path
 
 from caliper.config.build import set_up_torch
 from caliper.config.compose import compose
-from caliper.config.validate import check_task
+from caliper.config.validate import check, check_task
 from caliper.errors import CaliperError
 from caliper.training.devices import choose_devices
 
@@ -14,18 +14,20 @@ try:
     from caliper.viewer.page import Page
 except ImportError as error:
     raise CaliperError(
-        f"the viewer needs viser ({error}); install: pip install 'caliper-rl[viewer]'"
+        f"the viewer needs viser ({error}); install: pip install 'caliper-rl[view]'"
     ) from error
 
-from caliper.api import Run
+from caliper.api import Run, load_policy
+from caliper.policies.policy import CARD
 from caliper.tools.saved_run import load_agent
 from caliper.viewer.demonstrations import Demonstrations
+from caliper.viewer.exported import scene_config
 from caliper.viewer.live import Live
 from caliper.viewer.recorded import Recorded
 
 HOST, PORT = "127.0.0.1", 8080
 HORIZON = 1000  # control steps for a person, who is slower than an expert
-USAGE = "caliper view RUN|FILE|task=lift [key=value ...] [--out FILE] [--port 8080] [--host 127.0.0.1]"
+USAGE = "caliper view RUN|OUT|FILE|task=lift [key=value ...] [--out FILE] [--port 8080] [--host 127.0.0.1]"
 
 
 def view(words: list[str]) -> None:
@@ -39,7 +41,7 @@ def view(words: list[str]) -> None:
     if host not in (HOST, "localhost", "::1"):
         print(f"anybody who reaches {host}:{port} can move this: there is no password")
     print(f"ready at http://{host}:{port}; stop with Ctrl-C", flush=True)
-    page.run()
+    print(page.run(), flush=True)
 
 
 def open_page(words: list[str]) -> Page:
@@ -66,8 +68,15 @@ def open_page(words: list[str]) -> Page:
         )
     if first.is_file():
         return Page(Recorded(first, rest[1:]), first.name, host, int(port))
+    if (first / CARD).is_file():
+        policy = load_policy(first)
+        config = scene_config(policy, first, rest[1:])
+        config = choose_devices(config).applied(config)
+        set_up_torch(config)
+        return Page(Live(config, policy), first.name, host, int(port))
     if "=" not in rest[0] or first.is_dir():
         config = Run(first).config(*rest[1:])
+        check(config)
         config = choose_devices(config).applied(config)
         set_up_torch(config)
         agent, _ = load_agent(first, config)
