@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from caliper.config.build import dataset_meta
+from caliper.config.build import COLLECT_STRIDE, collect_seeds, dataset_meta
 from caliper.config.schema import RunConfig
 from caliper.data.dataset import Episode
 from caliper.data.robomimic import DatasetWriter, read_dataset
@@ -29,6 +29,7 @@ class Demonstrations:
             CaliperError: it is of another scene or control, or was not made here.
         """
         self.path, self.episodes = path, list[Episode]()
+        self._first = collect_seeds(config)[0]
         self._meta = replace(dataset_meta(config), collector=COLLECTOR, horizon=config.task.horizon)
         if path.exists():
             there = read_dataset(path)
@@ -40,8 +41,20 @@ class Demonstrations:
                 )
             self.episodes += there.episodes
 
+    @property
+    def next_episode(self) -> int:
+        """The number of the first start after those in the file, so that each is shown once."""
+        numbers = (episode.seed - self._first for episode in self.episodes)
+        return 1 + max((i for i in numbers if 0 <= i < COLLECT_STRIDE), default=-1)
+
     def add(self, episode: Episode) -> None:
-        """Writes the file anew with one episode more; an interrupted write leaves the old one."""
+        """Writes the file anew with one episode more; an interrupted write leaves the old one.
+
+        Raises:
+            CaliperError: the episode is none that a dataset can hold, or the disk is full or not writable.
+        """
+        if fault := episode.fault(self._meta):
+            raise CaliperError(f"this episode cannot be saved: {fault}")
         with DatasetWriter(self.path, self._meta) as writer:
             for known in [*self.episodes, episode]:
                 writer.add(known)

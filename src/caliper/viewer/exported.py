@@ -23,8 +23,8 @@ from caliper.policies.policy import Policy
 def scene_config(policy: Policy, folder: Path, words: list[str]) -> RunConfig:
     """The configuration whose envs show a policy what it was trained on.
 
-    Frames are not stacked: the policy keeps earlier ones by itself. The card is somebody's file, so every name
-    in it must be one that is known here before it becomes a word of a command.
+    Frames are not stacked: the policy keeps earlier ones by itself. The card is somebody's file, so every
+    name in it must be one that is known here before it becomes a word of a command.
 
     Args:
         policy: the policy.
@@ -39,7 +39,7 @@ def scene_config(policy: Policy, folder: Path, words: list[str]) -> RunConfig:
     told = [card.get("task"), card.get("robot"), card.get("controller")]
     for name, known in zip(told, (TASKS, ROBOTS, CONTROLLERS), strict=True):
         if not isinstance(name, str) or name not in known:
-            raise CaliperError(f"{folder} is of {str(name):.60}, which has no scene here that could be shown")
+            raise CaliperError(f"{folder} is of {name!s:.60}, which has no scene here that could be shown")
     task, robot, controller = map(str, told)
     config = compose([*_words(card, task, robot, controller, folder), *words])
     check_task(config)

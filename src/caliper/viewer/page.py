@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import queue
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from math import ceil
 from typing import Any
 
@@ -52,18 +55,23 @@ class Page:
             host: address to listen at.
             port: of it; the next free one is taken where it is not.
             saved: where demonstrations go; with it, the keyboard moves the arm.
+
+        Raises:
+            CaliperError: this machine has no such address.
         """
+        _require_own(host)
         self.shown, self._saved = shown, saved
         self._todo: queue.Queue[Callable[[], None]] = queue.Queue()
         self._presses: list[list[torch.Tensor]] = []  # actions of each press of a key that waits
         self._poses = Poses(shown.model)
         self._ended = 0.0
         self._closing = -1.0  # what the gripper is told: it starts open
-        self.server = viser.ViserServer(host, port, label=title, verbose=False)
+        with redirect_stdout(StringIO()):  # its own announcement; the command has one
+            self.server = viser.ViserServer(host, port, label=title, verbose=False)
         self._scene()
         self._controls(title)
         if saved is not None:  # each start once, also in a file that was begun another day
-            self._restart(len(saved.episodes))
+            self._restart(saved.next_episode)
         self._show()
 
     def tick(self) -> float:
@@ -99,7 +107,8 @@ class Page:
                 pass
             return self._leave()
         finally:
-            self.server.stop()
+            with redirect_stdout(StringIO()):
+                self.server.stop()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -183,7 +192,7 @@ class Page:
             step = gui.add_button("Step", hint="B")
             step.on_click(lambda _: self._do(self._step))
             gui.add_command("One control step", hotkey="B").on_trigger(lambda _: self._do(self._step))
-        if isinstance(shown, Live):
+        if isinstance(shown, Live) and self._saved is None:
             again = gui.add_button("Next episode", hint="N")
             again.on_click(lambda _: self._do(lambda: self._restart(shown.episode + 1)))
             gui.add_command("Next episode", hotkey="N").on_trigger(
@@ -323,7 +332,12 @@ class Page:
         of = (
             f" of {len(shown)}" if isinstance(shown, Recorded) else f" of at most {shown.config.task.horizon}"
         )
-        self._told.content = f"step **{at}**{of} · {shown.outcome or 'going on'}"
+        told = f"step **{at}**{of} · {shown.outcome or 'going on'}"
+        if self._saved is not None:
+            if shown.outcome:
+                told += ": Enter saves it, Backspace starts again"
+            told += f"\n\n**{len(self._saved.episodes)}** saved in {self._saved.path.name}"
+        self._told.content = told
 
     def _lines(self) -> tuple[NDArray[np.float64], ...]:
         shown, t = self.shown, max(1, len(self.shown))
@@ -338,3 +352,16 @@ def _enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A small image (h, w, 3) with each pixel several times as wide and high."""
     times = max(1, SIDE // max(image.shape[:2]))
     return image.repeat(times, 0).repeat(times, 1)
+
+
+def _require_own(host: str) -> None:
+    """Refuses an address that is not this machine's, at which viser would try a thousand ports."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as tried:
+            tried.bind(address)
+    except OSError as error:
+        raise CaliperError(
+            f"--host {host} is no address of this machine ({error.strerror}); leave it out for this machine "
+            "alone, or say 0.0.0.0 for all of its addresses"
+        ) from error

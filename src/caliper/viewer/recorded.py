@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from caliper.config.build import make_envs, reward_config, run_scene, task_words
-from caliper.config.compose import compose
+from caliper.config.build import make_envs, reward_config, run_scene, set_up_torch
 from caliper.data.recordings import is_foreign
 from caliper.data.robomimic import read_dataset
 from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError
-from caliper.rollout.replay import state_fault
+from caliper.tools.replay import settings_of
+from caliper.training.devices import choose_devices
 from caliper.viewer.live import Images, pictures
 
 
@@ -47,13 +47,10 @@ class Recorded:
         meta = self.dataset.meta
         if meta.task not in TASKS:
             raise CaliperError(f"{path} is of task {meta.task}, which has no scene here")
-        self.config = compose([*task_words(meta), *words])
-        scene = run_scene(self.config)
-        if meta.state_dim != scene.state_dim:
-            raise CaliperError(f"{path} has states of {meta.state_dim} numbers, the scene {scene.state_dim}")
-        if fault := state_fault(self.dataset, scene.model):
-            raise CaliperError(f"{path} can't be shown: {fault}; collect it again")
-        self.model, self.env = scene.model, make_envs(self.config, 1)
+        config = settings_of(self.dataset, words)
+        self.config = choose_devices(config).applied(config)
+        set_up_torch(self.config)
+        self.model, self.env = run_scene(self.config).model, make_envs(self.config, 1)
         self.go(0, 0)
 
     def go(self, episode: int, frame: int) -> None:

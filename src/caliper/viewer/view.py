@@ -22,6 +22,7 @@ from caliper.policies.policy import CARD
 from caliper.tools.saved_run import load_agent
 from caliper.viewer.demonstrations import Demonstrations
 from caliper.viewer.exported import scene_config
+from caliper.viewer.keys import moves
 from caliper.viewer.live import Live
 from caliper.viewer.recorded import Recorded
 
@@ -86,5 +87,7 @@ def open_page(words: list[str]) -> Page:
     check_task(config)
     config = choose_devices(config).applied(config)
     set_up_torch(config)
+    moves(config.task.controller, config.task.robot)  # refuses what no keys can move, before all is loaded
+    live = Live(config)
     saved = Demonstrations(Path(out or f"datasets/{config.task.name}_keyboard.hdf5"), config)
-    return Page(Live(config), f"{config.task.name}: {saved.path.name}", host, int(port), saved)
+    return Page(live, f"{config.task.name}: {saved.path.name}", host, int(port), saved)
