@@ -185,7 +185,7 @@ class Page:
                 lambda e: e.client and self._do(lambda: self._restart(self._episode.value))
             )
         if self._saved is None:
-            self._speed = gui.add_dropdown("Speed", ("0.25", "0.5", "1", "2", "4"), "1")
+            self._speed = gui.add_dropdown("Speed", ("0.25", "0.5", "1", "2", "4"), initial_value="1")
             self._pause = gui.add_button("Play" if self._paused else "Pause", hint="P")
             self._pause.on_click(lambda _: self._do(self._toggle))
             gui.add_command("Pause or play", hotkey="P").on_trigger(lambda _: self._do(self._toggle))
