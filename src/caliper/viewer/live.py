@@ -8,14 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caliper.agents import Agent
-from caliper.config.build import (
-    COLLECT_SEEDS,
-    COLLECT_STRIDE,
-    eval_seeds,
-    make_envs,
-    reward_config,
-    run_scene,
-)
+from caliper.config.build import collect_seeds, eval_seeds, make_envs, reward_config, run_scene
 from caliper.config.schema import RunConfig
 from caliper.data.dataset import Episode
 from caliper.envs.checked import CheckedEnv
@@ -67,9 +60,9 @@ class Live:
         """Starts an episode by its number, and forgets the one under way."""
         self.episode = episode
         if self.agent is None:
-            self.seed = COLLECT_SEEDS + self.config.data.seed * COLLECT_STRIDE + episode
+            self.seed = collect_seeds(self.config)[0] + episode
         else:
-            self.seed = eval_seeds(self.config, episode + 1)[-1]
+            self.seed = eval_seeds(self.config, 1)[0] + episode
         self.obs = self.env.reset(seeds=torch.tensor([self.seed], device=self.env.device))
         self.state = self.env.get_state()[0].cpu().numpy()
         self.outcome, self.success, self.diverged = "", False, False

@@ -19,6 +19,7 @@ import torch
 import viser
 from numpy.typing import NDArray
 
+from caliper.config.build import COLLECT_STRIDE
 from caliper.errors import CaliperError
 from caliper.viewer.demonstrations import Demonstrations
 from caliper.viewer.keys import GRIPPER, GRIPPER_SECONDS, PRESS_SECONDS, Move, moves
@@ -180,7 +181,9 @@ class Page:
         if isinstance(shown, Recorded):
             self._leaf(shown)
         else:
-            self._episode = gui.add_number("Episode", 0, min=0, step=1, hint="its seed follows from it")
+            self._episode = gui.add_number(
+                "Episode", 0, min=0, max=COLLECT_STRIDE - 1, step=1, hint="its seed follows from it"
+            )
             self._episode.on_update(
                 lambda e: e.client and self._do(lambda: self._restart(self._episode.value))
             )
@@ -262,7 +265,9 @@ class Page:
             for name in names
         )
         scales: dict[str, Any] = {"x": {"time": False}}
-        return self.server.gui.add_uplot((np.zeros(1),) * len(names), series, scales=scales, aspect=1.6)
+        return self.server.gui.add_uplot(
+            (np.zeros(1),) * len(names), series, scales=scales, aspect=1.6, padding=(12, 12, 0, 0)
+        )
 
     def _do(self, work: Callable[[], None]) -> None:
         self._todo.put(work)
