@@ -45,10 +45,7 @@ class Live:
         Raises:
             CaliperError: the task has no scene of Caliper's own.
         """
-        if config.task.env_id is not None or config.task.env is not None:
-            raise CaliperError(
-                f"task={config.task.name} has no scene of Caliper's own, which the viewer could show"
-            )
+        require_scene(config)
         self.config, self.agent = config, agent
         self.model = run_scene(config).model
         self.env = CheckedEnv(make_envs(config, 1))
@@ -156,6 +153,14 @@ class Live:
             success=self.success,
             seed=self.seed,
             noise=0.0,
+        )
+
+
+def require_scene(config: RunConfig) -> None:
+    """Raises CaliperError if the task is an environment of another library."""
+    if config.task.env_id is not None or config.task.env is not None:
+        raise CaliperError(
+            f"task={config.task.name} has no scene of Caliper's own, which the viewer could show"
         )
 
 

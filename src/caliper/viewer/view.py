@@ -23,7 +23,7 @@ from caliper.tools.saved_run import load_agent
 from caliper.viewer.demonstrations import Demonstrations
 from caliper.viewer.exported import scene_config
 from caliper.viewer.keys import moves
-from caliper.viewer.live import Live
+from caliper.viewer.live import Live, require_scene
 from caliper.viewer.recorded import Recorded
 
 HOST, PORT = "127.0.0.1", 8080
@@ -84,6 +84,7 @@ def open_page(words: list[str]) -> Page:
         return Page(Live(config, agent), first.name, host, int(port))
     own = any(word.startswith("task.horizon=") for word in rest)
     config = compose([*rest, *([] if own else [f"task.horizon={HORIZON}"])])
+    require_scene(config)
     check_task(config)
     config = choose_devices(config).applied(config)
     set_up_torch(config)

@@ -204,7 +204,7 @@ def test_the_meshes_are_the_scenes_visible_geoms_where_mujoco_has_them():
         (["task=lift", "--port", "x"], "--port x must be a number"),
         (["task=lift", "--prot", "1"], "--prot is not known"),
         (["nowhere"], "is not a run folder"),
-        (["task=robosuite"], "no scene of Caliper's own"),
+        (["task=kitchen"], "no scene of Caliper's own"),
         (["task=lift", "--out"], "--out is not known or lacks its value"),
         (["runs/demo", "--out", "x.hdf5"], "--out takes demonstrations of the keyboard"),
         (["task=lift", "task.controller=joint_velocity"], "cannot be moved by keys"),
