@@ -36,11 +36,11 @@ class Tab(Browser):
         """Waits for a JavaScript expression."""
         end = time.monotonic() + PATIENCE
         while not self.ask(true):
-            assert time.monotonic() < end, (true, self.ask("document.body.innerText"))
+            assert time.monotonic() < end, (true, self.ask("document.body?.innerText"))
             time.sleep(0.2)
 
     def shows(self, words):
-        self.until(f"document.body.innerText.includes({words!r})")
+        self.until(f"document.body?.innerText.includes({words!r})")
 
     def press(self, key, code, number):
         for kind in ("keyDown", "keyUp"):
