@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ def scene_config(policy: Policy, folder: Path, words: list[str]) -> RunConfig:
     """
     card = policy.card
     told = [card.get("task"), card.get("robot"), card.get("controller")]
-    for name, known in zip(told, (TASKS, ROBOTS, CONTROLLERS), strict=True):
+    ours: tuple[Collection[str], ...] = (TASKS, ROBOTS, CONTROLLERS)
+    for name, known in zip(told, ours, strict=True):
         if not isinstance(name, str) or name not in known:
             raise CaliperError(f"{folder} is of {name!s:.60}, which has no scene here that could be shown")
     task, robot, controller = map(str, told)

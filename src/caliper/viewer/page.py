@@ -184,9 +184,7 @@ class Page:
             self._episode = gui.add_number(
                 "Episode", 0, min=0, max=COLLECT_STRIDE - 1, step=1, hint="its seed follows from it"
             )
-            self._episode.on_update(
-                lambda e: e.client and self._do(lambda: self._restart(self._episode.value))
-            )
+            self._episode.on_update(self._by_hand(lambda: self._restart(self._episode.value)))
         if self._saved is None:
             self._speed = gui.add_dropdown("Speed", ("0.25", "0.5", "1", "2", "4"), initial_value="1")
             self._pause = gui.add_button("Play" if self._paused else "Pause", hint="P")
@@ -219,8 +217,8 @@ class Page:
             shown.go(shown.episode, int(self._frame.value))
             self._show()
 
-        self._episode.on_update(lambda e: e.client and self._do(turn))
-        self._frame.on_update(lambda e: e.client and self._do(move))
+        self._episode.on_update(self._by_hand(turn))
+        self._frame.on_update(self._by_hand(move))
 
     def _hands(self, saved: Demonstrations) -> None:
         gui, task = self.server.gui, self.shown.config.task
@@ -271,6 +269,10 @@ class Page:
 
     def _do(self, work: Callable[[], None]) -> None:
         self._todo.put(work)
+
+    def _by_hand(self, work: Callable[[], None]) -> Callable[[viser.GuiEvent[Any]], None]:
+        """A callback that does `work` where somebody set the value, and nothing where the program did."""
+        return lambda event: self._do(work) if event.client else None
 
     def _press(self, move: Move, steps: int) -> None:
         action = self._still()
