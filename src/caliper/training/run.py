@@ -31,7 +31,6 @@ from caliper.config.compose import collect_command, load, to_yaml
 from caliper.config.devices import engine_device
 from caliper.config.estimate import refuse_too_large, settled
 from caliper.config.schema import RunConfig
-from caliper.config.share import share
 from caliper.config.validate import check
 from caliper.data.buffer import ReplayBuffer, frame_layout
 from caliper.data.dataset import Dataset, joined
@@ -57,6 +56,7 @@ from caliper.training.devices import Devices, choose_devices, keep
 from caliper.training.finite import NotFiniteError
 from caliper.training.interrupt import Interrupt
 from caliper.training.logger import Logger, SilentLogger
+from caliper.training.share import share
 from caliper.training.together import GradientAverage, LostRankError, run_ranks
 from caliper.training.trainer import Trainer
 from caliper.types import Obs
@@ -137,7 +137,7 @@ def _run(
     if ranks.count > 1:
         print(
             f"{ranks.place}: {config.batch_size} transitions of a batch, {config.online.num_envs} envs, "
-            f"{config.online.capacity} frames online, every {ranks.count}th recorded episode",
+            f"{config.online.capacity} frames online, one of {ranks.count} recorded episodes",
             flush=True,
         )
     data = _shared(data, ranks)
