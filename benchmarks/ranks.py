@@ -36,7 +36,7 @@ from caliper.config.compose import compose
 from caliper.training.together import GradientAverage, run_ranks
 from caliper.types import Batch, Obs
 
-ACTIONS = 7
+ACTIONS = 4
 # GB/s in one direction that a GPU has towards the others, and seconds from one to the next. From data sheets:
 # NVLink 4 has 18 links of 25 GB/s; PCIe 5 x16 has 63 GB/s; the rest are the nominal rates of the networks.
 LINKS = {
@@ -106,22 +106,23 @@ def worker(path, b, rounds, updates):
             dist.all_reduce(numbers)
             bare.append(1e3 * (time.perf_counter() - start))
         found = {"seconds": seconds, "waiting": waits, "bytes": sent, "bare_ms": statistics.median(bare)}
+        found["buckets"] = sum(map(len, average._rows))
         if ranks.first:
             Path(path).write_text(json.dumps(found))
 
 
-def predict(sent, gpu):
+def predict(sent, buckets, gpu):
     """Updates per second and efficiency on GPUs, for what is sent and an update that was measured on one.
 
     Each GPU keeps the batch that was measured, so that n of them learn from n batches at once. A ring sends
-    2 (n - 1) / n of the bytes over each link, in 2 (n - 1) steps; nothing of it is hidden behind the backward
-    pass. No other cost of several GPUs is counted: ranks that wait for the slowest, slower clocks, NCCL's own
-    kernels. So the numbers are what the links allow, not what a run will reach.
+    2 (n - 1) / n of the bytes over each link, in 2 (n - 1) steps for each bucket; nothing of it is hidden
+    behind the backward pass. No other cost of several GPUs is counted: waiting for the slowest rank, slower
+    clocks, NCCL's own kernels. So the numbers are what the links allow, not what a run will reach.
     """
     table = []
     for link, (gigabytes, latency) in LINKS.items():
         for n in (2, 4, 8):
-            seconds = 2 * (n - 1) / n * sent / (gigabytes * 1e9) + 2 * (n - 1) * latency
+            seconds = 2 * (n - 1) / n * sent / (gigabytes * 1e9) + buckets * 2 * (n - 1) * latency
             rows = {"link": link, "gpus": n, "communication_ms": 1e3 * seconds}
             for case, rate in gpu.items():
                 rows[case] = {
@@ -168,13 +169,14 @@ def main():
         share_of_waiting=statistics.median(found["waiting"]),
         seconds=seconds,
         bytes_per_update=found["bytes"],
+        buckets=found["buckets"],
         bare_ms=found["bare_ms"],
         load=os.getloadavg()[0],
         predicted={
             "assumes": " ".join(predict.__doc__.split()),
             "of": f"{gpu['device']}, learner=eager, batch {gpu['batch']} per GPU; measured by learner_gpu.py",
             "links_gb_per_second_and_seconds": LINKS,
-            "table": predict(found["bytes"], measured),
+            "table": predict(found["bytes"], found["buckets"], measured),
         },
     )
 

@@ -23,7 +23,7 @@ from caliper.utils.ranks import ALONE, Place, Ranks, T, place
 # A rank that dies closes its connections, which the others notice at once. This long they wait for one that
 # lives: the first may collect a dataset.
 PATIENCE = timedelta(hours=24)
-BUCKET = 4 << 20  # bytes of gradients that are sent together
+BUCKET = 1 << 20  # bytes of gradients that are sent together
 
 
 class LostRankError(CaliperError):
