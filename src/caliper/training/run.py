@@ -187,8 +187,9 @@ def _run(
         try:
             trainer.run()
         except NotFiniteError:
-            if ranks.first:
-                print(f"report: {write_report(folder)}", flush=True)
+            with ranks.first_ahead():  # where one process ends, torchrun ends the others
+                if ranks.first:
+                    print(f"report: {write_report(folder)}", flush=True)
             raise
         except LostRankError as error:
             again = resume_command(folder, ranks)

@@ -44,11 +44,8 @@ def run_ranks() -> Iterator[Ranks]:
     try:
         yield ranks
         ranks.leave()
-    except CaliperError as error:
-        error.told = not ranks.tells(error)
-        raise
-    except KeyboardInterrupt as error:
-        error.told = at.rank != 0  # type: ignore[attr-defined]  # as of CaliperError
+    except (CaliperError, KeyboardInterrupt) as error:
+        error.told = not ranks.tells(error)  # type: ignore[union-attr]
         raise
 
 
@@ -75,7 +72,7 @@ class Together(Ranks):
         self._coming: tuple[Any, Tensor] | None = None
         self._gone = False
 
-    def tells(self, error: CaliperError) -> bool:
+    def tells(self, error: BaseException) -> bool:
         """Whether it is for this rank to say it: the first to say something says it for all."""
         with suppress(RuntimeError):  # the store has died with its rank
             if isinstance(error, LostRankError):
