@@ -29,7 +29,7 @@ def test_envs_and_oracles_print_nothing():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("chosen", ["osmesa", "nobodys"])
+@pytest.mark.parametrize("chosen", ["osmesa", pytest.param("nobodys", marks=pytest.mark.slow)])
 def test_the_choice_of_a_renderer_is_neither_read_nor_changed(chosen):
     """MuJoCo's package would load what is named there, and crash where it is not installed."""
     script = SCRIPT.replace('"MUJOCO_GL" not in os.environ', f'os.environ["MUJOCO_GL"] == "{chosen}"')

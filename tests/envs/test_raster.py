@@ -430,6 +430,7 @@ def _checked(scenes, *tasks, cache):
     subprocess.run([sys.executable, script, str(scenes), *tasks], check=True, env=env)
 
 
+@pytest.mark.slow
 def test_every_index_is_within_its_array(tmp_path):
     """Compiled code asks nothing; here it does. One scene's last clusters are not full."""
     _checked(40, "pick_covered", cache=tmp_path)

@@ -121,6 +121,7 @@ def test_machine_code_is_wanted_whatever_the_driver(driver):
     assert looked_up(double.module, 256, gpu(driver)).endswith(f".sm{ARCH}.cubin")
 
 
+@pytest.mark.slow
 def test_scenes_are_dense():
     """A sparse model would take other block sizes on CUDA than the recording on the CPU notes."""
     for task in TASKS:
