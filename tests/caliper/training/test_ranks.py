@@ -32,11 +32,12 @@ from tests.caliper.training.processes import start, statuses
 from tests.caliper.training.test_resume import assert_equal, evaluations, table
 
 B = 8
+PATIENCE = 900  # seconds for what takes a minute on a machine of its own
 STATE = ObsSpec((), 0, 5)
 
 
 def noise(seed, shifted):
-    """All that an update of Cal-QL draws, for B transitions."""
+    """All that an update of Cal-QL or of FQL draws, for B transitions."""
     g = torch.Generator().manual_seed(seed)
 
     def normal(k):
@@ -46,7 +47,9 @@ def noise(seed, shifted):
         return torch.randint(-4, 5, (B, 2), generator=g) if shifted else None
 
     uniform = 2 * torch.rand(B, 3, ACTIONS, generator=g) - 1
-    return Noise(normal(1), normal(2), normal(3), normal(3), uniform, shift=shift(), shift_next=shift())
+    flow = {"eps_flow": normal(1), "time": torch.rand(B, 1, 1, generator=g)}
+    target = normal(2)
+    return Noise(normal(1), target, normal(3), normal(3), uniform, **flow, shift=shift(), shift_next=shift())
 
 
 def part(whole, rank, count):
@@ -59,36 +62,44 @@ def part(whole, rank, count):
     return dataclasses.replace(whole, **{n: part(getattr(whole, n), rank, count) for n in names})
 
 
-def course(spec, updates, rank=0, count=1, mean=dict, prepare=lambda agent: None):
-    """Metrics of many updates on a rank's part of the same batches, and the weights that come of it."""
-    agent = make("calql", "conv_tiny" if spec.cameras else "state", spec=spec)
+def course(name, spec, updates, rank=0, count=1, mean=dict, prepare=lambda agent: None):
+    """Metrics of many updates on a rank's part of the same batches, and the weights that come of it.
+
+    Some only clone, with an optimiser of its own for parameters that others have, too.
+    """
+    agent = make(name, "conv_tiny" if spec.cameras else "state", spec=spec)
     prepare(agent)
     found = []
     for seed in range(updates):
+        learn = agent.bc_update if seed % 5 == 2 else agent.update
         rows = random_batch(B, spec, seed=seed % 5), noise(seed, bool(spec.cameras))
-        found.append(mean(agent.update(*(part(whole, rank, count) for whole in rows))))
+        found.append(mean(learn(*(part(whole, rank, count) for whole in rows))))
     return found, agent.state_dict()
 
 
-@pytest.mark.parametrize(("spec", "updates"), [(STATE, 50), (PIXELS, 5)], ids=["state", "pixels"])
-def test_two_ranks_make_the_updates_of_one_with_both_batches(spec, updates, tmp_path):
+COURSES = [("calql", STATE, 50), ("calql", PIXELS, 5), ("fql", STATE, 5)]
+
+
+@pytest.mark.parametrize(("name", "spec", "updates"), COURSES, ids=["state", "pixels", "fql"])
+def test_two_ranks_make_the_updates_of_one_with_both_batches(name, spec, updates, tmp_path):
     def work(rank):
         ranks = Together(place())
 
         def prepare(agent):  # buckets so small that there are several, and parameters without gradient
             GradientAverage(agent.optimizers.values(), 2, bucket=2_000)
 
-        torch.save(course(spec, updates, rank, 2, ranks.mean, prepare), tmp_path / f"{rank}.pt")
+        torch.save(course(name, spec, updates, rank, 2, ranks.mean, prepare), tmp_path / f"{rank}.pt")
         ranks.leave()
 
-    metrics, weights = course(spec, updates)  # first, so that the processes find everything imported
+    metrics, weights = course(name, spec, updates)  # first, so that the processes find everything imported
     assert statuses(start(2, work, tmp_path)) == [0, 0], (tmp_path / "0.err").read_text()
     (ours, own), (theirs, others) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert all(torch.equal(own[name], others[name]) for name in own)
     for step in range(updates):
         torch.testing.assert_close(ours[step], metrics[step], rtol=1e-5, atol=1e-6)
         assert all(torch.equal(ours[step][name], theirs[step][name]) for name in ours[step])
-    torch.testing.assert_close(own, dict(weights), rtol=1e-5, atol=1e-6)
+    # Adam divides by a gradient's size: where that is next to nothing, the rounding of sums shows.
+    torch.testing.assert_close(own, dict(weights), rtol=1e-5, atol=1e-5)
 
 
 DIES_AT = 3  # updates
@@ -247,7 +258,7 @@ def torchrun(*words):
 
 def until_rows(folder, count):
     """Waits until a run has logged so much."""
-    until = time.monotonic() + 300
+    until = time.monotonic() + PATIENCE
     while not (folder / "metrics.csv").exists() or len(table(folder)) <= count:
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -258,25 +269,25 @@ def test_torchrun_trains_stops_resumes_and_loses_a_rank(words, tmp_path):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     train = ["train", *words("batch_size=8", "offline.updates=30", "online.env_steps=60")]
     run = torchrun(*train, f"run_dir={whole}")
-    said, errors = run.communicate(timeout=300)
+    said, errors = run.communicate(timeout=PATIENCE)
     assert run.returncode == 0, errors
     assert said.count("run folder:") == 2 and "rank 0 of 2: 4 transitions of a batch, 1 envs" in said
     assert (whole / "report.html").exists()
     run = torchrun(*train, f"run_dir={halves}")
     until_rows(halves, 12)
     run.terminate()
-    _, errors = run.communicate(timeout=300)
+    _, errors = run.communicate(timeout=PATIENCE)
     again = f"torchrun --nproc-per-node 2 -m caliper resume {halves}"
     assert errors.count(f"caliper: stopped and saved; go on with: {again}") == 1
     run = torchrun("resume", str(halves))
     until_rows(halves, len(table(halves)) + 8)
     children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(run.pid)], capture_output=True, text=True)
     os.kill(int(children.stdout.split()[1]), signal.SIGKILL)
-    _, errors = run.communicate(timeout=300)
+    _, errors = run.communicate(timeout=PATIENCE)
     assert run.returncode != 0 and errors.count("caliper: another rank of the run is gone") == 1
     assert f"go on from the last checkpoint with: {again}" in errors
     run = torchrun("resume", str(halves))
-    _, errors = run.communicate(timeout=300)
+    _, errors = run.communicate(timeout=PATIENCE)
     assert run.returncode == 0, errors
     for rank in (0, 1):
         (weights, state), (expected, its) = (load_checkpoint(folder, rank) for folder in (halves, whole))
