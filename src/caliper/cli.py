@@ -33,6 +33,7 @@ HELP = {
     "render": ("film a run's policy, or recorded episodes", "RUN video.episodes=9 video.camera=agentview"),
     "report": ("write the report.html of a run, a sweep or a comparison again", "RUN"),
     "export": ("write a run's policy as a folder that other programs can use", "RUN OUT"),
+    "view": ("see a policy or a dataset, or record by keyboard, in the browser", "RUN|OUT|FILE|task=lift"),
     "serve": ("answer programs that ask a policy over a websocket", "OUT --port 8765"),
     "collect": ("record the scripted expert", "task=pick_place_can data.episodes=1000"),
     "import": ("make a dataset of a recording of robosuite, robomimic, ...", "FILE [OUT] --skip-bad"),
@@ -247,6 +248,12 @@ def _serve(words: list[str]) -> None:
     serve(api.load_policy(folders[0], trusted=trusted), **where, port=PORT if port is None else int(port))
 
 
+def _view(words: list[str]) -> None:
+    from caliper.viewer.view import view
+
+    view(words)
+
+
 def _report(words: list[str]) -> None:
     from caliper.analysis.comparison import write_comparison
     from caliper.analysis.run_report import write_report
@@ -344,6 +351,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "render": _render,
     "report": _report,
     "export": _export,
+    "view": _view,
     "serve": _serve,
     "collect": _collect,
     "import": _import,
