@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from caliper.envs.base import refuse_states
-from caliper.envs.gymnasium_scene import Fixtures, drawn_model
+from caliper.envs.engines.puppets import Puppets
 from caliper.envs.one_by_one import OneByOneEnv
-from caliper.envs.puppets import Puppets
 from caliper.envs.render import make_renderer
 from caliper.envs.render.base import Renderer
 from caliper.envs.scene.appearance import AS_IT_IS, AppearanceRanges
+from caliper.envs.scene.gymnasium_scene import Fixtures, drawn_model
 from caliper.errors import CaliperError
 from caliper.types import Obs, ObsSpec
 

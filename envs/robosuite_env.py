@@ -21,11 +21,11 @@ from torch import Tensor
 
 from caliper.envs.base import refuse_actions, refuse_states
 from caliper.envs.drawn import Drawn
+from caliper.envs.engines.puppets import Puppets, put
 from caliper.envs.health import Health
 from caliper.envs.observation.instances import instances
 from caliper.envs.observation.lowdim import STANDARD
 from caliper.envs.one_by_one import OneByOneEnv
-from caliper.envs.puppets import Puppets, put
 from caliper.envs.scene.patched import controller_config, patched_robosuite
 from caliper.envs.scene.scenes import ROBOTS, Scene, build, mend_contacts
 from caliper.errors import CaliperError, one_of
