@@ -65,8 +65,10 @@ def test_every_part_has_its_file_and_every_file_its_part():
     ("group", "name"), [(group, name) for group, names in GROUPS.items() for name in names]
 )
 def test_one_word_chooses_a_part(group, name):
-    config = compose([f"{group}={name}", "task.size=64"])
+    random = ["encoder.weights=random"] * (name == "pretrained")  # the file must be named
+    config = compose([f"{group}={name}", "task.size=64", *random])
     asked = content("driver", name).get("agent", {}) if group == "agent" else {}
+    asked |= {"weights": "random"} if random else {}
     assert getattr(config, group) == content(group, name) | asked
     assert getattr(config, group)["name"] == name
     check(config)
