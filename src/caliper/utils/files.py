@@ -69,6 +69,7 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = partial_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)  # in a stranger's folder a link, through which we would write
         yield partial
         commit(partial, path)
     except OSError as error:
@@ -108,17 +109,24 @@ def new_folder(path: Path, what: str) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+class LockedError(CaliperError):
+    """Another process is at work in the folder."""
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps a second process out of a folder; a process that dies lets go. See also `holder`.
 
     Raises:
-        CaliperError: another process has it, or the folder cannot be written to.
+        LockedError: another process has it.
+        CaliperError: the folder cannot be written to, or has a link or something else in place of the lock.
     """
     path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        if path.is_symlink() or (path.exists() and not path.is_file()):  # it is emptied: see below
+            raise CaliperError(f"{path} is no file of Caliper's; remove it")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise cannot_write(path, error.strerror or error) from error
     try:
@@ -126,7 +134,7 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         os.close(descriptor)
         if isinstance(error, BlockingIOError):
-            raise CaliperError(
+            raise LockedError(
                 f"another process is at work in {folder}; wait for it, or stop it first"
             ) from error
         raise cannot_write(path, error.strerror or error) from error
@@ -141,7 +149,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 def holder(folder: Path) -> str:
     """The machine whose process has locked a folder, or was the last to; "" if none has."""
+    path = folder / ".lock"
     try:
-        return (folder / ".lock").read_text(encoding="utf-8", errors="replace")
+        if path.is_symlink() or not path.is_file():
+            return ""
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

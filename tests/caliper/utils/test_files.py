@@ -9,7 +9,7 @@ import pytest
 from caliper import cli
 from caliper.cli import main
 from caliper.errors import CaliperError, no_file
-from caliper.utils.files import holder, locked
+from caliper.utils.files import holder, locked, replacing
 
 
 def test_what_there_is_in_place_of_a_file_is_named(tmp_path):
@@ -48,6 +48,20 @@ def test_what_the_system_refuses_is_one_sentence(monkeypatch, capsys):
         main(["tasks"])
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "caliper: /there/\\x1b[2Jx: Permission denied\n"
+
+
+def test_nothing_is_written_through_a_strangers_link(tmp_path):
+    precious, run = tmp_path / "precious", tmp_path / "run"
+    precious.write_text("mine")
+    run.mkdir()
+    for name in ("report.html", "report.html.partial", ".lock"):
+        (run / name).symlink_to(precious)
+    with replacing(run / "report.html") as partial:
+        partial.write_text("page")
+    assert (run / "report.html").read_text() == "page" and not (run / "report.html").is_symlink()
+    with pytest.raises(CaliperError, match=r"\.lock is no file of Caliper's"), locked(run):
+        pytest.fail("it was emptied")
+    assert precious.read_text() == "mine" and holder(run) == ""
 
 
 def test_a_folder_is_locked_on_a_full_disk_too(tmp_path, monkeypatch):
