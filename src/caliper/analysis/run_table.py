@@ -15,7 +15,7 @@ from typing import Any
 from caliper.analysis.run_data import Run, read_run
 from caliper.analysis.stats import area_under_curve
 from caliper.errors import CaliperError
-from caliper.utils.files import replacing
+from caliper.utils.files import refuse_links, replacing
 from caliper.utils.foreign import MOST_TABLE, ForeignFileError, read_text
 
 LONGEST_NAME = 255  # bytes of a file's name
@@ -54,6 +54,7 @@ def runs_of(folder: Path) -> list[tuple[str, Path]]:
     """
     if not (folder / "runs.csv").exists():
         return []
+    refuse_links(folder)
     try:
         rows = list(csv.DictReader(read_text(folder / "runs.csv", MOST_TABLE).splitlines()))
         named = [(str(row["run"]), str(row["variant"])) for row in rows]

@@ -8,6 +8,7 @@ run/checkpoints/latest                                    the name of the newest
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from caliper.utils.manifest import check_manifest, complete, latest, write_manif
 
 KEEP = 2
 WEIGHTS, STATE = "weights.safetensors", "state.pt"
+LEFT = re.compile(r"\.[0-9]{6,12}\.(partial|old)")  # what a killed process leaves; all else is not ours
 
 
 def save_checkpoint(
@@ -128,7 +130,7 @@ def _prune(root: Path) -> None:
         for old in complete(root)[:-KEEP]:
             doomed = root / f".{old.name}.old"
             os.rename(old, doomed)  # a half-deleted folder must not look whole
-        for left in root.glob(".*"):
+        for left in [path for path in root.iterdir() if LEFT.fullmatch(path.name)]:
             shutil.rmtree(left, ignore_errors=True)
 
 

@@ -56,6 +56,29 @@ def refuse_existing(path: Path, overwrite: bool, other: str) -> None:
         raise CaliperError(f"{path} is there already; name another file with {other}, or add --overwrite")
 
 
+FOLDERS = ("checkpoints", "evaluations", "plots", "videos", "wandb", "tensorboard")  # of a run
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuses a run folder that leads elsewhere: what is written and tidied up there is somebody's.
+
+    The run folder itself may be a link, for its user has named it.
+
+    Raises:
+        CaliperError: a folder in it, or in one of those, is a link that leads out of it.
+    """
+    for name in FOLDERS:
+        own = folder / name
+        inside = own.iterdir() if own.is_dir() and not own.is_symlink() else ()
+        for path in (own, *inside):
+            linked = path.is_symlink() and path.is_dir()
+            if linked and not path.resolve().is_relative_to(folder.resolve()):  # wandb links one of its own
+                raise CaliperError(
+                    f"{path} is a link, through which files elsewhere would be changed; put the folder "
+                    "itself there, or link the whole run folder"
+                )
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary name; what was written there becomes `path` when the block succeeds.

@@ -7,9 +7,10 @@ import socket
 import pytest
 
 from caliper import cli
+from caliper.api import Run
 from caliper.cli import main
 from caliper.errors import CaliperError, no_file
-from caliper.utils.files import holder, locked, replacing
+from caliper.utils.files import holder, locked, refuse_links, replacing
 
 
 def test_what_there_is_in_place_of_a_file_is_named(tmp_path):
@@ -62,6 +63,23 @@ def test_nothing_is_written_through_a_strangers_link(tmp_path):
     with pytest.raises(CaliperError, match=r"\.lock is no file of Caliper's"), locked(run):
         pytest.fail("it was emptied")
     assert precious.read_text() == "mine" and holder(run) == ""
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "evaluations/online_000012"])
+def test_a_strangers_run_leads_nowhere_else(name, tmp_path):
+    run, other = tmp_path / "run", tmp_path / "other"
+    other.mkdir()
+    (run / name).parent.mkdir(parents=True)
+    (run / "wandb" / "run-1").mkdir(parents=True)
+    (run / "wandb" / "latest-run").symlink_to("run-1")
+    (run / "config.yaml").write_text("seed: 0\n")
+    Run(run)
+    (run / name).symlink_to(other)
+    with pytest.raises(CaliperError, match=f"{name} is a link, through which"):
+        Run(run)
+    (tmp_path / "link").symlink_to(run)
+    (run / name).unlink()
+    refuse_links(tmp_path / "link")
 
 
 def test_a_folder_is_locked_on_a_full_disk_too(tmp_path, monkeypatch):
