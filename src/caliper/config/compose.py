@@ -96,7 +96,9 @@ def _require_name(word: str) -> None:
     group, _, value = word.partition("=")
     number = re.fullmatch(r"[-+]?(\.?\d[\d_.e+-]*|null|true|false|nan|inf)", value, re.IGNORECASE)
     if group in GROUPS and (number or value[:1] in ("", "{", "[")):
-        raise CaliperError(unknown(group, value, choices(group)))
+        there = (path.name for path in files("caliper.configs").joinpath(group).iterdir())
+        known = sorted(name.removesuffix(".yaml") for name in there if name.endswith(".yaml"))
+        raise CaliperError(unknown(group, value, known))
 
 
 def _free(word: str) -> str:

@@ -142,6 +142,8 @@ def _refuse_odd(content: Any) -> None:
         depth += 1
         if depth > DEEPEST:
             raise ForeignFileError(f"is nested deeper than {DEEPEST} levels")
+        if odd := [key for part in level if isinstance(part, dict) for key in part if type(key) is not str]:
+            raise ForeignFileError(f"has the key {odd[0]!r:.40}, which is no text")
         level = [x for part in level for x in (part.values() if isinstance(part, dict) else part)]
         if any(isinstance(x, bytes) for x in level):
             raise ForeignFileError("has bytes (!!binary), where text or a number belongs")

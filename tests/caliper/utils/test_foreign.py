@@ -50,6 +50,7 @@ def test_interpolations_are_refused_wherever_they_are(path, monkeypatch):
         ("a: " + "9" * 6000, "is not plain YAML"),
         ("a: x\x1b[2J", "is not plain YAML"),
         ("a: [!!binary aGVsbG8=]", "has bytes"),
+        ("a: [{b: 1, 2: c}]", "has the key 2, which is no text"),
         ('a: {b: "x\\0"}', "has a character in a.b that no text has"),
         ('a: ["\\ud800"]', "has a character in a[0] that no text has"),
         ("#" * (300 << 10), "is too large"),
