@@ -56,6 +56,11 @@ def refuse_existing(path: Path, overwrite: bool, other: str) -> None:
         raise CaliperError(f"{path} is there already; name another file with {other}, or add --overwrite")
 
 
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether what a path stands for, links followed, is outside of a folder."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 FOLDERS = ("checkpoints", "evaluations", "plots", "videos", "wandb", "tensorboard")  # of a run
 
 
@@ -72,7 +77,7 @@ def refuse_links(folder: Path) -> None:
         inside = own.iterdir() if own.is_dir() and not own.is_symlink() else ()
         for path in (own, *inside):
             linked = path.is_symlink() and path.is_dir()
-            if linked and not path.resolve().is_relative_to(folder.resolve()):  # wandb links one of its own
+            if linked and leads_out(path, folder):  # wandb links one of its own
                 raise CaliperError(
                     f"{path} is a link, through which files elsewhere would be changed; put the folder "
                     "itself there, or link the whole run folder"

@@ -448,6 +448,16 @@ def test_nothing_is_left_of_an_export_that_fails(finished, exported, tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_run_links_to_does_not_leave_with_it(finished, tmp_path, monkeypatch):
+    run, secret = shutil.copytree(finished.folder, tmp_path / "run"), tmp_path / "secret"
+    secret.write_text("mine")
+    (run / "videos" / "rollouts.mp4").unlink()
+    (run / "videos" / "rollouts.mp4").symlink_to(secret)
+    monkeypatch.setattr(export_module, "_write_program", lambda *_: None)  # it takes seconds
+    out = caliper.load_run(run).export(tmp_path / "out")
+    assert (out / "curve.png").exists() and not (out / "video.mp4").exists()
+
+
 def test_a_program_that_acts_otherwise_is_left_out(untrained, tmp_path, capsys):
     """A traced best-of-K draws other samples than the agent, which draws the same every time."""
     run, _ = untrained("agent.best_of=16")
