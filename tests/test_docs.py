@@ -104,6 +104,11 @@ def understood(line):
         composes(parse([words[0], *words[4:]])[2])
     elif verb == "tasks" and words:
         composes([f"task={words[0]}", *words[1:]])
+    elif verb == "view":
+        settings = [word for word in words if "=" in word]
+        composes(settings)
+        named = [word for word in words if word not in settings and not word.startswith("--")]
+        assert len(named) <= 1 + sum(word.startswith("--") for word in words)  # and values of options
     elif verb == "doctor" and words:
         assert words[0] == "--precompile" and words[1].startswith("sm_")
         composes(words[2:])

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from caliper.envs.render.geometry import CLUSTERS, FACES, Tables
 
 F = np.float32
-OPTIONS: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "arcp", "nsz", "nnan"}}
+# Nothing that lets LLVM round otherwise: of a loop's two forms the addresses of its arrays may choose one.
+OPTIONS: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"nsz", "nnan"}}
 EVERYTHING, STILL, MOVING = 0, 1, 2  # which slots to draw
 NEAR, FAR = F(1e-4), F(1e30)  # metres in front of the camera; more than any w
 ZERO, ONE, HALF, TWO = F(0), F(1), F(0.5), F(2)

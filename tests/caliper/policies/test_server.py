@@ -44,8 +44,8 @@ def serving(tmp_path):
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         servers.append((server, thread))
-        unix_connect = websockets.sync.client.unix_connect
-        return lambda *_, **keys: unix_connect(path, uri="ws://here/", **{"compression": None} | keys)
+        connect = websockets.sync.client.connect  # before a test puts what is returned in its place
+        return lambda *_, **keys: connect("ws://here/", unix=True, path=path, **{"compression": None} | keys)
 
     yield start
     for server, thread in servers:
