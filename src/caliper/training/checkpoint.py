@@ -62,8 +62,11 @@ def save_checkpoint(
 
     def own() -> list[Path]:
         if not ranks.first:
-            with _writing(root), open(_beside(root, ranks.place.rank), "wb") as file:
-                torch.save(state, file)
+            with _writing(root):
+                mine = _beside(root, ranks.place.rank)
+                mine.unlink(missing_ok=True)  # it may be a link, see `replacing`
+                with open(mine, "wb") as file:
+                    torch.save(state, file)
         return []
 
     def whole() -> list[Path]:
