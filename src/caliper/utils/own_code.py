@@ -96,7 +96,7 @@ def require_known(path: Path, sha256: str | None, folder: Path, what: str, key: 
     Raises:
         CaliperError: the file is gone, has changed, or was never run by this user; says what runs it.
     """
-    if not path.is_file():
+    if no_file(path) is not None:
         raise CaliperError(f"{folder} needs the Python code of its {what}, and {path} is gone; say {key}")
     name = key.partition("=")[0]
     found = read(path, name)[1]
