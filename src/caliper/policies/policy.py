@@ -475,7 +475,9 @@ def _onnx(path: Path, names: tuple[str, ...]) -> Network:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=False
+        )  # else it prints what it makes of a damaged file, and tries again
         takes = {entry.name for entry in session.get_inputs()}
     except Exception as error:  # onnxruntime has an error of its own for each state
         first = (str(error).strip() or repr(error)).splitlines()[0]
