@@ -64,7 +64,7 @@ from caliper.training.share import share
 from caliper.training.together import GradientAverage, LostRankError, run_ranks
 from caliper.training.trainer import Trainer
 from caliper.types import Obs
-from caliper.utils.files import locked, replacing
+from caliper.utils.files import locked, refuse_links, replacing
 from caliper.utils.foreign import sealed_yaml, write_json
 from caliper.utils.history import remember
 from caliper.utils.progress import bar, watched
@@ -489,6 +489,7 @@ def _refuse_crowded(folder: Path) -> None:
                 f"run_dir={folder} {no_file(folder) or 'is a file'}; choose a folder of its own"
             )
         return
+    refuse_links(folder)
     others = sorted(
         p.name
         for p in folder.iterdir()
