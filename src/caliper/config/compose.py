@@ -33,8 +33,8 @@ from caliper.errors import CaliperError
 from caliper.utils.foreign import ForeignFileError, read_yaml
 
 PATHS = (  # values that are taken letter by letter
-    *("run_dir", "data.path", "data.prior.path", "task.code", "parts.encoder", "parts.agent"),
-    "encoder.weights",
+    *("run_dir", "data.path", "data.prior.path", "data.demonstrations", "task.code"),
+    *("parts.encoder", "parts.agent", "encoder.weights"),
 )
 SEVERAL = "data.path"  # that of them which may be a list
 OF_ITS_USE = {  # keys that say how a dataset is seen, not what is in it

@@ -209,9 +209,7 @@ def _run(
         ranks.leave()
     if not ranks.first:
         return folder
-    if config.video.episodes and config.task.env_id:
-        print(f"video: none, {config.task.env_id} cannot be filmed: Gymnasium's renderers need OpenGL")
-    elif config.video.episodes:
+    if config.video.episodes:
         print(f"video: {film(agent, config, folder)}")
     print(f"report: {write_report(folder)}")
     print(f"run folder: {folder}", flush=True)
@@ -367,10 +365,11 @@ def _find_recordings(config: RunConfig) -> Recordings:
         raise CaliperError(
             f"data.filter={config.data.filter}: a Minari dataset has no filter keys; leave it out"
         )
-    if not isinstance(path, str):
-        raise CaliperError(
-            f"task={task.name} has no expert to collect from; name a Minari dataset's folder: data.path=..."
-        )
+    if isinstance(path, list):
+        raise CaliperError(f"data.path={path}: of Minari datasets a run takes one; name one folder")
+    if path is None and not Path(path := config.dataset_path()).exists():
+        print(f"no dataset at {path}; collecting it, as does: {collect_command(config)}", flush=True)
+        collect(config, Path(path))
     recordings = read_minari(path, task.dense, task.successes_only)
     recordings.check(task.env_id or "", obs_spec(config).proprio, action_length(config))
     _require_content(config, recordings)
