@@ -241,7 +241,7 @@ class ReplayBuffer:
 
     def _stacked(self, frames: Tensor) -> Tensor:
         """Rows (b k, v, c, h, w) or (b k, p) as (b, v, k c, h, w) or (b, k p)."""
-        frames = frames.view(-1, self.spec.stack, *frames.shape[1:])
+        frames = frames.view(len(frames) // self.spec.stack, self.spec.stack, *frames.shape[1:])
         return frames.flatten(1) if frames.dim() == 3 else frames.transpose(1, 2).flatten(2, 3)
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from caliper.encoders.augment import augment, random_shift
 from caliper.encoders.base import Encoder, State
 from caliper.encoders.conv import Conv
 from caliper.encoders.impala import Impala
+from caliper.encoders.pretrained import Pretrained
 from caliper.encoders.resnet import ResNet18
 from caliper.errors import CaliperError, one_of
 from caliper.types import ObsSpec
@@ -21,6 +22,7 @@ ENCODERS: dict[str, Callable[..., Encoder]] = {
     "d4pg": partial(Conv, channels=(32, 64, 128, 256), kernels=(3, 3, 3, 3), strides=(2, 2, 2, 2), padding=0),
     "nature": partial(Conv, channels=(32, 64, 64), kernels=(8, 4, 3), strides=(4, 2, 1), padding=0),
     "impala": Impala,
+    "pretrained": Pretrained,
     "resnet18": ResNet18,
     "state": State,
 }

@@ -94,7 +94,8 @@ def understood(line):
     elif verb in ("resume", "evaluate", "render"):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "config.yaml")
-            path.write_text(to_yaml(compose([])), encoding="utf-8")
+            encoder = ["encoder=pretrained"] if any(w.startswith("encoder.weights=") for w in words) else []
+            path.write_text(to_yaml(compose(encoder)), encoding="utf-8")
             load(path, words[1:], "resume" if verb == "resume" else "evaluate")
         assert not words or "=" not in words[0]
     elif verb == "replay" and words:

@@ -41,6 +41,7 @@ HELP = {
     "convert": ("write a dataset in the format of another library", "FILE OUT --to minari|lerobot"),
     "inspect": ("tell what a dataset or a recording holds and whether it fits", "FILE [--images | --replay]"),
     "tasks": ("list tasks, agents, encoders, engines and presets; tell all of one task", "[lift]"),
+    "pretrained": ("list what published weights fit; tell whether a file does", "[FILE] [arch=resnet18]"),
     "doctor": ("tell what is missing here; compile a GPU's kernels ahead", "[--precompile sm_90 task=lift]"),
 }
 # What torch, MuJoCo and CUDA say where an estimate was too low, or others took the memory meanwhile.
@@ -313,6 +314,12 @@ def _tasks(words: list[str]) -> None:
         print(f"{group:8} {' '.join([*_choices(group), *offered(group)])}")
 
 
+def _pretrained(words: list[str]) -> None:
+    from caliper.tools.pretrained import describe_file, describe_known
+
+    print(describe_file(words) if words else describe_known())
+
+
 def _doctor(words: list[str]) -> None:
     if "--precompile" in words:
         from caliper.config.compose import compose
@@ -359,5 +366,6 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "convert": _convert,
     "inspect": _inspect,
     "tasks": _tasks,
+    "pretrained": _pretrained,
     "doctor": _doctor,
 }

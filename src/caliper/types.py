@@ -19,7 +19,7 @@ class Plane:
     """Images of one kind and one size, from some of the cameras.
 
     Attributes:
-        kind: pixels, depth or segmentation.
+        kind: pixels, depth, segmentation or features.
         cameras: which of `ObsSpec.cameras`.
         channels: of one frame.
         size: height and width, pixels.
@@ -52,6 +52,8 @@ class ObsSpec:
         depth: whether each camera gives depth too.
         instances: how many instances a segmentation tells apart, besides what is none; 0 gives none.
         stack: consecutive frames that an observation holds, the oldest first.
+        features: numbers that a frozen encoder has made of each camera's frame; 0 leaves the images. They
+            stand as one more plane, float32 (v, f, 1, 1), and the pixels are of no view.
     """
 
     cameras: tuple[str, ...]
@@ -60,6 +62,7 @@ class ObsSpec:
     depth: bool = False
     instances: int = 0
     stack: int = 1
+    features: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) and len(sides := {s for size in self.size for s in size}) == 1:
@@ -85,6 +88,10 @@ class ObsSpec:
         if not self.cameras:
             assert isinstance(self.size, int)
             return {"pixels": Plane("pixels", (), 3, (self.size, self.size), torch.uint8)}
+        if self.features:
+            seen = tuple(range(len(self.cameras)))
+            features = Plane("features", seen, self.features, (1, 1), torch.float32)
+            return {"pixels": Plane("pixels", (), 3, (1, 1), torch.uint8), "features": features}
         found = {}
         for i, size in enumerate(dict.fromkeys(self.sizes)):
             seen = tuple(j for j, own in enumerate(self.sizes) if own == size)
@@ -102,7 +109,7 @@ class ObsSpec:
     @property
     def image_numbers(self) -> int:
         """Numbers in an observation's images as an encoder sees them, one channel for each instance."""
-        channels = {"pixels": 3, "depth": 1, "segmentation": self.instances}
+        channels = {"pixels": 3, "depth": 1, "segmentation": self.instances, "features": self.features}
         seen = [(channels[plane.kind], plane.shape) for plane in self.planes.values()]
         return self.stack * sum(v * c * h * w for c, (v, _, h, w) in seen)
 
@@ -116,7 +123,8 @@ class Obs:
         proprio: float32 (n, p), see the task for the entries and their units.
         more: further images by their names in `ObsSpec.planes`: pixels of other sizes; depth, float16
             (n, v, 1, h, w), metres along the camera's axis, 0 where nothing is; segmentation, uint8
-            (n, v, 1, h, w), the number of the instance, 0 where there is none.
+            (n, v, 1, h, w), the number of the instance, 0 where there is none; or features, float32
+            (n, v, f, 1, 1), instead of all images.
     """
 
     pixels: Tensor

@@ -16,11 +16,13 @@ from caliper.config.devices import engine_device, learner_device
 from caliper.config.schema import RunConfig
 from caliper.data.dataset import SCHEMA_VERSION, DatasetMeta
 from caliper.data.returns import RewardConfig
+from caliper.encoders.pretrained import as_saved, frozen_backbone, keeps_features, length_of, see
 from caliper.envs.base import VectorEnv
 from caliper.envs.bridge import bridged
 from caliper.envs.engines.memory import env_bytes
 from caliper.envs.engines.warp import room
 from caliper.envs.gymnasium_env import GymnasiumEnv, dimensions
+from caliper.envs.observation.features import Featured
 from caliper.envs.observation.instances import instances
 from caliper.envs.observation.lowdim import robot_dim
 from caliper.envs.observation.proprio import bodies_dim
@@ -110,15 +112,23 @@ def make_envs(
     """
     task, learner = config.task, learner_device(config)
     if task.env is not None:
-        return stacked(bridged(_robosuite(config, num_envs), learner), task.frame_stack)
+        return stacked(featured(bridged(_robosuite(config, num_envs), learner), config), task.frame_stack)
     if task.env_id is None:
         env = make_env(config, num_envs)
         if stagger:
             env.stagger(config.chunk)
-        return stacked(bridged(env, learner), task.frame_stack)
+        return stacked(featured(bridged(env, learner), config), task.frame_stack)
     steps = horizon or task.horizon
     envs = GymnasiumEnv(task.env_id, num_envs, task.kwargs, task.dense, steps, config.seed)
     return stacked(bridged(envs, learner), task.frame_stack)
+
+
+def featured(env: VectorEnv, config: RunConfig) -> VectorEnv:
+    """The envs with features instead of images where the run keeps those; else themselves."""
+    if not keeps_features(config.encoder):
+        return env
+    backbone, planes = frozen_backbone(config.encoder, env.device), env.spec.planes
+    return Featured(env, lambda obs: see(backbone, obs, planes), backbone.dim)
 
 
 def no_expert(config: RunConfig) -> str:
@@ -193,6 +203,19 @@ def obs_spec(config: RunConfig) -> ObsSpec:
     return ObsSpec(cameras(config), image_sizes(config), proprio, depth, names, task.frame_stack)
 
 
+def learner_spec(config: RunConfig) -> ObsSpec:
+    """What the run's buffers and networks get: what the policy sees, or a frozen encoder's features of it."""
+    spec = obs_spec(config)
+    if not (keeps_features(config.encoder) and spec.cameras):
+        return spec
+    return replace(spec, features=length_of(config.encoder))
+
+
+def of_checkpoint(config: RunConfig) -> RunConfig:
+    """The same where a checkpoint's weights follow: without the encoder's file, unless they lack those."""
+    return replace(config, encoder=dict(as_saved(config.encoder)))
+
+
 def action_length(config: RunConfig) -> int:
     """Entries of an action, without making an env."""
     if config.task.env is not None:
@@ -202,14 +225,21 @@ def action_length(config: RunConfig) -> int:
     return action_dim(config.task.controller, config.task.robot)
 
 
-def make_agent(config: RunConfig, device: torch.device | str) -> Agent:
+def make_agent(config: RunConfig, device: torch.device | str, spec: ObsSpec | None = None) -> Agent:
     """The run's agent with its first weights.
+
+    Args:
+        config: of the run.
+        device: where it lives.
+        spec: what it gets, if not what the run's buffers hold.
 
     Raises:
         CaliperError: an unknown agent, encoder or key, or images that the encoder cannot take.
     """
     actions = action_length(config)
-    return build_agent(config.agent, config.encoder, obs_spec(config), actions, device, config.seed)
+    return build_agent(
+        config.agent, config.encoder, spec or learner_spec(config), actions, device, config.seed
+    )
 
 
 def reward_config(config: RunConfig) -> RewardConfig:

@@ -62,6 +62,7 @@ def refuse_changes(found: Sequence[Change], purpose: str, folder: Path, agent: s
 def _metadata(agent: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Each key of a run, and of its agent, with what its field says of it."""
     yield from _fields(RunConfig, "")
+    yield "encoder.weights", {"resume": True, "evaluate": True}  # wherever it lies: encoder.sha256 says which
     if agent in AGENTS:
         yield from ((f"agent.{field.name}", field.metadata) for field in fields(AGENTS[agent][1]))
 

@@ -8,11 +8,16 @@ from itertools import accumulate, pairwise
 
 import torch
 
-from caliper.config.build import action_length, obs_spec
+from caliper.config.build import action_length, learner_spec, obs_spec
 from caliper.config.devices import learner_device, memory_of
 from caliper.config.schema import RunConfig
 from caliper.data.buffer import ReplayBuffer
 from caliper.encoders import build_encoder
+from caliper.encoders.architectures import footprint
+from caliper.encoders.backbones import AT_ONCE
+from caliper.encoders.pretrained import NAME as PRETRAINED
+from caliper.encoders.pretrained import keeps_features
+from caliper.encoders.weights import RANDOM
 from caliper.errors import CaliperError
 from caliper.utils.memory import free_memory, in_words
 
@@ -24,6 +29,7 @@ IMAGE_COPIES, VALUE_COPIES = 8, 4
 SAMPLES = {
     "n_actions": 3, "n_target_actions": 1, "n_target_actions_online": 1, "best_of": 1, "cem_samples": 1
 }  # fmt: skip
+LAYERS = 3  # that are there at once, of a network without gradients
 ADAM = 4  # a weight, its gradient and two moments
 
 
@@ -97,7 +103,7 @@ def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part
         config: of the run.
         recorded_frames: of its datasets; by default as many as the largest that it would collect.
     """
-    spec, actions, agent = obs_spec(config), action_length(config), config.agent
+    spec, actions, agent = learner_spec(config), action_length(config), config.agent
     data, online, evaluation = config.data, config.online, config.evaluation
     pixels = spec.image_numbers  # of an observation
     frames = recorded_frames or data.episodes * (config.recorded_horizon + 1)
@@ -130,6 +136,8 @@ def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part
         key: sum(a * b for a, b in pairwise([features + actions, *widths(key)]))
         for key in ("actor_hidden", "critic_hidden")
     }
+    # Each part of an agent has a copy of a frozen network, and so has its target.
+    frozen, kept = _pretrained(config, 2 * encoders)
     # Values that an update takes of an observation: one after another, so the most of them count.
     samples = {key: count * number(key, 0) for key, count in SAMPLES.items()}
     most = max(samples, key=lambda key: samples[key])
@@ -140,13 +148,13 @@ def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part
         Part("the online buffer", buffer(online.capacity), "online.capacity", online.capacity),
         Part(
             "an update",
-            config.batch_size * (2 * pixels * FLOAT * IMAGE_COPIES + values),
+            config.batch_size * (2 * pixels * FLOAT * IMAGE_COPIES + kept + values),
             "batch_size",
             config.batch_size,
         ),
         Part(
             "the envs",
-            envs * (ENV + 4 * spec.image_bytes * spec.stack),
+            envs * (ENV + 4 * obs_spec(config).image_bytes * spec.stack),
             "online.num_envs",
             online.num_envs,
             False,
@@ -175,6 +183,7 @@ def estimate(config: RunConfig, recorded_frames: int | None = None) -> list[Part
             "encoder.latent",
             config.encoder.get("latent") or features,
         ),
+        Part("the frozen network", frozen, "encoder.size", config.encoder.get("size") or 0),
         Part("the envs that collect", data.num_envs * ENV, "data.num_envs", data.num_envs, False),
         Part("the video", 2 * film * config.video.episodes, "video.episodes", config.video.episodes, False),
     ]
@@ -191,10 +200,27 @@ def _encoder(config: RunConfig) -> tuple[int, int]:
     """Weights and features of the run's encoder, made without their memory; 0 if it cannot be made at all."""
     try:
         with torch.device("meta"):
-            encoder = build_encoder(config.encoder, obs_spec(config))
+            # Whatever a file holds, the shapes are the architecture's.
+            random = {"weights": RANDOM, "sha256": None} if "weights" in config.encoder else {}
+            encoder = build_encoder({**config.encoder, **random}, learner_spec(config))
     except (CaliperError, TypeError, ValueError, RuntimeError):  # refused by name elsewhere
         return 0, 0
     return sum(weight.numel() for weight in encoder.parameters()), encoder.dim
+
+
+def _pretrained(config: RunConfig, copies: int) -> tuple[int, int]:
+    """Bytes of a network from a file: if frozen, all; else what an update keeps of each observation."""
+    cfg, spec = config.encoder, obs_spec(config)
+    if cfg["name"] != PRETRAINED or not spec.cameras:
+        return 0, 0
+    try:
+        found = footprint(cfg["arch"], cfg["size"] or max(max(size) for size in spec.sizes))
+    except (CaliperError, TypeError, ValueError, RuntimeError):  # refused by name elsewhere
+        return 0, 0
+    if not cfg["frozen"]:
+        return 0, spec.stack * len(spec.cameras) * found.activations * FLOAT
+    copies = 1 if keeps_features(cfg) else copies
+    return (copies * found.weights + LAYERS * AT_ONCE * found.largest) * FLOAT, 0
 
 
 def refuse_too_large(config: RunConfig, recorded_frames: int | None = None) -> str:

@@ -24,6 +24,7 @@ from caliper.config.devices import check_engine_device, check_learner_device
 from caliper.config.estimate import check_storage, refuse_too_large, refuse_too_many_envs
 from caliper.config.schema import RunConfig
 from caliper.encoders import ENCODERS
+from caliper.encoders.pretrained import frozen_backbone, keeps_features
 from caliper.envs.gymnasium_env import camera_names
 from caliper.envs.robot.control import action_dim
 from caliper.envs.tasks import TASKS
@@ -86,6 +87,8 @@ def check(config: RunConfig) -> None:
             f"agent.chunk={config.chunk} is longer than an episode; it must be at most task.horizon="
             f"{config.task.horizon}"
         )
+    if keeps_features(config.encoder):
+        frozen_backbone(config.encoder, "cpu")  # which the agent, that gets features, does not make
     reward_config(config)
     check_storage(config)
     refuse_too_large(config)

@@ -12,6 +12,8 @@ from caliper.agents import Agent
 from caliper.analysis.run_data import Evaluation, read_run
 from caliper.config.build import action_length, obs_spec, robosuite_plan, run_scene
 from caliper.config.schema import RunConfig
+from caliper.encoders.pretrained import NAME as PRETRAINED
+from caliper.encoders.weights import RANDOM
 from caliper.envs.observation.instances import instances
 from caliper.envs.observation.lowdim import LENGTHS, STANDARD
 from caliper.envs.observation.proprio import GRIP_CENTRE, GRIP_SCALE, PROPRIO
@@ -19,8 +21,10 @@ from caliper.envs.robot.action_meaning import action_meaning, robosuite_meaning
 from caliper.envs.robot.robots import robot_facts
 from caliper.envs.scene.scenes import ROBOTS
 from caliper.envs.sim import task_scene
+from caliper.errors import CaliperError
 from caliper.parts import KINDS, find
 from caliper.policies.policy import FORMAT
+from caliper.utils.foreign import ForeignFileError, read_json
 
 PIXELS = (
     "uint8 (3, height, width), RGB, origin at the top left; the network itself divides by 255 and "
@@ -64,7 +68,8 @@ def card(config: RunConfig, agent: Agent, folder: Path) -> dict[str, Any]:
         "action": _action(config) | {"length": action_length(config), "chunk": agent.config.chunk},
         # Whatever the training computed in: an exported policy computes in float32.
         "agent": dict(config.agent) | {"precision": "float32"},
-        "encoder": dict(config.encoder),
+        "encoder": dict(config.encoder) | _with_its_weights(config),
+        "pretrained": _published(folder),
         "parts": _parts(config),
         "data": {"path": _names(config), "content": config.data.content},
         "evaluations": [_numbers(evaluation) for evaluation in run.evaluations],
@@ -72,6 +77,25 @@ def card(config: RunConfig, agent: Agent, folder: Path) -> dict[str, Any]:
         "commit": (run.git.get("caliper") or {}).get("commit"),
         "seed": config.seed,
     }
+
+
+def _with_its_weights(config: RunConfig) -> dict[str, str | None]:
+    """A policy's own file holds what came from another: the network is built without that one."""
+    return {"weights": RANDOM, "sha256": None} if config.encoder["name"] == PRETRAINED else {}
+
+
+def _published(folder: Path) -> dict[str, Any] | None:
+    """Where the weights come from that the encoder began with, and under which licence."""
+    path = folder / "pretrained.json"
+    if not path.exists():
+        return None
+    try:
+        told = read_json(path)
+    except ForeignFileError as error:
+        raise CaliperError(
+            f"{path} {error}; restore it, for it says whose weights the policy began with"
+        ) from error
+    return {key: told.get(key) for key in ("arch", "weights_sha256", "source", "licence")}
 
 
 def _parts(config: RunConfig) -> dict[str, Any]:
@@ -105,6 +129,11 @@ def readme(content: dict[str, Any], pictures: dict[str, str]) -> str:
         "data": f"{', '.join(content['data']['path'])} (SHA-256 {content['data']['content']})",
         "made with": ", ".join(f"{name} {number}" for name, number in content["versions"].items()),
     }
+    if began := content["pretrained"]:
+        rows["encoder began with"] = (
+            f"{began['arch']}, {began['source']}; licence: {began['licence']} (SHA-256 "
+            f"{began['weights_sha256']})"
+        )
     lines = ["# A policy trained with Caliper", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
     lines += ["", "## What it sees", ""]

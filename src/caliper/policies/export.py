@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import save
 from torch.export import Dim, ExportedProgram
 
-from caliper.config.build import make_agent
+from caliper.config.build import make_agent, obs_spec, of_checkpoint
 from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
 from caliper.parts import KINDS, find
@@ -48,7 +48,7 @@ from caliper.policies.policy import (
 )
 from caliper.training.checkpoint import load_checkpoint
 from caliper.types import ObsSpec
-from caliper.utils.files import new_folder, replacing
+from caliper.utils.files import leads_out, new_folder, replacing
 from caliper.utils.foreign import write_json
 from caliper.utils.manifest import NAME as MANIFEST
 from caliper.utils.manifest import write_manifest
@@ -66,7 +66,9 @@ def policy_of(folder: Path, config: RunConfig, device: torch.device | str = "cpu
         CaliperError: there is no checkpoint, or it is damaged, or of another network.
     """
     weights, _ = load_checkpoint(folder)
-    agent = make_agent(config, "cpu")
+    agent = make_agent(of_checkpoint(config), "cpu", obs_spec(config))
+    # A frozen encoder whose features the run kept is in no checkpoint: its weights come from its file.
+    weights = {name: w for name, w in agent.state_dict().items() if ".frozen." in name} | weights
     load_weights(agent, weights, f"the checkpoint of {folder}")
     content = card(config, agent, folder)
     keep_acting(agent)
@@ -111,7 +113,7 @@ def _write(policy: Policy, run: Path, out: Path, parts: Mapping[str, str]) -> No
     _write_program(network, policy.spec, out)
     pictures = {}
     for title, name, source in PICTURES:
-        if (run / source).is_file():
+        if (run / source).is_file() and not leads_out(run / source, run):
             shutil.copyfile(run / source, out / name)
             pictures[title] = name
     for name in FORMATS:

@@ -7,7 +7,15 @@ from functools import partial
 from pathlib import Path
 
 from caliper.agents import Agent
-from caliper.config.build import appearances, eval_seeds, make_agent, make_envs, reward_config, set_up_torch
+from caliper.config.build import (
+    appearances,
+    eval_seeds,
+    make_agent,
+    make_envs,
+    of_checkpoint,
+    reward_config,
+    set_up_torch,
+)
 from caliper.config.devices import learner_device
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check
@@ -39,6 +47,7 @@ def load_agent(folder: Path, config: RunConfig) -> tuple[Agent, dict[str, int]]:
 
 def evaluate_run(folder: Path, config: RunConfig) -> Result:
     """Plays `evaluation.episodes` greedy episodes, prints the success and writes <run>/evaluation.json."""
+    config = of_checkpoint(config)
     check(config)
     config = choose_devices(config).applied(config)
     set_up_torch(config)
@@ -70,6 +79,7 @@ def evaluate_run(folder: Path, config: RunConfig) -> Result:
 
 def render_run(folder: Path, config: RunConfig) -> Path:
     """Films the run's policy; see `caliper.rollout.film.film`."""
+    config = of_checkpoint(config)
     check(config)
     video = config.video
     if not video.episodes:

@@ -10,6 +10,7 @@ Of a run on several ranks each has a state of its own, the others in `state.1.pt
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,7 @@ from caliper.utils.ranks import ALONE, Ranks
 
 KEEP = 2
 WEIGHTS, STATE = "weights.safetensors", "state.pt"
+LEFT = re.compile(r"\.[0-9]{6,12}\.(partial|old)")  # what a killed process leaves; all else is not ours
 
 
 def save_checkpoint(
@@ -60,8 +62,11 @@ def save_checkpoint(
 
     def own() -> list[Path]:
         if not ranks.first:
-            with _writing(root), open(_beside(root, ranks.place.rank), "wb") as file:
-                torch.save(state, file)
+            with _writing(root):
+                mine = _beside(root, ranks.place.rank)
+                mine.unlink(missing_ok=True)  # it may be a link, see `replacing`
+                with open(mine, "wb") as file:
+                    torch.save(state, file)
         return []
 
     def whole() -> list[Path]:
@@ -188,7 +193,7 @@ def _prune(root: Path) -> None:
         for old in complete(root)[:-KEEP]:
             doomed = root / f".{old.name}.old"
             os.rename(old, doomed)  # a half-deleted folder must not look whole
-        for left in root.glob(".*"):
+        for left in [path for path in root.iterdir() if LEFT.fullmatch(path.name)]:
             shutil.rmtree(left, ignore_errors=True)
 
 

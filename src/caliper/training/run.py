@@ -19,6 +19,7 @@ from caliper.config.build import (
     make_envs,
     no_expert,
     obs_spec,
+    of_checkpoint,
     reward_config,
     run_folder,
     run_scene,
@@ -42,6 +43,9 @@ from caliper.data.relabel import relabelled
 from caliper.data.ring import Ring
 from caliper.data.robomimic import read_dataset
 from caliper.data.stored_frames import StoredFrames
+from caliper.encoders.backbones import check_file
+from caliper.encoders.pretrained import NAME as PRETRAINED
+from caliper.encoders.weights import RANDOM
 from caliper.envs.base import VectorEnv
 from caliper.envs.scene.appearance import AppearanceRanges, VisualAugmentation
 from caliper.errors import CaliperError, no_file
@@ -60,7 +64,7 @@ from caliper.training.share import share
 from caliper.training.together import GradientAverage, LostRankError, run_ranks
 from caliper.training.trainer import Trainer
 from caliper.types import Obs
-from caliper.utils.files import locked, replacing
+from caliper.utils.files import locked, refuse_links, replacing
 from caliper.utils.foreign import sealed_yaml, write_json
 from caliper.utils.history import remember
 from caliper.utils.progress import bar, watched
@@ -90,9 +94,11 @@ def train(config: RunConfig) -> Path:
         devices = choose_devices(part)
         data = _find_all(devices.applied(config), ranks)
         with _owned(folder, ranks):
-            config, part = _with_data(config, *data), _with_data(part, *data)
             if ranks.first:
                 _refuse_used(folder)  # another process may have begun one meanwhile
+            encoder = _with_weights(config, folder, ranks.first)
+            config, part = (replace(_with_data(c, *data), encoder=encoder) for c in (config, part))
+            if ranks.first:
                 _write_config(config, folder)
                 write_json(folder / "git.json", provenance())
             return _run(config, part, folder, data, None, devices, ranks)
@@ -116,7 +122,7 @@ def resume(folder: Path, config: RunConfig) -> Path:
         checkpoint = load_checkpoint(folder, ranks.place.rank)
         _refuse_too_late(config, folder, checkpoint[1]["counters"])
         part = share(config, ranks)
-        check(part)
+        check(of_checkpoint(part))
         devices = choose_devices(part)
         data = _find_all(devices.applied(config), ranks)
         return _run(config, part, folder, data, checkpoint, devices, ranks)
@@ -152,10 +158,16 @@ def _run(
     eval_env = make_envs(config, config.evaluation.num_envs)
     offline = load_data(config, *data, eval_env, ranks)
     spec, actions, device = env.spec, env.action_dim, env.device
-    agent = make_agent(config, device)
+    agent = make_agent(config if checkpoint is None else of_checkpoint(config), device)
     if ranks.count > 1:
         ranks.as_first(agent.state_dict().values())
         GradientAverage(agent.optimizers.values(), ranks.count)
+    if spec.features and (pad := config.agent.get("shift_pad")):
+        print(
+            f"features of each frame are kept: the random shift (agent.shift_pad={pad}) does not act; "
+            "encoder.cached=false keeps the images and shifts them",
+            flush=True,
+        )
     chunk = agent.config.chunk
     online = ReplayBuffer(config.online.capacity, spec, actions, offline.reward, device, chunk)
     logger: Logger = SilentLogger()
@@ -247,6 +259,20 @@ def _with_data(config: RunConfig, dataset: Dataset | Recordings, prior: Dataset 
         place = str(Path(config.prior.dataset_path()).resolve())
         data = replace(data, prior=replace(data.prior, path=place, content=prior.content))
     return replace(config, data=data)
+
+
+def _with_weights(config: RunConfig, folder: Path, keep: bool) -> dict[str, Any]:
+    """The encoder with its file by whole path and checksum; says where that is from, and is to `keep` it."""
+    weights = config.encoder.get("weights", RANDOM)
+    if config.encoder["name"] != PRETRAINED or weights == RANDOM:
+        return config.encoder
+    checked = check_file(Path(weights).resolve(), config.encoder["arch"])
+    print(checked, flush=True)
+    # "sha256" is where `write_json` puts the page's own.
+    told = {"arch": checked.arch, "weights": checked.path, "weights_sha256": checked.sha256}
+    if keep:
+        write_json(folder / "pretrained.json", told | asdict(checked.origin))
+    return config.encoder | {"weights": checked.path, "sha256": checked.sha256}
 
 
 def _keep_changes(config: RunConfig, folder: Path) -> None:
@@ -413,6 +439,10 @@ def _on_disk(
     }
     if ranks.count > 1:
         facts["episodes of"] = str(ranks.place)
+    if spec.features:
+        encoder = {"sha256": None} | config.encoder
+        named = encoder["sha256"] or encoder["weights"]
+        facts["encoder"] = [encoder["arch"], named, encoder["size"], str(env.device)]
     root = config.data.frames or Path(config.dataset_paths()[0]).resolve().parent / "frames"
 
     def frames() -> Iterator[Obs]:
@@ -436,7 +466,15 @@ def _refuse_used(folder: Path) -> None:
 
 # What a run puts into its folder.
 OWN = {
-    *("config.yaml", "git.json", "devices.json", "metrics.csv", "history.jsonl", "evaluation.json"),
+    *(
+        "config.yaml",
+        "git.json",
+        "devices.json",
+        "pretrained.json",
+        "metrics.csv",
+        "history.jsonl",
+        "evaluation.json",
+    ),
     *("report.html", "checkpoints", "evaluations", "plots", "videos", "wandb", "tensorboard"),
 }
 LOGS = {".log", ".out", ".err", ".txt"}  # what a shell or a cluster may keep there of what the run prints
@@ -450,6 +488,7 @@ def _refuse_crowded(folder: Path) -> None:
                 f"run_dir={folder} {no_file(folder) or 'is a file'}; choose a folder of its own"
             )
         return
+    refuse_links(folder)
     others = sorted(
         p.name
         for p in folder.iterdir()

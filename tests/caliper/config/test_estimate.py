@@ -30,6 +30,20 @@ def test_buffers_by_hand():
     assert parts("data.copies=3")["the dataset's images"].size == 3 * parts()["the dataset's images"].size
 
 
+def test_a_network_from_a_file_by_hand():
+    words = ["encoder=pretrained", "encoder.weights=random", "encoder.size=32"]  # resnet18
+    weights, all_layers, largest = 11_176_512, 153_600, 64 * 16 * 16  # see tests/encoders/test_pretrained.py
+    kept, seen = parts(*words), parts(*words, "encoder.cached=false")
+    assert kept["the frozen network"].size == 4 * (weights + 3 * 64 * largest)  # 64 images at once
+    assert seen["the frozen network"].size == 4 * (4 * weights + 3 * 64 * largest)  # actor, critics, targets
+    saved = seen["the online buffer"].size - kept["the online buffer"].size
+    assert saved == 50_000 * 2 * (3 * 64**2 - 512 * 4)  # of each camera's frame
+    tuned = parts(*words, "encoder.frozen=false", f"encoder.sha256={'0' * 64}", "batch_size=8")
+    seen = parts(*words, "encoder.cached=false", "batch_size=8")
+    assert tuned["an update"].size - seen["an update"].size == 8 * 2 * all_layers * 4  # of two cameras
+    assert tuned["the encoders"].size > 5 * 2 * weights * 4 and tuned["the frozen network"].size == 0
+
+
 def test_what_fits_is_named_and_fits(monkeypatch):
     monkeypatch.setattr(module, "free_memory", lambda: 2 << 30)
     words = ["task=lift", "online.capacity=1000000"]

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 TIMEOUT = 60.0
-KEPT = []  # a store ends with its last reference
+KEPT: list[object] = []  # a store ends with its last reference
 
 
 def start(count, work, folder):
