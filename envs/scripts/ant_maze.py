@@ -62,11 +62,12 @@ class Maze:
         """The free cell in which each place (n, 2) lies, (n,)."""
         columns = np.floor((xy[:, 0] - self._corner[0]) / self.side).astype(np.int64)
         rows = np.floor((self._corner[1] - xy[:, 1]) / self.side).astype(np.int64)
-        inside = self._grid[
+        inside: Ints = self._grid[
             np.clip(rows, 0, self._grid.shape[0] - 1), np.clip(columns, 0, self._grid.shape[1] - 1)
         ]
         nearest = np.linalg.norm(xy[:, None] - self.middles, axis=2).argmin(1)
-        return np.where(inside < 0, nearest, inside)  # a torso above a wall belongs to the cell beside it
+        cell: Ints = np.where(inside < 0, nearest, inside)
+        return cell  # a torso above a wall belongs to the cell beside it
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +143,9 @@ def walks(
         actions[every, now], obs[every, now + 1] = action, seen()
         steps += 1
         reached = np.linalg.norm(qpos[:, :2] - goal, axis=1) <= NEAR
-        for i in np.flatnonzero(live & (reached | (steps >= horizon))):
+        for i in np.flatnonzero(live & (reached | (steps >= horizon))).tolist():
             t = steps[i]
             yield Walk(obs[i, : t + 1].copy(), actions[i, :t].copy(), bool(reached[i]))
             live[i] = False
             if waiting:
-                begin(int(i))
+                begin(i)
