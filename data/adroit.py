@@ -125,5 +125,5 @@ def _refuse_widths(path: Path, env_id: str, found: tuple[int, int], wanted: tupl
 
 def _door(obs: Array, actions: Array) -> Recording:
     solved = obs[1:, HINGE] >= OPEN
-    actions = np.clip(actions[:-1], -1, 1).astype(np.float32)
-    return Recording(obs.astype(np.float32), actions, solved.astype(np.float32), solved)
+    made = np.clip(actions[:-1], -1, 1).astype(np.float32)  # after the last observation nothing is recorded
+    return Recording(obs.astype(np.float32), made, solved.astype(np.float32), solved)

@@ -367,10 +367,11 @@ def _find_recordings(config: RunConfig) -> Recordings:
         )
     if isinstance(path, list):
         raise CaliperError(f"data.path={path}: of Minari datasets a run takes one; name one folder")
-    if path is None and not Path(path := config.dataset_path()).exists():
-        print(f"no dataset at {path}; collecting it, as does: {collect_command(config)}", flush=True)
-        collect(config, Path(path))
-    recordings = read_minari(path, task.dense, task.successes_only)
+    where = Path(path or config.dataset_path())
+    if path is None and not where.exists():
+        print(f"no dataset at {where}; collecting it, as does: {collect_command(config)}", flush=True)
+        collect(config, where)
+    recordings = read_minari(where, task.dense, task.successes_only)
     recordings.check(task.env_id or "", obs_spec(config).proprio, action_length(config))
     _require_content(config, recordings)
     return recordings
