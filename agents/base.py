@@ -128,10 +128,12 @@ class Agent(nn.Module):
             name: torch.optim.Adam(weights, lr=lr, fused=True)
             for name, (weights, lr) in self.groups().items()
         }
-        self.generator = torch.Generator(self.device).manual_seed(seed)
+        # On the device "meta" a network has shapes and no memory, and nothing is drawn or computed.
+        computes = self.device if self.device.type != "meta" else torch.device("cpu")
+        self.generator = torch.Generator(computes).manual_seed(seed)
         # No cache of cast weights: one made in a capture, or without gradient, must serve no other use.
         half = config.precision == "bfloat16"
-        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=half, cache_enabled=False)
+        self.autocast = torch.autocast(computes.type, torch.bfloat16, enabled=half, cache_enabled=False)
 
     def build(self, make_encoder: MakeEncoder) -> None:
         """Makes the networks."""

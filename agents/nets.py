@@ -392,10 +392,11 @@ def descend(optimizers: Mapping[str, torch.optim.Optimizer], losses: Mapping[str
         weights = [p for group in optimizers[name].param_groups for p in group["params"]]
         optimizers[name].zero_grad(set_to_none=True)
         torch.autograd.backward(loss, inputs=weights)
+    for name in losses:
+        optimizers[name].step()  # where a run has several ranks, hooks have averaged the gradients by now
+        weights = [p for group in optimizers[name].param_groups for p in group["params"]]
         gradients = [p.grad for p in weights if p.grad is not None]
         info[f"{name}/grad_norm"] = nn.utils.get_total_norm(gradients)
-    for name in losses:
-        optimizers[name].step()
     return info
 
 

@@ -57,7 +57,7 @@ METHODS = {
     "calql, data by size": ["agent=calql", *AGENTS["calql"], *PIXELS, "online.mixing=-1"],
 }
 ALWAYS, OFTEN = "log.checkpoint_minutes=0", "log.checkpoint_minutes=0.002"
-PATIENCE = 300  # seconds until a process counts as hung
+PATIENCE = 300  # CPU seconds, or seconds without any, until a process counts as hung
 
 
 def forked(work, out, err):
@@ -191,15 +191,32 @@ class Process:
             self._code = os.waitstatus_to_exitcode(status) if pid else None
         return self._code
 
-    def wait(self, seconds=PATIENCE):
-        """Waits for its end, or for so long; gives the exit status. What hangs is killed."""
-        end = time.monotonic() + seconds
-        while self.code() is None and time.monotonic() < end:
+    def wait(self, seconds=None):
+        """Waits for its end, or for so many seconds; gives the exit status.
+
+        What hangs is killed: it turns round, or stands still. On a machine that does much else a process that
+        does neither may take an hour for a minute's work.
+        """
+        begun = moved = time.monotonic()
+        used = 0.0
+        while self.code() is None and (seconds is None or time.monotonic() < begun + seconds):
             time.sleep(0.002)
+            if time.monotonic() > moved + 1 and (now := self._cpu()) > used:
+                used, moved = now, time.monotonic()
+            if used > PATIENCE or time.monotonic() > moved + PATIENCE:
+                break
         if self.code() is None:
             self.kill()
             return "hang"
         return self._code
+
+    def _cpu(self):
+        """Seconds of CPU that it has taken."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2].split()
+        except OSError:  # it has ended
+            return 0.0
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
     def send(self, number):
         """Sends it a signal."""

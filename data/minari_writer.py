@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caliper.data.dataset import Dataset, Episode
+from caliper.data.minari import Recording
 
 VERSION = "0.5.4"  # of Minari, whose layout this is
 
@@ -73,3 +74,42 @@ def _box(shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
     low, high = (0, 255) if dtype == np.uint8 else (-np.inf, np.inf)
     ends = {"low": np.full(shape, low).tolist(), "high": np.full(shape, high).tolist()}
     return {"type": "Box", "dtype": str(dtype), "shape": list(shape), **ends}
+
+
+def write_observations(
+    folder: Path, env_id: str, name: str, episodes: Iterable[Recording], description: str
+) -> None:
+    """Writes episodes of flat observations.
+
+    The reward is the raw one, `infos/success` what the recording calls terminal.
+
+    Args:
+        folder: an empty one.
+        env_id: of the environment, which whoever trains on the data will be held to.
+        name: of the task.
+        episodes: what is recorded.
+        description: how, in a few words.
+    """
+    (folder / "data").mkdir()
+    main, count, steps = folder / "data" / "main_data.hdf5", 0, 0
+    with h5py.File(main, "w", track_order=True) as file:
+        for i, episode in enumerate(episodes):
+            group, t = file.create_group(f"episode_{i}"), len(episode.actions)
+            count, steps = count + 1, steps + t
+            group.attrs.update({"id": i, "total_steps": t})
+            last = np.arange(t) == t - 1
+            group["observations"], group["actions"] = episode.obs, episode.actions
+            group["rewards"], group["terminations"] = episode.rewards, episode.terminals
+            group["truncations"] = last & ~episode.terminals
+            group["infos/success"] = np.append(False, episode.terminals)
+    meta = {
+        "dataset_id": f"caliper/{name.replace('_', '-')}-v0",
+        "data_format": "hdf5",
+        "total_episodes": count,
+        "total_steps": steps,
+        "dataset_size": round(main.stat().st_size / 1e6, 1),
+        "env_spec": json.dumps({"id": env_id}),
+        "minari_version": VERSION,
+        "description": description,
+    }
+    (folder / "data" / "metadata.json").write_text(json.dumps(meta), encoding="utf-8")

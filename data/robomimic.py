@@ -71,6 +71,7 @@ class DatasetWriter:
         """
         with self._explained():
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._partial.unlink(missing_ok=True)  # it may be a link, through which we would write
             self._partial.open("wb").close()
         self._file = h5py.File(self._image, "w")
         return self

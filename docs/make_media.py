@@ -1,6 +1,7 @@
 """The images of these pages and of the README, made again.
 
     python docs/make_media.py tasks                               # docs/media/tasks/NAME.png
+    python docs/make_media.py benchmarks                          # docs/media/tasks/gymnasium.png
     python docs/make_media.py rollouts RUN/videos/rollouts.mp4    # docs/media/rollouts.webp, for the README
     python docs/make_media.py rollouts VIDEO --out FILE.gif --crop 0 0 266 287 --width 480
 
@@ -50,11 +51,23 @@ def draw_tasks(names: Sequence[str]) -> None:
         _save(_row(tiles), path)
 
 
+def draw_benchmarks(names: Sequence[str] = ("adroit_door", "adroit_pen", "antmaze_large", "kitchen")) -> None:
+    """The first image of tasks of gymnasium-robotics, by Caliper's renderer."""
+    from caliper.config.build import make_envs
+    from caliper.config.compose import compose
+
+    tiles = []
+    for name in names:
+        view = make_envs(compose([f"task={name}"]), 1).render(("showcase",), SIDE)[0, 0]
+        tiles.append(_tile(rearrange(view.numpy(), "c h w -> h w c"), name))
+    _save(_row(tiles), MEDIA / "tasks" / "gymnasium.png")
+
+
 def _tile(pixels: np.ndarray, camera: str) -> Image.Image:
     """One image on a white tile with its camera's name below; small images are enlarged pixel by pixel."""
     tile = Image.new("RGB", (SIDE, SIDE + CAPTION), "white")
     tile.paste(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.NEAREST))
-    words = f"{camera}, {pixels.shape[0]} x {pixels.shape[1]}" if camera != "showcase" else camera
+    words = camera if pixels.shape[0] == SIDE else f"{camera}, {pixels.shape[0]} x {pixels.shape[1]}"
     ImageDraw.Draw(tile).text((2, SIDE + 3), words, "black", ImageFont.load_default(13))
     return tile
 
@@ -137,6 +150,7 @@ def main() -> None:
     verbs = parser.add_subparsers(required=True, dest="verb")
     tasks = verbs.add_parser("tasks", help="the images of the tasks' pages")
     tasks.add_argument("names", nargs="*", help="tasks; all of Caliper's own if none is named")
+    verbs.add_parser("benchmarks", help="the image of gymnasium-robotics' page")
     rollouts = verbs.add_parser("rollouts", help="the README's moving image, from a film")
     rollouts.add_argument("video", type=Path)
     rollouts.add_argument("--out", type=Path, default=MEDIA / "rollouts.webp")
@@ -146,6 +160,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.verb == "tasks":
         draw_tasks(given.names)
+    elif given.verb == "benchmarks":
+        draw_benchmarks()
     else:
         animate(given.video, given.out, given.crop, given.width, given.fps)
 

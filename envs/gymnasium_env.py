@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stderr
@@ -20,8 +21,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from caliper.envs.base import refuse_states
+from caliper.envs.engines.puppets import Puppets
 from caliper.envs.one_by_one import OneByOneEnv
+from caliper.envs.render import make_renderer
+from caliper.envs.render.base import Renderer
 from caliper.envs.scene.appearance import AS_IT_IS, AppearanceRanges
+from caliper.envs.scene.gymnasium_scene import Fixtures, drawn_model
 from caliper.errors import CaliperError
 from caliper.types import Obs, ObsSpec
 
@@ -66,11 +72,17 @@ class GymnasiumEnv(OneByOneEnv):
         self._middle, self._reach = (space.high + space.low) / 2, (space.high - space.low) / 2  # (a,)
         proprio, actions = dimensions(env_id, kwargs or {})
         self.spec = ObsSpec((), 1, proprio)
-        self.state_dim, self.scene_hash = 1 + model.nq + model.nv, env_id
+        self._fixtures = Fixtures.of(model)
+        self.state_dim = 1 + model.nq + model.nv + 7 * len(self._fixtures.names)
+        self.scene_hash = env_id
+        self._shown: Tensor | None = None  # states that are looked at instead of the running episodes'
+        self._puppets: Puppets | None = None
+        self._renderers: dict[tuple[tuple[str, ...], int], Renderer] = {}
         self._obs = np.zeros((num_envs, proprio), np.float32)
         self._prepare(num_envs, actions, horizon, seed)
 
     def _begin(self, i: int, seed: int) -> None:
+        self._shown = None
         obs, _ = self._envs[i].reset(seed=seed)
         self._obs[i] = flatten(obs)
 
@@ -103,25 +115,33 @@ class GymnasiumEnv(OneByOneEnv):
     # ---- states
 
     def get_state(self) -> Tensor:
-        """See `VectorEnv`; goals and what else an environment remembers is not in it."""
-        rows = [np.concatenate([[w.data.time], w.data.qpos, w.data.qvel]) for w in self._envs]
+        """See `VectorEnv`; of what an environment remembers beside its model nothing is in it."""
+        rows = [
+            np.concatenate([[w.data.time], w.data.qpos, w.data.qvel, self._fixtures.poses(w.model)])
+            for w in self._envs
+        ]
         return torch.as_tensor(np.stack(rows))
 
     def set_state(self, state: Tensor) -> None:
-        """Refused: recorded data of these environments holds observations.
+        """See `VectorEnv`; for `render` alone, the environments stay where they are.
 
         Raises:
-            CaliperError: always.
+            CaliperError: more states than envs, or states of another length.
         """
-        raise CaliperError(f"states of {self.env_id} cannot be shown; its datasets hold observations")
+        refuse_states(self, state)
+        self._shown = state.cpu()
 
     def render(self, cameras: tuple[str, ...], size: int) -> Tensor:
-        """Refused: Gymnasium's renderers need OpenGL, which Caliper does without.
-
-        Raises:
-            CaliperError: always.
-        """
-        raise CaliperError(f"{self.env_id} cannot be filmed: Gymnasium's renderers need OpenGL")
+        """See `VectorEnv`; drawn by Caliper, for Gymnasium's renderers need OpenGL."""
+        if self._puppets is None:
+            model = drawn_model(self._envs[0], self.env_id, getattr(self._envs[0], "scene_xml", None))
+            self._puppets = Puppets(model, self._fixtures.names, self.num_envs)
+        if (cameras, size) not in self._renderers:
+            threads = len(os.sched_getaffinity(0))
+            self._renderers[cameras, size] = make_renderer(self._puppets, cameras, size, threads, 2)
+        for i, row in enumerate(self.get_state() if self._shown is None else self._shown):
+            self._puppets.put(i, row.numpy())
+        return self._renderers[cameras, size].render()
 
     def set_appearance(self, seeds: Tensor | None, ranges: AppearanceRanges = AS_IT_IS) -> None:
         """Does nothing: there are no images."""
@@ -144,13 +164,24 @@ def dimensions(env_id: str, kwargs: Mapping[str, Any]) -> tuple[int, int]:
     Raises:
         CaliperError: see `GymnasiumEnv`.
     """
-    return _dimensions(env_id, json.dumps(dict(kwargs), sort_keys=True))
+    proprio, actions, _ = _facts(env_id, json.dumps(dict(kwargs), sort_keys=True))
+    return proprio, actions
+
+
+def camera_names(env_id: str, kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+    """The cameras that can film it.
+
+    Raises:
+        CaliperError: see `GymnasiumEnv`.
+    """
+    return _facts(env_id, json.dumps(dict(kwargs), sort_keys=True))[2]
 
 
 @cache
-def _dimensions(env_id: str, kwargs: str) -> tuple[int, int]:
+def _facts(env_id: str, kwargs: str) -> tuple[int, int, tuple[str, ...]]:
     env = _make(env_id, json.loads(kwargs))
-    return len(flatten(env.reset(seed=0)[0])), env.action_space.shape[0]
+    cameras = ("showcase", *(env.model.camera(i).name for i in range(env.model.ncam)))
+    return len(flatten(env.reset(seed=0)[0])), env.action_space.shape[0], cameras
 
 
 def _make(env_id: str, kwargs: Mapping[str, Any]) -> Any:
@@ -168,6 +199,7 @@ def _make(env_id: str, kwargs: Mapping[str, Any]) -> Any:
                 f"task.env_id={env_id} cannot be made with task.kwargs={dict(kwargs)} ({reason})"
             ) from error
     if left := getattr(env, "tmp_xml_file_path", None):  # AntMaze leaves its scene in the temporary folder
+        env.scene_xml = Path(left).read_text(encoding="utf-8")
         Path(left).unlink(missing_ok=True)
     return env
 

@@ -1,5 +1,6 @@
 """The pages "Add an encoder" and "Add an agent", executed; parts of packages; and code of strangers."""
 
+import os
 import re
 import shlex
 import shutil
@@ -147,11 +148,15 @@ def test_half_of_cal_ql_is_by_hand_half_way(files):
         (["agent=./my_encoder.py:MyEncoder"], "must define a class MyEncoder of caliper.agents.base.Agent"),
         (["encoder=./bad.py:A"], "fails: ZeroDivisionError"),
         (["encoder=./same.py:Conv"], "is one of Caliper's own"),
+        (["encoder=./pipe.py:A"], "pipe.py cannot be read: it is not a regular file"),
+        (["encoder=./loop.py:A"], "loop.py is a link in a circle"),
         (["parts.encoder=./my_encoder"], "neither FILE.py:CLASS nor the name of an installed part"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(words, said, files, monkeypatch):
     Path("bad.py").write_text("1 / 0\n")
+    os.mkfifo("pipe.py")
+    Path("loop.py").symlink_to("loop.py")
     Path("same.py").write_text("class Conv: ...\n")
     monkeypatch.setitem(ENCODERS, "Conv", ENCODERS["conv"])
     with pytest.raises(CaliperError, match=re.escape(said)):

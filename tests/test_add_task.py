@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -145,6 +146,10 @@ def test_the_command_that_collects_again_names_the_code(files):
         ("code: none.py\ntask: {name: a}", None, "none.py cannot be read"),
         ("code: raise_post.py\ntask: {name: lift}", None, "one of Caliper's own"),
         ("code: raise_post.py\ntask: {name: other}", None, "with name = 'other'"),
+        ("code: loop.py\ntask: {name: a}", None, "its code is a link in a circle"),
+        ("code: pipe.py\ntask: {name: a}", None, "pipe.py cannot be read: it is not a regular file"),
+        ("code: raise_post.py\ntask: {name: a}\n'~seed': 1", None, "no key can be left out of a run"),
+        ("code: raise_post.py\ntask: {name: a}\nagent: 5", None, "no agent '5'"),
         (None, "1 / 0", "fails: ZeroDivisionError"),
         (None, "def", "fails: SyntaxError"),
     ],
@@ -154,5 +159,7 @@ def test_mistakes_are_named(files, yaml, python, said):
         Path("raise_post.yaml").write_text(yaml)
     if python is not None:
         Path("raise_post.py").write_text(python)
+    Path("loop.py").symlink_to("loop.py")
+    os.mkfifo("pipe.py")
     with pytest.raises(CaliperError, match=re.escape(said)):
         compose(["task=./raise_post.yaml"])

@@ -94,7 +94,8 @@ def understood(line):
     elif verb in ("resume", "evaluate", "render"):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "config.yaml")
-            path.write_text(to_yaml(compose([])), encoding="utf-8")
+            encoder = ["encoder=pretrained"] if any(w.startswith("encoder.weights=") for w in words) else []
+            path.write_text(to_yaml(compose(encoder)), encoding="utf-8")
             load(path, words[1:], "resume" if verb == "resume" else "evaluate")
         assert not words or "=" not in words[0]
     elif verb == "replay" and words:
@@ -104,6 +105,11 @@ def understood(line):
         composes(parse([words[0], *words[4:]])[2])
     elif verb == "tasks" and words:
         composes([f"task={words[0]}", *words[1:]])
+    elif verb == "view":
+        settings = [word for word in words if "=" in word]
+        composes(settings)
+        named = [word for word in words if word not in settings and not word.startswith("--")]
+        assert len(named) <= 1 + sum(word.startswith("--") for word in words)  # and values of options
     elif verb == "doctor" and words:
         assert words[0] == "--precompile" and words[1].startswith("sm_")
         composes(words[2:])

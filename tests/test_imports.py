@@ -32,6 +32,7 @@ FLOORS = (
     "launching",
     "tools",
     "policies",
+    "viewer",
 )
 
 

@@ -119,6 +119,7 @@ def test_wheel_holds_all_modules_and_configs(wheel):
         wanted |= {f"{name.replace('.', '/')}/{file.name}" for file in path.glob("*.py")}
     configs = ROOT / SETUPTOOLS["package-dir"]["caliper.configs"]
     wanted |= {f"caliper/configs/{p.relative_to(configs).as_posix()}" for p in configs.rglob("*.yaml")}
+    wanted.add("caliper/envs/scripts/ant_walker.npz")
     assert names == wanted
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caliper.errors import CaliperError, no_file
+from caliper.utils.files import refuse_links
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +42,7 @@ class Run:
                 "it holds no config.yaml" if self.folder.is_dir() else no_file(self.folder) or "it is a file"
             )
             raise CaliperError(f"{folder} is not a run folder: {what}")
+        refuse_links(self.folder)
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"

@@ -18,6 +18,7 @@ from caliper.training.interrupt import InterruptedRunError
 from caliper.utils.early import as_ctrl_c
 from caliper.utils.memory import keep_freed_memory
 from caliper.utils.output import Forgiving
+from caliper.utils.ranks import place
 
 if TYPE_CHECKING:
     from caliper.tools.sweep import Summary
@@ -32,6 +33,7 @@ HELP = {
     "render": ("film a run's policy, or recorded episodes", "RUN video.episodes=9 video.camera=agentview"),
     "report": ("write the report.html of a run, a sweep or a comparison again", "RUN"),
     "export": ("write a run's policy as a folder that other programs can use", "RUN OUT"),
+    "view": ("see a policy or a dataset, or record by keyboard, in the browser", "RUN|OUT|FILE|task=lift"),
     "serve": ("answer programs that ask a policy over a websocket", "OUT --port 8765"),
     "collect": ("record the scripted expert", "task=pick_place_can data.episodes=1000"),
     "import": ("make a dataset of a recording of robosuite, robomimic, ...", "FILE [OUT] --skip-bad"),
@@ -53,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command: runs a verb; a mistake of the user's is one sentence and exit status 2."""
     words = sys.argv[1:] if arguments is None else arguments
     keep_freed_memory()
-    out, err = Forgiving(sys.stdout), Forgiving(sys.stderr, "standard error")
+    out, err = Forgiving(sys.stdout if place().rank == 0 else None), Forgiving(sys.stderr, "standard error")
     with as_ctrl_c() as stops, redirect_stdout(out), redirect_stderr(err):
         _guarded(words, stops)
 
@@ -62,14 +64,16 @@ def _guarded(words: list[str], stops: list[int]) -> None:
     try:
         _dispatch(words)
     except CaliperError as error:
-        print(f"caliper: {error}", file=sys.stderr)
+        if _is_mine(error):
+            print(f"caliper: {error}", file=sys.stderr)
         sys.exit(130 if isinstance(error, InterruptedRunError) else 2)
     except (KeyboardInterrupt, Exception) as error:
         if stops or isinstance(error, KeyboardInterrupt):  # some libraries make another error of it
-            print(
-                "caliper: stopped at once; a run goes on from its last checkpoint, if it has one",
-                file=sys.stderr,
-            )
+            if _is_mine(error):
+                print(
+                    "caliper: stopped at once; a run goes on from its last checkpoint, if it has one",
+                    file=sys.stderr,
+                )
             sys.exit(130)
         if isinstance(error, OSError) and error.filename is not None:
             print(f"caliper: {printable(f'{error.filename}: {error.strerror}')}", file=sys.stderr)
@@ -85,6 +89,12 @@ def _guarded(words: list[str], stops: list[int]) -> None:
         raise
 
 
+def _is_mine(error: BaseException) -> bool:
+    """Whether it is for this process to say it, of those that a run may have: see `CaliperError.told`."""
+    told: bool | None = getattr(error, "told", None)
+    return place().rank == 0 if told is None else not told
+
+
 def _dispatch(words: list[str]) -> None:
     verb, rest = (words[0], words[1:]) if words else ("help", [])
     if verb in ("-V", "--version"):
@@ -93,6 +103,8 @@ def _dispatch(words: list[str]) -> None:
         print(_usage(), end="")
     elif verb not in VERBS:
         raise CaliperError(unknown("verb", verb, VERBS))
+    elif place().count > 1 and verb not in ("train", "resume"):
+        raise CaliperError(f"caliper {verb} is the work of one process; give the command without torchrun")
     elif {"-h", "--help"} & set(rest):
         print(_verb_usage(verb), end="")
     else:
@@ -237,6 +249,12 @@ def _serve(words: list[str]) -> None:
     serve(api.load_policy(folders[0], trusted=trusted), **where, port=PORT if port is None else int(port))
 
 
+def _view(words: list[str]) -> None:
+    from caliper.viewer.view import view
+
+    view(words)
+
+
 def _report(words: list[str]) -> None:
     from caliper.analysis.comparison import write_comparison
     from caliper.analysis.run_report import write_report
@@ -340,6 +358,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "render": _render,
     "report": _report,
     "export": _export,
+    "view": _view,
     "serve": _serve,
     "collect": _collect,
     "import": _import,

@@ -11,7 +11,12 @@ class CaliperError(Exception):
     """Something the user can fix: one clear sentence that says how, printed alone by the command line.
 
     What it quotes from a file can't forge a line of its own: see `printable`.
+
+    Attributes:
+        told: of a run in several processes, whether another of them says it; None: the first does.
     """
+
+    told: bool | None = None
 
     def __init__(self, message: object = "") -> None:
         super().__init__(printable(str(message)))

@@ -59,7 +59,10 @@ def find(kind: str, word: str) -> Part:
     """
     path, _, name = word.rpartition(":")
     if path.endswith(".py"):
-        return Part(kind, Path(path).resolve(), name)
+        try:
+            return Part(kind, Path(path).resolve(), name)
+        except RuntimeError as error:
+            raise CaliperError(f"{kind}={word}: {path} is a link in a circle") from error
     if word.endswith(".py"):
         raise CaliperError(f"{kind}={word}: name the class in that file too: {kind}={word}:MyClass")
     entry = installed(kind).get(word)

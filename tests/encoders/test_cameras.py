@@ -8,7 +8,7 @@ from caliper.errors import CaliperError
 from caliper.types import Obs, ObsSpec
 
 LENGTHS = {"conv_tiny": (16, 8)}  # of the images' and the proprioception's features
-NAMES = [name for name in ENCODERS if name != "state"]
+NAMES = [name for name in ENCODERS if name not in ("state", "pretrained")]  # no pixels; one camera each
 ALL = ObsSpec(("front", "wrist"), 64, 7, depth=True, instances=3, stack=2)
 MIXED = ObsSpec(("front", "wrist", "side"), ((64, 80), (48, 48), (64, 80)), 7, depth=True)
 

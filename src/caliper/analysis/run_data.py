@@ -174,7 +174,7 @@ def read_run(folder: Path | str) -> Run:
     run = Run(
         folder,
         config=attempt(_config, folder / "config.yaml", {}),
-        git=attempt(read_json, folder / "git.json", {}),
+        git=attempt(_git, folder / "git.json", {}),
         devices=attempt(_devices, folder / "devices.json", ()),
         metrics=table,
         evaluations=tuple(evaluations),
@@ -195,6 +195,15 @@ def _config(path: Path) -> dict[str, Any]:
         if not isinstance(content.get(group, {}), dict | None):
             raise ValueError(f"{group} is not a mapping")
     json.dumps(content)  # what is not plain has no place in a report
+    return content
+
+
+def _git(path: Path) -> dict[str, Any]:
+    """Where a run came from, see `caliper.utils.provenance`."""
+    content = read_json(path)
+    for part in ("caliper", "directory", "versions"):
+        if not isinstance(content.get(part), dict | None):
+            raise ValueError(f"{part} is not a mapping")
     return content
 
 

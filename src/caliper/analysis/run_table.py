@@ -15,9 +15,10 @@ from typing import Any
 from caliper.analysis.run_data import Run, read_run
 from caliper.analysis.stats import area_under_curve
 from caliper.errors import CaliperError
-from caliper.utils.files import replacing
+from caliper.utils.files import refuse_links, replacing
 from caliper.utils.foreign import MOST_TABLE, ForeignFileError, read_text
 
+LONGEST_NAME = 255  # bytes of a file's name
 LATE = 5  # evaluations at the end of a run, of which the worst tells how stable it is
 
 
@@ -53,13 +54,15 @@ def runs_of(folder: Path) -> list[tuple[str, Path]]:
     """
     if not (folder / "runs.csv").exists():
         return []
+    refuse_links(folder)
     try:
         rows = list(csv.DictReader(read_text(folder / "runs.csv", MOST_TABLE).splitlines()))
         named = [(str(row["run"]), str(row["variant"])) for row in rows]
         for run, variant in named:
             if variant != variant_of(run):
                 raise ForeignFileError(f"calls the variant of {run} {variant}, which is another")
-            if run in ("", ".", "..") or "/" in run or (folder / run).is_symlink():
+            odd = run in ("", ".", "..") or "/" in run or len(run.encode()) > LONGEST_NAME
+            if odd or (folder / run).is_symlink():
                 raise ForeignFileError(f"names the run {run}, which is not in this folder")
     except (ForeignFileError, csv.Error) as error:
         raise CaliperError(f"{folder / 'runs.csv'} {error}; give the sweep's command again") from error
@@ -67,7 +70,9 @@ def runs_of(folder: Path) -> list[tuple[str, Path]]:
         raise CaliperError(
             f"{folder / 'runs.csv'} has no column {error}; give the sweep's command again"
         ) from error
-    found = [path.parent.name for path in sorted(folder.glob("*/config.yaml"))]
+    # A link would show a run that is not this sweep's, to whoever gets the page.
+    begun = sorted(folder.glob("*/config.yaml"))
+    found = [path.parent.name for path in begun if not path.parent.is_symlink()]
     runs = dict.fromkeys([run for run, _ in named if (folder / run).is_dir()] + found)
     return [(variant_of(run), folder / run) for run in runs]
 

@@ -63,10 +63,7 @@ def make_env(
     if task.env is not None:
         raise CaliperError(no_expert(config))
     if task.env_id is not None:
-        raise CaliperError(
-            f"task={task.name} is {task.env_id} of Gymnasium, which has neither a scripted expert nor "
-            "images here: it can be trained and evaluated, not collected or filmed"
-        )
+        raise CaliperError(f"task={task.name} is {task.env_id} of Gymnasium, whose envs are made otherwise")
     return SimEnv(
         task.name,
         num_envs,
@@ -102,13 +99,16 @@ def image_sizes(config: RunConfig) -> int | tuple[tuple[int, int], ...]:
     return tuple(camera_sizes(config.task.cameras, config.task.size).values())
 
 
-def make_envs(config: RunConfig, num_envs: int, stagger: bool = False) -> VectorEnv:
+def make_envs(
+    config: RunConfig, num_envs: int, stagger: bool = False, horizon: int | None = None
+) -> VectorEnv:
     """The run's envs with tensors on the learner's device, of Caliper's own task or one of Gymnasium's.
 
     Args:
         config: of the run.
         num_envs: envs.
         stagger: see `SimEnv`.
+        horizon: of an environment of Gymnasium, where it is another than the task's.
     """
     task, learner = config.task, learner_device(config)
     if task.env is not None:
@@ -118,7 +118,8 @@ def make_envs(config: RunConfig, num_envs: int, stagger: bool = False) -> Vector
         if stagger:
             env.stagger(config.chunk)
         return stacked(featured(bridged(env, learner), config), task.frame_stack)
-    envs = GymnasiumEnv(task.env_id, num_envs, task.kwargs, task.dense, task.horizon, config.seed)
+    steps = horizon or task.horizon
+    envs = GymnasiumEnv(task.env_id, num_envs, task.kwargs, task.dense, steps, config.seed)
     return stacked(bridged(envs, learner), task.frame_stack)
 
 

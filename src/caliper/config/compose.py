@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
@@ -18,15 +19,22 @@ from caliper.config import own_parts
 from caliper.config.cameras import listed
 from caliper.config.changes import changes, refuse_changes
 from caliper.config.meanings import choices
-from caliper.config.messages import GROUPS, require_pair, sentence, several_values, unknown_key
+from caliper.config.messages import (
+    GROUPS,
+    require_pair,
+    sentence,
+    several_values,
+    unknown,
+    unknown_key,
+)
 from caliper.config.own_task import expanded, named
 from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
 from caliper.utils.foreign import ForeignFileError, read_yaml
 
 PATHS = (  # values that are taken letter by letter
-    *("run_dir", "data.path", "data.prior.path", "task.code", "parts.encoder", "parts.agent"),
-    "encoder.weights",
+    *("run_dir", "data.path", "data.prior.path", "data.demonstrations", "task.code"),
+    *("parts.encoder", "parts.agent", "encoder.weights"),
 )
 SEVERAL = "data.path"  # that of them which may be a list
 OF_ITS_USE = {  # keys that say how a dataset is seen, not what is in it
@@ -46,10 +54,12 @@ def compose(overrides: list[str]) -> RunConfig:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    overrides = expanded(overrides)  # first: the words of a file are held to the same
     for word in overrides:
         require_pair(word)
         _require_path(word)
-    overrides = own_parts.expanded(expanded(overrides))
+        _require_name(word)
+    overrides = own_parts.expanded(overrides)
     words = [_free(listed(quoted(word))) for word in overrides]
     ConfigStore.instance().store(name="run_schema", node=RunConfig)  # what configs/train.yaml extends
     try:
@@ -77,8 +87,19 @@ def _require_path(word: str) -> None:
     key, _, value = word.partition("=")
     if key in PATHS and not value:
         raise CaliperError(f"{word} names nothing; give a path, or leave it out")
-    if key in PATHS and "${" in value:
-        raise CaliperError(f"{word}: a path with ${{ in it cannot be kept in a configuration; choose another")
+    if key in PATHS and ("${" in value or any("\ud800" <= c <= "\udfff" for c in value)):
+        what = "with ${ in it" if "${" in value else "that is not UTF-8"
+        raise CaliperError(f"{word}: a path {what} cannot be kept in a configuration; choose another")
+
+
+def _require_name(word: str) -> None:
+    """Refuses what is no name of a group's choice, such as agent=5 or task=null."""
+    group, _, value = word.partition("=")
+    number = re.fullmatch(r"[-+]?(\.?\d[\d_.e+-]*|null|true|false|nan|inf)", value, re.IGNORECASE)
+    if group in GROUPS and (number or value[:1] in ("", "{", "[")):
+        there = (path.name for path in files("caliper.configs").joinpath(group).iterdir())
+        known = sorted(name.removesuffix(".yaml") for name in there if name.endswith(".yaml"))
+        raise CaliperError(unknown(group, value, known))
 
 
 def _free(word: str) -> str:

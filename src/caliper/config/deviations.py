@@ -37,7 +37,8 @@ class Deviation:
 def deviations(config: Mapping[str, Any]) -> list[Deviation]:
     """Every deviation of a run, from what its `config.yaml` holds; none of an unknown agent."""
     agent = config.get("agent")
-    if not isinstance(agent, Mapping) or (name := agent.get("name")) not in AGENTS:
+    name = agent.get("name") if isinstance(agent, Mapping) else None
+    if not isinstance(name, str) or name not in AGENTS:
         return []
     published = {f"agent.{f.name}": f.default for f in fields(AGENTS[name][1]) if f.default is not MISSING}
     published |= {key: _at(usual_values(), key) for key in DRIVER}

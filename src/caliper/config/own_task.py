@@ -73,7 +73,10 @@ def _described(path: Path) -> list[str]:
         raise CaliperError(f"task={path}: the file {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("code"), str):
         raise CaliperError(f"task={path} must say code: FILE.py, the Python file of its Task, and task: ...")
-    code = (path.parent / content.pop("code")).resolve()
+    try:
+        code = (path.parent / content.pop("code")).resolve()
+    except RuntimeError as error:
+        raise CaliperError(f"task={path}: its code is a link in a circle") from error
     task = content.get("task")
     if not isinstance(task, dict) or not isinstance(task.get("name"), str):
         raise CaliperError(f"task={path} must say, under task:, its name, as in the Task's `name`")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import zlib
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePath
 from typing import Any
 
 from omegaconf import MISSING
@@ -107,6 +108,7 @@ class DataConfig:
     start: str | None = key()
     stage: str | None = key()
     mixture: list[list[float]] = key()
+    demonstrations: str | None = key()
     seed: int = key(at_least=0)
     num_envs: int = key(at_least=1, resume=True)
     copies: int = key(at_least=1)
@@ -255,5 +257,10 @@ class RunConfig:
         words += [f"from_{self.recorded_start}"] * (self.recorded_start is not None)
         words += [f"until_{data.stage}"] * (data.stage is not None)
         mixture = zlib.crc32(json.dumps(data.mixture).encode())
-        words += [str(data.episodes), f"seed{data.seed}", f"mix{mixture:08x}"]
+        words += [str(data.episodes), f"seed{data.seed}"]
+        if task.env_id is not None:  # a folder of Minari's
+            shown = [PurePath(data.demonstrations).stem] if data.demonstrations else []
+            words = [task.name, f"{self.recorded_horizon}steps", *words[-2:], *shown, f"mix{mixture:08x}"]
+            return str(data.path or f"datasets/{'_'.join(words)}")
+        words += [f"mix{mixture:08x}"]
         return str(data.path or f"datasets/{'_'.join(words)}.hdf5")

@@ -25,7 +25,7 @@ from caliper.config.estimate import check_storage, refuse_too_large, refuse_too_
 from caliper.config.schema import RunConfig
 from caliper.encoders import ENCODERS
 from caliper.encoders.pretrained import frozen_backbone, keeps_features
-from caliper.envs.gymnasium_env import dimensions
+from caliper.envs.gymnasium_env import camera_names
 from caliper.envs.robot.control import action_dim
 from caliper.envs.tasks import TASKS
 from caliper.envs.tasks.base import choose
@@ -184,7 +184,11 @@ def _check_gymnasium(config: RunConfig) -> None:
         )
     if config.prior is not None:
         raise CaliperError(f"data.prior is for Caliper's own tasks, and {task.env_id} is none; leave it out")
-    dimensions(task.env_id or "", task.kwargs)
+    known = camera_names(task.env_id or "", task.kwargs)
+    if config.video.episodes and config.video.camera not in known:
+        raise CaliperError(
+            f"video.camera: there is no camera '{config.video.camera}'; {one_of(known, config.video.camera)}"
+        )
 
 
 def _check_mixture(key: str, mixture: Sequence[Sequence[float]]) -> None:

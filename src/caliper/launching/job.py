@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from caliper.analysis.run_data import read_run
-from caliper.errors import CaliperError
-from caliper.utils.files import locked
+from caliper.utils.files import LockedError, locked
 
 POLL_SECONDS = 0.5
 SIGNALS_OF_A_CLUSTER = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -51,6 +50,8 @@ class Job:
         resumable = (self.folder / "checkpoints" / "latest").exists()
         words = ["resume", str(self.folder)] if resumable else ["train", *self.words]
         command = [sys.executable, "-m", "caliper", *words]
+        if self.log.is_symlink() or self.log.is_fifo():  # in a stranger's folder: to any file, or to nobody
+            self.log.unlink()
         with open(self.log, "ab") as log:
             log.write(f"$ {shlex.join(command)}\n".encode())
             log.flush()
@@ -129,13 +130,17 @@ def finished(folder: Path) -> bool:
 
 
 def busy(folder: Path) -> bool:
-    """Whether a process is at work in a run folder."""
+    """Whether a process is at work in a run folder.
+
+    Raises:
+        CaliperError: it cannot be told.
+    """
     if not folder.exists():
         return False
     try:
         with locked(folder):
             return False
-    except CaliperError:
+    except LockedError:
         return True
 
 

@@ -50,7 +50,7 @@ class LiveTable:
         self._counts, self._drawn = counts, time.monotonic()
         rows = []
         for job, said in running.items():
-            where = said or holder(job.folder) or "waiting"
+            where = printable(said or holder(job.folder)[:100]) or "waiting"
             rows.append({"run": job.folder.name, **progress(job.folder, self.configs[job]), "where": where})
         names = ("finished", "running", "waiting", "failed")
         summary = ", ".join(f"{n} {name}" for n, name in zip(counts, names, strict=True) if n)
@@ -100,6 +100,8 @@ def _phase(row: Mapping[str, str]) -> str:
 
 
 def _last_rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():  # not there yet; or a pipe, which would be waited for
+        return []
     with open(path, "rb") as file:
         names = file.readline()
         begin = max(file.tell(), os.fstat(file.fileno()).st_size - TAIL)

@@ -48,7 +48,7 @@ from caliper.policies.policy import (
 )
 from caliper.training.checkpoint import load_checkpoint
 from caliper.types import ObsSpec
-from caliper.utils.files import new_folder, replacing
+from caliper.utils.files import leads_out, new_folder, replacing
 from caliper.utils.foreign import write_json
 from caliper.utils.manifest import NAME as MANIFEST
 from caliper.utils.manifest import write_manifest
@@ -113,7 +113,7 @@ def _write(policy: Policy, run: Path, out: Path, parts: Mapping[str, str]) -> No
     _write_program(network, policy.spec, out)
     pictures = {}
     for title, name, source in PICTURES:
-        if (run / source).is_file():
+        if (run / source).is_file() and not leads_out(run / source, run):
             shutil.copyfile(run / source, out / name)
             pictures[title] = name
     for name in FORMATS:

@@ -26,6 +26,8 @@ FORMAT = 1  # version of policy.json
 LARGEST = 1 << 14  # of a number that a card may give for a network's width, or a count of its parts
 MOST_NAMES, MOST_NUMBERS = 300, 1 << 26  # of cameras and instances; and in the images of an observation
 LARGEST_SIDE = 1 << 10  # of an image, pixels
+MOST_WEIGHTS = 1 << 29  # numbers in all networks of an agent; ten critics with a resnet18 each have 2e8
+MOST_BEYOND = 1e-3  # of an action, outside of [-1, 1]: what rounding may be
 FORMATS = {"weights": WEIGHTS, "pt2": PROGRAM, "onnx": ONNX}
 
 Array = NDArray[Any] | Tensor
@@ -92,6 +94,8 @@ class Policy:
         many = numbers.dim() == 2
         numbers = self._proprio(numbers if many else numbers[None])
         n, k = len(numbers), self.spec.stack
+        if n == 0:
+            raise CaliperError("proprio is of no robot; give (p,) of one, or (n, p) of n")
         going = self._left[0] if self._left else self._frames[0]["proprio"] if self._frames else numbers
         if len(going) != n:
             raise CaliperError(
@@ -103,12 +107,45 @@ class Policy:
         if not self._left:
             axes = dict.fromkeys(self._planes, 2) | {"proprio": 1}
             seen = [torch.cat([f[name] for f in self._frames], axis) for name, axis in axes.items()]
-            self._left = list(self.network(*seen).view(n, self.chunk, self.action_dim).unbind(1))
+            self._left = list(self._decided(seen, n).unbind(1))
         if k == 1:
             self._frames = []
         action = self._left.pop(0)
         action = (action if many else action[0]).clone()
         return action if as_tensor else action.cpu().numpy()
+
+    def prove(self) -> None:
+        """Lets the network act on noise: it may come from a file, and its card from another.
+
+        Raises:
+            CaliperError: it fails, or gives something else than the card says; names what.
+        """
+        seen = [tensor.to(self.device) for tensor in noise(self.spec, 1)]
+        try:
+            with torch.inference_mode():
+                action = self._decided(seen, 1)
+        except CaliperError:
+            raise
+        except Exception as error:  # torch and onnxruntime raise whatever the network leads them to
+            first = (str(error).strip() or repr(error)).splitlines()[0]
+            raise CaliperError(f"it fails on the observations that its {CARD} describes ({first})") from error
+        if (most := float(action.abs().max())) > 1 + MOST_BEYOND:
+            raise CaliperError(f"it gives actions of {most:.3g}; they must be in [-1, 1]")
+
+    def _decided(self, seen: Sequence[Tensor], n: int) -> Tensor:
+        """Actions (n, chunk, a) for n observations."""
+        actions, want = self.network(*seen), (n, self.chunk * self.action_dim)
+        if tuple(actions.shape) != want or actions.dtype != torch.float32:
+            raise CaliperError(
+                f"the network gives actions of {_dtype(actions)} {tuple(actions.shape)}; its {CARD} says "
+                f"float32 {want}"
+            )
+        if not torch.isfinite(actions).all():
+            raise CaliperError(
+                "the network gives an action with NaN or infinity: its weights are damaged, or what it sees "
+                "is far from all that it was trained on"
+            )
+        return actions.view(n, self.chunk, self.action_dim)
 
     def _proprio(self, given: Tensor) -> Tensor:
         want = self.spec.proprio
@@ -119,10 +156,11 @@ class Policy:
             )
         if not given.is_floating_point():
             raise CaliperError(f"proprio is {_dtype(given)}; this policy takes float32")
+        given = given.float()  # first: what is too large for it becomes infinite
         if not torch.isfinite(given).all():
             bad = int((~torch.isfinite(given)).any(0).nonzero()[0])
             raise CaliperError(f"proprio holds NaN or infinity in entry {bad}; give a finite number")
-        return given.float()
+        return given
 
     def _images(self, images: Array | Mapping[str, Array] | None, n: int, many: bool) -> dict[str, Tensor]:
         """The planes of images (n, v, c, h, w), once they are what the policy takes, on its device."""
@@ -174,8 +212,11 @@ class Policy:
         if plane.kind == "depth":
             if not given.is_floating_point():
                 raise CaliperError(f"{name}: the type is {_dtype(given)}; this policy takes float16, metres")
-            if not torch.isfinite(given).all():
-                raise CaliperError(f"{name}: it holds NaN or infinity; say 0 where nothing is")
+            if not torch.isfinite(given.to(plane.dtype)).all():
+                raise CaliperError(
+                    f"{name}: it holds NaN or infinity, or more metres than a float16 can; say 0 where "
+                    "nothing is"
+                )
         elif given.dtype != torch.uint8:
             most = "0 to 255" if plane.kind == "pixels" else f"0 to {self.spec.instances}"
             raise CaliperError(f"{name}: the type is {_dtype(given)}; this policy takes uint8, {most}")
@@ -255,18 +296,25 @@ def open_policy(
     """
     if format not in FORMATS:
         raise CaliperError(f"format={format!r} is unknown; choose one of {', '.join(FORMATS)}")
-    card = read_card(folder, (CARD, FORMATS[format]))
+    card, path = read_card(folder, (CARD, FORMATS[format])), folder / FORMATS[format]
+    planes = tuple(spec_of(card).planes)
     if format == "weights":
         agent = _with_weights(card, folder, device, trusted)
-        return Policy(card, Greedy(agent, tuple(spec_of(card).planes)), device)
-    if format == "onnx":
-        return Policy(card, _onnx(folder / ONNX, (*spec_of(card).planes, "proprio")))
-    if not trusted:
+        policy = Policy(card, Greedy(agent, planes), device)
+    elif format == "onnx":
+        policy = Policy(card, _onnx(path, (*planes, "proprio")))
+    elif trusted:
+        policy = Policy(card, _program(path))
+    else:
         raise CaliperError(
-            f"{folder / PROGRAM} can run the code of whoever wrote it when torch opens it; if you trust "
-            "them, say trusted=True, else take format='weights'"
+            f"{path} can run the code of whoever wrote it when torch opens it; if you trust them, say "
+            "trusted=True, else take format='weights'"
         )
-    return Policy(card, torch.export.load(folder / PROGRAM).module())
+    try:
+        policy.prove()
+    except CaliperError as error:
+        raise CaliperError(f"{path} is not the policy of its {CARD}: {error}; export it again") from error
+    return policy
 
 
 def read_card(folder: Path, needed: tuple[str, ...] = (CARD,)) -> dict[str, Any]:
@@ -320,7 +368,7 @@ def _check_card(card: dict[str, Any]) -> None:
 def _integers(value: Any) -> list[int]:
     if isinstance(value, dict):
         value = list(value.values())
-    if isinstance(value, list):
+    if isinstance(value, list):  # not deep: see `read_json`
         return [x for entry in value for x in _integers(entry)]
     return [value] if type(value) is int else []
 
@@ -333,9 +381,14 @@ def _with_weights(card: Mapping[str, Any], folder: Path, device: torch.device | 
     from caliper.parts import exported
 
     exported(card.get("parts", {}), folder, trusted)
+    described = card["agent"], card["encoder"], spec_of(card), card["action"]["length"]
     try:
-        agent = build_agent(card["agent"], card["encoder"], spec_of(card), card["action"]["length"], "cpu", 0)
-    except (CaliperError, TypeError, ValueError, RuntimeError) as error:
+        with torch.device("meta"):  # without memory: a few words may ask for terabytes
+            wanted = build_agent(*described, "meta", 0).state_dict().values()
+        if (count := sum(weight.numel() for weight in wanted)) > MOST_WEIGHTS:
+            raise ValueError(f"one of {count:.2g} weights, where {MOST_WEIGHTS:.2g} are the most")
+        agent = build_agent(*described, "cpu", 0)
+    except Exception as error:  # torch raises whatever the card's values lead it to
         first = (str(error) or repr(error)).splitlines()[0]
         raise CaliperError(f"{folder / CARD} describes no network that there is: {first}") from error
     keep_acting(agent)
@@ -377,7 +430,7 @@ def load_weights(agent: Agent, weights: Mapping[str, Tensor], name: str) -> None
     """Loads weights that fit in every name and shape.
 
     Raises:
-        CaliperError: some don't; names the first three.
+        CaliperError: some don't; names the first three. Or one is of another type, or not finite.
     """
     own = agent.state_dict()
     wrong = []
@@ -390,7 +443,22 @@ def load_weights(agent: Agent, weights: Mapping[str, Tensor], name: str) -> None
         raise CaliperError(
             f"{name} is of another network than the one that is described: {'; '.join(wrong[:3])}{more}"
         )
+    for key, weight in weights.items():
+        if weight.dtype != own[key].dtype:
+            raise CaliperError(f"{name} has {key} in {_dtype(weight)}, and here it is {_dtype(own[key])}")
+        if not torch.isfinite(weight).all():
+            raise CaliperError(f"{name} holds NaN or infinity in {key}")
     agent.load_state_dict(dict(weights))
+
+
+def _program(path: Path) -> Network:
+    """The network that torch.export has written, whose author the user trusts."""
+    try:
+        network: Network = torch.export.load(path).module()
+    except Exception as error:  # torch raises whatever the bytes lead it to
+        first = (str(error).strip() or repr(error)).splitlines()[0]
+        raise CaliperError(f"{path} is damaged ({first}); export it again") from error
+    return network
 
 
 def _onnx(path: Path, names: tuple[str, ...]) -> Network:
@@ -406,8 +474,14 @@ def _onnx(path: Path, names: tuple[str, ...]) -> Network:
         raise CaliperError(f"{path} needs onnxruntime; install: pip install 'caliper-rl[onnx]'") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    takes = {entry.name for entry in session.get_inputs()}
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=False
+        )  # else it prints what it makes of a damaged file, and tries again
+        takes = {entry.name for entry in session.get_inputs()}
+    except Exception as error:  # onnxruntime has an error of its own for each state
+        first = (str(error).strip() or repr(error)).splitlines()[0]
+        raise CaliperError(f"{path} is damaged ({first}); export it again") from error
 
     def network(*seen: Tensor) -> Tensor:
         given = {name: tensor.numpy() for name, tensor in zip(names, seen, strict=True)}

@@ -90,14 +90,22 @@ def largest(spec: ObsSpec) -> int:
 
 
 def answers(policy: Policy) -> Callable[[ServerConnection], None]:
-    """What is done with a connection."""
+    """What is done with a connection.
+
+    Raises:
+        CaliperError: the policy's card has something that no message can carry.
+    """
     one_at_a_time = threading.Lock()
+    try:
+        card = msgpack.packb(dict(policy.card))
+    except Exception as error:  # msgpack has no larger integers than 64 bits, for one
+        raise CaliperError(f"the policy's card cannot be sent ({error}); export it again") from error
 
     def handle(connection: ServerConnection) -> None:
         # What is left of a chunk is the connection's, and so is what it has seen.
         own = Policy(policy.card, policy.network, policy.device)
         with suppress(ConnectionClosed):
-            connection.send(msgpack.packb(dict(policy.card)))
+            connection.send(card)
             for message in connection:
                 try:
                     with one_at_a_time:
@@ -151,7 +159,9 @@ def as_array(told: Any, name: str) -> NDArray[Any]:
     kind, shape, data = told["dtype"], told["shape"], told["data"]
     if kind not in TYPES:
         raise CaliperError(f"{name}: dtype is {kind!r:.40}; choose one of {', '.join(TYPES)}")
-    right = isinstance(shape, list) and len(shape) <= 5 and all(type(x) is int and x >= 0 for x in shape)
+    # Limited each: of no entries, as (0, 1 << 62), an array may still be too large for NumPy.
+    right = isinstance(shape, list) and len(shape) <= 5 and all(type(x) is int for x in shape)
+    right = right and all(0 <= x < 1 << 31 for x in shape)
     if not right or not isinstance(data, bytes):
         raise CaliperError(f"{name}: shape must be a list of numbers and data bytes")
     if (want := prod(shape) * np.dtype(kind).itemsize) != len(data):

@@ -15,6 +15,7 @@ from caliper.data.dataset import Episode
 from caliper.data.robomimic import DatasetWriter
 from caliper.envs.scripts.experts import SPOKEN, Expert
 from caliper.errors import CaliperError
+from caliper.rollout.collect_observed import collect_observed
 from caliper.rollout.episodes import Trajectory, run_episodes
 from caliper.types import Obs
 
@@ -26,12 +27,14 @@ def collect(config: RunConfig, path: Path) -> Path:
     whose physics blew up is left out, which is said.
 
     Returns:
-        The file.
+        The file; of an environment of Gymnasium, the folder.
 
     Raises:
         CaliperError: the configuration will not do, or the file cannot be written.
     """
     check_task(config)
+    if config.task.env_id is not None:
+        return collect_observed(config, path)
     if config.task.env is not None:
         raise CaliperError(no_expert(config))
     if config.task.controller not in SPOKEN:

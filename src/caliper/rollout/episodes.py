@@ -65,6 +65,7 @@ class Trajectory:
         success: whether it ended in success.
         diverged: whether the physics blew up, which ended it; `final_state` is then no state to learn from.
         final_state: float64 (s,), where its last action led.
+        final_proprio: float32 (p,), what is observed there beside images.
         records: what `record` returned for each of its steps.
         rewards: the raw reward of each of its steps.
     """
@@ -73,6 +74,7 @@ class Trajectory:
     success: bool = False
     diverged: bool = False
     final_state: Tensor = field(default_factory=lambda: torch.empty(0))
+    final_proprio: Tensor = field(default_factory=lambda: torch.empty(0))
     records: list[Tensor] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
 
@@ -129,6 +131,7 @@ def run_episodes(
                     if done[i]:
                         trajectories[i].success, trajectories[i].diverged = success[i], diverged[i]
                         trajectories[i].final_state = env.final_state[i].cpu()
+                        trajectories[i].final_proprio = step.final_obs.proprio[i].cpu()
                         shown.update()
                 running = [i for i in running if not done[i]]
                 obs = step.obs

@@ -22,6 +22,7 @@ from caliper.rollout.episodes import ActionQueue, Trajectory, run_episodes
 from caliper.types import Obs
 from caliper.utils.files import replacing
 from caliper.utils.foreign import write_json
+from caliper.utils.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ def evaluate(
     env_steps: int = 0,
     updates: int = 0,
     check_stop: Callable[[], None] = lambda: None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Result, dict[str, np.ndarray]]:
-    """Plays the greedy policy from each seed.
+    """Plays the greedy policy from each seed; on several ranks each plays its share, and gets all results.
 
     Args:
         agent: the policy, left as it was.
@@ -72,7 +74,8 @@ def evaluate(
         phase: of the run, copied into the result, as are
         env_steps: environment steps of the run so far, and
         updates: its gradient updates.
-        check_stop: called before each step; what it raises ends the evaluation.
+        check_stop: called before each step; what it raises ends the evaluation, on all ranks.
+        ranks: of the run.
 
     Returns:
         The result and, for each step of all episodes (m,), the smallest Q of the action chosen there (`q`;
@@ -98,10 +101,14 @@ def evaluate(
         seen = probe(agent, obs, decision)
         return torch.stack([seen[name] for name in PROBED], 1)
 
+    def play() -> list[_Episode]:
+        played = run_episodes(env, ranks.share(seeds), act, record, f"evaluate {phase}", started)
+        return [_Episode.of(trajectory, reward, agent.has_critic) for trajectory in played]
+
     was_training = agent.training
     agent.eval()
     try:
-        episodes = list(run_episodes(env, seeds, act, record, f"evaluate {phase}", started))
+        episodes = ranks.gathered(play)
     finally:
         agent.train(was_training)
     success = [e.success for e in episodes]
@@ -113,11 +120,11 @@ def evaluate(
         episodes=len(episodes),
         interval=wilson(sum(success), len(success)),
         episode_success=success,
-        lengths=[len(e) for e in episodes],
+        lengths=[e.length for e in episodes],
         seeds=seeds,
-        score=float(np.mean([max(e.rewards) for e in episodes])),
+        score=float(np.mean([e.score for e in episodes])),
     )
-    return result, _calibration(episodes, reward) if agent.has_critic else {}
+    return result, _calibration(episodes) if agent.has_critic else {}
 
 
 OF_OTHERS = ("success_once", "episodes", "interval", "episode_success", "lengths", "seeds")
@@ -150,20 +157,38 @@ def evaluate_appearances(
     return replace(result, appearance=first, others=others), calibration
 
 
-def _calibration(episodes: list[Trajectory], reward: RewardConfig) -> dict[str, np.ndarray]:
-    parts: dict[str, list[np.ndarray]] = {
-        name: [] for name in (*PROBED, "mc_return", "time_to_go", "episode")
-    }
-    for number, episode in enumerate(episodes):
+@dataclass(frozen=True, slots=True)
+class _Episode:
+    """What an evaluation keeps of an episode, small enough to be sent to other ranks.
+
+    Attributes:
+        score: its largest raw reward.
+        steps: of a critic's agent: what `evaluate` returns of each step, (t,) by name, but for the episode.
+    """
+
+    success: bool
+    length: int
+    score: float
+    steps: dict[str, np.ndarray]
+
+    @staticmethod
+    def of(episode: Trajectory, reward: RewardConfig, has_critic: bool) -> _Episode:
+        """Of a finished one, whose records are what `probe` told."""
         t = len(episode)
-        raw, terminal = torch.tensor(episode.rewards), torch.zeros(t)
-        terminal[-1] = float(episode.success)
-        for name, column in zip(PROBED, torch.stack(episode.records).float().unbind(1), strict=True):
-            parts[name].append(column.numpy())
-        parts["mc_return"].append(reward.returns(reward.apply(raw), terminal).numpy())
-        parts["time_to_go"].append(np.arange(t, 0, -1))
-        parts["episode"].append(np.full(t, number))
-    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+        steps: dict[str, np.ndarray] = {}
+        if has_critic:
+            raw, terminal = torch.tensor(episode.rewards), torch.zeros(t)
+            terminal[-1] = float(episode.success)
+            probed = torch.stack(episode.records).float().unbind(1)
+            steps = {name: column.numpy() for name, column in zip(PROBED, probed, strict=True)}
+            steps["mc_return"] = reward.returns(reward.apply(raw), terminal).numpy()
+            steps["time_to_go"] = np.arange(t, 0, -1)
+        return _Episode(episode.success, t, max(episode.rewards), steps)
+
+
+def _calibration(episodes: list[_Episode]) -> dict[str, np.ndarray]:
+    parts = [{**e.steps, "episode": np.full(e.length, number)} for number, e in enumerate(episodes)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def write_evaluation(run: Path, result: Result, calibration: dict[str, np.ndarray]) -> Path:

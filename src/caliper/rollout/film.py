@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from caliper.agents import Agent
-from caliper.config.build import eval_seeds, make_env, make_envs
+from caliper.config.build import eval_seeds, make_envs
 from caliper.config.schema import RunConfig
 from caliper.envs.base import VectorEnv
 from caliper.rollout.episodes import ActionQueue, run_episodes
@@ -39,8 +39,6 @@ def film(agent: Agent, config: RunConfig, folder: Path, name: str = "rollouts") 
         CaliperError: no such camera, or the video cannot be written.
     """
     video, freq = config.video, config.task.control_freq
-    if config.task.env_id is not None:
-        make_env(config, 1)  # says why not
     env = make_envs(config, min(ENVS, video.episodes))
     queue = ActionQueue(env.num_envs, agent.config.chunk, env.action_dim, env.device)
 

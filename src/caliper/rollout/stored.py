@@ -98,7 +98,7 @@ def _require_room(folder: Path, need: int) -> None:
 @contextmanager
 def _turn(folder: Path) -> Iterator[None]:
     """Waits until no other process of this machine writes the folder; one that dies lets go."""
-    with open(folder.with_name(f".{folder.name}.lock"), "wb") as file:
+    with open(folder.with_name(f".{folder.name}.lock"), "ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -48,6 +48,7 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._partial.unlink(missing_ok=True)  # it may be a link, see `replacing`
         except OSError as error:
             raise cannot_write(self.path, error.strerror) from error
         self._messages = tempfile.TemporaryFile()

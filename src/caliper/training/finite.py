@@ -49,10 +49,13 @@ class FiniteWatch:
 
     To note it takes a few operations on small tensors and waits for nothing: it can be part of a captured
     update. Only `trouble` waits for the device.
+
+    Attributes:
+        first: int64 (most,), of each metric the first update at which it was not finite.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._first = torch.full((MOST,), NEVER, dtype=torch.int64, device=device)
+        self.first = torch.full((MOST,), NEVER, dtype=torch.int64, device=device)
         self._made = torch.zeros(2, dtype=torch.int64, device=device)  # updates, bc updates
         self._places: dict[tuple[str | bool, ...], int] = {}  # where metrics that come together are noted
 
@@ -66,7 +69,7 @@ class FiniteWatch:
         if group not in self._places:
             self._places[group] = sum(len(other) - 1 for other in self._places)
         start = self._places[group]
-        first, made = self._first[start : start + len(info)], self._made[int(bc)]
+        first, made = self.first[start : start + len(info)], self._made[int(bc)]
         made.add_(1)
         finite = torch.stack([value.float() for value in info.values()]).isfinite()
         torch.minimum(first, finite * NEVER + made, out=first)
@@ -74,7 +77,7 @@ class FiniteWatch:
 
     def trouble(self) -> Trouble | None:
         """What was not finite first, if anything was; bc comes before all updates."""
-        first = self._first.tolist()
+        first = self.first.tolist()
         found = [
             (not bc, first[start + i], str(name))
             for (bc, *names), start in self._places.items()

@@ -6,7 +6,6 @@ it) and a terminal that is closed (SIGHUP).
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 import threading
@@ -15,6 +14,7 @@ from types import FrameType, TracebackType
 
 from caliper.errors import CaliperError
 from caliper.utils.early import SIGNALS, stop_if_told
+from caliper.utils.ranks import ALONE, Ranks, resume_command
 
 
 class InterruptedRunError(CaliperError):
@@ -29,10 +29,15 @@ class Interrupt:
 
     Args:
         folder: the run folder, named in the message.
+        ranks: of the run, for the message; the first one says that it stops.
+
+    Attributes:
+        requested: whether the user has asked to stop, on this rank.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ranks: Ranks = ALONE) -> None:
         self.folder = folder
+        self.ranks = ranks
         self.requested = False
 
     def __enter__(self) -> Interrupt:
@@ -57,7 +62,8 @@ class Interrupt:
         self._restore()
         self.requested = True
         again = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        print(f"\ncaliper: stopping; {again} again stops at once, without saving", file=sys.stderr)
+        if self.ranks.first:
+            print(f"\ncaliper: stopping; {again} again stops at once, without saving", file=sys.stderr)
 
     def check(self) -> None:
         """Called wherever the run could be saved.
@@ -67,5 +73,5 @@ class Interrupt:
         """
         if self.requested:
             raise InterruptedRunError(
-                f"stopped and saved; go on with: caliper resume {shlex.quote(str(self.folder))}"
+                f"stopped and saved; go on with: {resume_command(self.folder, self.ranks)}"
             )

@@ -198,6 +198,30 @@ class Logger:
             self._seal.update(row_bytes(row))
 
 
+class SilentLogger(Logger):
+    """Of a rank that leaves the numbers to the first."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def log(self, phase: str, env_steps: int, updates: int, metrics: Mapping[str, float | Tensor]) -> None:
+        """Nothing, as the others."""
+
+    def sync(self) -> None:
+        """See `log`."""
+
+    def mark(self) -> dict[str, Any]:
+        """See `log`."""
+        return {}
+
+    def truncate(self, rows: int, sha256: str | None = None) -> int | None:
+        """See `log`."""
+        return None
+
+    def close(self) -> None:
+        """See `log`."""
+
+
 def to_floats(metrics: Mapping[str, float | Tensor]) -> dict[str, float]:
     """Plain numbers, with one device synchronisation for all tensors together."""
     tensors = {name: value.detach() for name, value in metrics.items() if isinstance(value, Tensor)}

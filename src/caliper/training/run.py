@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -54,18 +55,21 @@ from caliper.rollout.episodes import ActionQueue
 from caliper.rollout.film import film
 from caliper.rollout.replay import rendered, replay, replay_stored, state_fault
 from caliper.rollout.stored import stored, stored_folder
-from caliper.training.checkpoint import load_checkpoint
+from caliper.training.checkpoint import load_checkpoint, saved_ranks
 from caliper.training.devices import Devices, choose_devices, keep
 from caliper.training.finite import NotFiniteError
 from caliper.training.interrupt import Interrupt
-from caliper.training.logger import Logger
+from caliper.training.logger import Logger, SilentLogger
+from caliper.training.share import share
+from caliper.training.together import GradientAverage, LostRankError, run_ranks
 from caliper.training.trainer import Trainer
 from caliper.types import Obs
-from caliper.utils.files import locked, replacing
+from caliper.utils.files import locked, refuse_links, replacing
 from caliper.utils.foreign import sealed_yaml, write_json
 from caliper.utils.history import remember
 from caliper.utils.progress import bar, watched
 from caliper.utils.provenance import provenance
+from caliper.utils.ranks import ALONE, Ranks, resume_command
 
 BATCH_SEED = 1_000_003  # added to the run's seed: batches and the agent's noise come from different streams
 Checkpoint = tuple[dict[str, Any], dict[str, Any]]
@@ -73,29 +77,37 @@ Data = tuple[Dataset | Recordings, Dataset | None]  # the run's own, and the pri
 
 
 def train(config: RunConfig) -> Path:
-    """Starts a run and sees it through; returns its folder.
+    """Starts a run and sees it through; returns its folder. Of several ranks each calls it.
 
     Raises:
         CaliperError: the configuration, the dataset or the folder will not do, or the disk fails.
         InterruptedRunError: the user pressed Ctrl-C; everything is saved.
         NotFiniteError: something became infinite, or no number; the last checkpoint and a report are kept.
     """
-    folder = run_folder(config)
-    _refuse_used(folder)
-    _refuse_crowded(folder)
-    check(config)
-    devices = choose_devices(config)
-    data = _find_all(devices.applied(config))
-    with locked(folder):
-        _refuse_used(folder)  # another process may have begun one meanwhile
-        config = _with_weights(_with_data(config, *data), folder)
-        _write_config(config, folder)
-        write_json(folder / "git.json", provenance())
-        return _run(config, folder, data, None, devices)
+    with run_ranks() as ranks:
+        folder = ranks.told_by_first(run_folder(config))
+        with ranks.first_ahead():  # it is the one that will write there
+            _refuse_used(folder)
+            _refuse_crowded(folder)
+        part = share(config, ranks)
+        check(part)
+        devices = choose_devices(part)
+        data = _find_all(devices.applied(config), ranks)
+        with _owned(folder, ranks):
+            if ranks.first:
+                _refuse_used(folder)  # another process may have begun one meanwhile
+            encoder = _with_weights(config, folder, ranks.first)
+            config, part = (replace(_with_data(c, *data), encoder=encoder) for c in (config, part))
+            if ranks.first:
+                _write_config(config, folder)
+                write_json(folder / "git.json", provenance())
+            return _run(config, part, folder, data, None, devices, ranks)
 
 
 def resume(folder: Path, config: RunConfig) -> Path:
     """Continues a run from its newest checkpoint with the numbers that an unbroken run would give.
+
+    Of several ranks, as many as before, each calls it.
 
     Args:
         folder: the run folder.
@@ -105,17 +117,36 @@ def resume(folder: Path, config: RunConfig) -> Path:
     Raises:
         CaliperError: as `train`; or there is no checkpoint, or none of this configuration.
     """
-    with locked(folder):
-        checkpoint = load_checkpoint(folder)
+    with run_ranks() as ranks, _owned(folder, ranks):
+        _refuse_other_ranks(folder, ranks)
+        checkpoint = load_checkpoint(folder, ranks.place.rank)
         _refuse_too_late(config, folder, checkpoint[1]["counters"])
-        check(of_checkpoint(config))
-        devices = choose_devices(config)
-        return _run(config, folder, _find_all(devices.applied(config)), checkpoint, devices)
+        part = share(config, ranks)
+        check(of_checkpoint(part))
+        devices = choose_devices(part)
+        data = _find_all(devices.applied(config), ranks)
+        return _run(config, part, folder, data, checkpoint, devices, ranks)
 
 
-def _run(asked: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | None, devices: Devices) -> Path:
-    config = devices.applied(asked)
+def _run(
+    asked: RunConfig,
+    part: RunConfig,
+    folder: Path,
+    data: Data,
+    checkpoint: Checkpoint | None,
+    devices: Devices,
+    ranks: Ranks,
+) -> Path:
+    """The run that is `asked` for, or the `part` that this rank has in it."""
+    config = devices.applied(part)
     print(f"run folder: {folder}\n{devices}", flush=True)
+    if ranks.count > 1:
+        print(
+            f"{ranks.place}: {config.batch_size} transitions of a batch, {config.online.num_envs} envs, "
+            f"{config.online.capacity} frames online, one of {ranks.count} recorded episodes",
+            flush=True,
+        )
+    data = _shared(data, ranks)
     frames = sum(part.num_frames for part in data if part is not None)
     config = settled(config, frames)
     print(refuse_too_large(config, frames), flush=True)
@@ -125,9 +156,12 @@ def _run(asked: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | No
     env = make_envs(config, config.online.num_envs, config.online.stagger)
     env.vary(AppearanceRanges(**asdict(config.online.appearance)))
     eval_env = make_envs(config, config.evaluation.num_envs)
-    offline = load_data(config, *data, eval_env)
+    offline = load_data(config, *data, eval_env, ranks)
     spec, actions, device = env.spec, env.action_dim, env.device
     agent = make_agent(config if checkpoint is None else of_checkpoint(config), device)
+    if ranks.count > 1:
+        ranks.as_first(agent.state_dict().values())
+        GradientAverage(agent.optimizers.values(), ranks.count)
     if spec.features and (pad := config.agent.get("shift_pad")):
         print(
             f"features of each frame are kept: the random shift (agent.shift_pad={pad}) does not act; "
@@ -136,8 +170,10 @@ def _run(asked: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | No
         )
     chunk = agent.config.chunk
     online = ReplayBuffer(config.online.capacity, spec, actions, offline.reward, device, chunk)
-    logger = Logger(folder, {"mode": config.log.wandb}, asdict(config), config.log.tensorboard)
-    with logger as log, Interrupt(folder) as interrupt:
+    logger: Logger = SilentLogger()
+    if ranks.first:
+        logger = Logger(folder, {"mode": config.log.wandb}, asdict(asked), config.log.tensorboard)
+    with logger as log, Interrupt(folder, ranks) as interrupt:
         trainer = Trainer(
             config,
             folder,
@@ -149,31 +185,66 @@ def _run(asked: RunConfig, folder: Path, data: Data, checkpoint: Checkpoint | No
             ActionQueue(env.num_envs, chunk, actions, device),
             torch.Generator(device).manual_seed(config.seed + BATCH_SEED),
             log,
-            interrupt.check,
+            interrupt,
+            ranks,
         )
         if checkpoint is None:
             trainer.save()  # from now on the folder is not taken for an empty one, and the run can be resumed
         else:
             trainer.restore(*checkpoint)
-            _keep_changes(asked, folder)
-        keep(devices, folder)
+            if ranks.first:
+                _keep_changes(asked, folder)
+        if ranks.first:
+            keep(devices, folder)
         try:
             trainer.run()
         except NotFiniteError:
-            print(f"report: {write_report(folder)}", flush=True)
+            with ranks.first_ahead():  # where one process ends, torchrun ends the others
+                if ranks.first:
+                    print(f"report: {write_report(folder)}", flush=True)
             raise
-    if config.video.episodes and config.task.env_id:
-        print(f"video: none, {config.task.env_id} cannot be filmed: Gymnasium's renderers need OpenGL")
-    elif config.video.episodes:
+        except LostRankError as error:
+            again = resume_command(folder, ranks)
+            raise LostRankError(f"{error}; go on from the last checkpoint with: {again}") from error
+        ranks.leave()
+    if not ranks.first:
+        return folder
+    if config.video.episodes:
         print(f"video: {film(agent, config, folder)}")
     print(f"report: {write_report(folder)}")
     print(f"run folder: {folder}", flush=True)
     return folder
 
 
-def _find_all(config: RunConfig) -> Data:
-    """The run's dataset, and its prior data if there are any."""
-    return find_data(config), None if config.prior is None else find_dataset(config.prior)
+def _owned(folder: Path, ranks: Ranks) -> AbstractContextManager[None]:
+    """Keeps others out of the folder; the first rank does for all."""
+    return locked(folder) if ranks.first else nullcontext()
+
+
+def _find_all(config: RunConfig, ranks: Ranks) -> Data:
+    """The run's dataset, and its prior data if there are any; the first rank makes what is not there."""
+    with ranks.first_ahead():
+        return find_data(config), None if config.prior is None else find_dataset(config.prior)
+
+
+def _shared(data: Data, ranks: Ranks) -> Data:
+    """The episodes that are this rank's.
+
+    Raises:
+        CaliperError: the dataset has fewer than there are ranks.
+    """
+    if ranks.count == 1:
+        return data
+    own, prior = data
+    if 0 < len(own.episodes) < ranks.count:
+        raise CaliperError(
+            f"{own.path} has {len(own.episodes)} episodes, and each of {ranks.count} ranks needs some; start "
+            "fewer ranks"
+        )
+    if isinstance(own, Recordings):
+        return replace(own, episodes=ranks.share(own.episodes)), None
+    mine = own.select(ranks.share(range(len(own.episodes))))
+    return mine, None if prior is None else prior.select(ranks.share(range(len(prior.episodes))))
 
 
 def _with_data(config: RunConfig, dataset: Dataset | Recordings, prior: Dataset | None) -> RunConfig:
@@ -190,17 +261,18 @@ def _with_data(config: RunConfig, dataset: Dataset | Recordings, prior: Dataset 
     return replace(config, data=data)
 
 
-def _with_weights(config: RunConfig, folder: Path) -> RunConfig:
-    """The same with the encoder's file by its whole path and checksum; says and keeps where that is from."""
+def _with_weights(config: RunConfig, folder: Path, keep: bool) -> dict[str, Any]:
+    """The encoder with its file by whole path and checksum; says where that is from, and is to `keep` it."""
     weights = config.encoder.get("weights", RANDOM)
     if config.encoder["name"] != PRETRAINED or weights == RANDOM:
-        return config
+        return config.encoder
     checked = check_file(Path(weights).resolve(), config.encoder["arch"])
     print(checked, flush=True)
     # "sha256" is where `write_json` puts the page's own.
     told = {"arch": checked.arch, "weights": checked.path, "weights_sha256": checked.sha256}
-    write_json(folder / "pretrained.json", told | asdict(checked.origin))
-    return replace(config, encoder=config.encoder | {"weights": checked.path, "sha256": checked.sha256})
+    if keep:
+        write_json(folder / "pretrained.json", told | asdict(checked.origin))
+    return config.encoder | {"weights": checked.path, "sha256": checked.sha256}
 
 
 def _keep_changes(config: RunConfig, folder: Path) -> None:
@@ -293,18 +365,24 @@ def _find_recordings(config: RunConfig) -> Recordings:
         raise CaliperError(
             f"data.filter={config.data.filter}: a Minari dataset has no filter keys; leave it out"
         )
-    if not isinstance(path, str):
-        raise CaliperError(
-            f"task={task.name} has no expert to collect from; name a Minari dataset's folder: data.path=..."
-        )
-    recordings = read_minari(path, task.dense, task.successes_only)
+    if isinstance(path, list):
+        raise CaliperError(f"data.path={path}: of Minari datasets a run takes one; name one folder")
+    where = Path(path or config.dataset_path())
+    if path is None and not where.exists():
+        print(f"no dataset at {where}; collecting it, as does: {collect_command(config)}", flush=True)
+        collect(config, where)
+    recordings = read_minari(where, task.dense, task.successes_only)
     recordings.check(task.env_id or "", obs_spec(config).proprio, action_length(config))
     _require_content(config, recordings)
     return recordings
 
 
 def load_data(
-    config: RunConfig, dataset: Dataset | Recordings, prior: Dataset | None, env: VectorEnv
+    config: RunConfig,
+    dataset: Dataset | Recordings,
+    prior: Dataset | None,
+    env: VectorEnv,
+    ranks: Ranks = ALONE,
 ) -> ReplayBuffer:
     """The dataset in a buffer of its own size; `env` draws recorded states and is left in the last.
 
@@ -327,7 +405,7 @@ def load_data(
     frames: Ring | None = None
     if config.data.storage == "disk" and parts:
         episodes = [part for part in parts.values() if isinstance(part, Dataset)]
-        frames = _on_disk(config, episodes, env, augmentation)
+        frames = _on_disk(config, episodes, env, augmentation, ranks)
     elif config.data.storage == "memory" and env.device.type != "cpu":
         frames = Ring(capacity, frame_layout(env.spec), torch.device("cpu"))
     reward = reward_config(config)
@@ -343,7 +421,7 @@ def load_data(
 
 
 def _on_disk(
-    config: RunConfig, parts: list[Dataset], env: VectorEnv, augmentation: VisualAugmentation
+    config: RunConfig, parts: list[Dataset], env: VectorEnv, augmentation: VisualAugmentation, ranks: Ranks
 ) -> StoredFrames:
     """The frames of all parts, from a file named by all that they depend on; rendered if there is none."""
     spec, task = env.spec.single, config.task
@@ -360,6 +438,8 @@ def _on_disk(
         "engine": [config.sim.name, engine_device(config)],
         "versions": {name: version(name) for name in ("caliper-rl", "mujoco", "mujoco-warp")},
     }
+    if ranks.count > 1:
+        facts["episodes of"] = str(ranks.place)
     if spec.features:
         encoder = {"sha256": None} | config.encoder
         named = encoder["sha256"] or encoder["weights"]
@@ -409,6 +489,7 @@ def _refuse_crowded(folder: Path) -> None:
                 f"run_dir={folder} {no_file(folder) or 'is a file'}; choose a folder of its own"
             )
         return
+    refuse_links(folder)
     others = sorted(
         p.name
         for p in folder.iterdir()
@@ -418,6 +499,19 @@ def _refuse_crowded(folder: Path) -> None:
         raise CaliperError(
             f"run_dir={folder} holds other things ({', '.join(others[:3])}{', ...' * (len(others) > 3)}), "
             "among which a run would be lost; choose a folder of its own"
+        )
+
+
+def _refuse_other_ranks(folder: Path, ranks: Ranks) -> None:
+    """Holds a run to the number of ranks that it was begun with."""
+    if (then := saved_ranks(folder)) != ranks.count:
+        before = "by one process" if then == 1 else f"on {then} ranks"
+        how = f"caliper resume {folder}"
+        if then > 1:
+            how = f"torchrun --nproc-per-node {then} -m {how}"
+        raise CaliperError(
+            f"{folder} was made {before}, and this is {ranks.count}: its envs, online buffer and recorded "
+            f"episodes are divided otherwise, and other batches would be drawn; go on with: {how}"
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from caliper.rollout.episodes import ActionQueue
 from caliper.rollout.evaluation import evaluate, evaluate_appearances, write_evaluation
 from caliper.training.checkpoint import save_checkpoint
 from caliper.training.finite import Trouble, far_outside, stopped, unsound_weights
-from caliper.training.interrupt import InterruptedRunError
+from caliper.training.interrupt import Interrupt, InterruptedRunError
 from caliper.training.logger import Logger
 from caliper.training.update import LEARNERS, EagerLearner
 from caliper.types import Obs
@@ -35,6 +34,7 @@ from caliper.utils.history import remember
 from caliper.utils.manifest import saved_metrics
 from caliper.utils.metrics import LOST
 from caliper.utils.progress import bar
+from caliper.utils.ranks import ALONE, Ranks
 
 FEATURE_PROBES = 128  # observations on which the drift of the critic's encoder is measured
 
@@ -62,7 +62,7 @@ class Trainer:
     """Holds what a run needs and moves it forward; everything that changes is in `save` and `restore`.
 
     Attributes:
-        config: of the run.
+        config: of the run; of this rank's share of it, if there are several.
         folder: the run folder.
         agent: what is trained.
         env: the envs of the online phase.
@@ -72,7 +72,8 @@ class Trainer:
         queue: the actions that the envs are executing.
         generator: draws the batches.
         log: takes the metrics.
-        check_stop: called wherever the run can stop; raises InterruptedRunError when it shall.
+        interrupt: asked wherever the run can stop.
+        ranks: of the run.
         learner: makes the updates.
     """
 
@@ -86,7 +87,8 @@ class Trainer:
     queue: ActionQueue
     generator: torch.Generator
     log: Logger
-    check_stop: Callable[[], None]
+    interrupt: Interrupt
+    ranks: Ranks = ALONE
     counters: Counters = field(default_factory=Counters)
     learner: EagerLearner = field(init=False)
     _saved: float = field(default_factory=time.monotonic)
@@ -102,7 +104,7 @@ class Trainer:
         Saves at the switch, at the end, and every `log.checkpoint_minutes` between.
 
         Raises:
-            InterruptedRunError: `check_stop` raised it; everything is saved.
+            InterruptedRunError: the user has asked to stop; everything is saved.
             NotFiniteError: something became infinite, or no number; the last checkpoint is kept.
         """
         self.learner.watch.start(self.counters.updates, self.counters.bc_updates)
@@ -131,7 +133,7 @@ class Trainer:
                 shown.update()
                 if count.bc_updates % self.config.log.every == 0:
                     self._require_finite()
-                    self.log.log("offline", 0, 0, {"bc_updates": count.bc_updates, **info})
+                    self.log.log("offline", 0, 0, {"bc_updates": count.bc_updates, **self.ranks.mean(info)})
 
     def _offline(self) -> None:
         cfg, count = self.config.offline, self.counters
@@ -147,7 +149,8 @@ class Trainer:
                 shown.update()
 
     def _online(self) -> None:
-        cfg, count, n = self.config.online, self.counters, self.env.num_envs
+        cfg, count = self.config.online, self.counters
+        n = self.env.num_envs * self.ranks.count
         obs = self.env.observe()
         with bar(cfg.env_steps, "online", "step", count.env_steps) as shown:
             while True:
@@ -165,8 +168,13 @@ class Trainer:
                 count.env_steps += n
                 shown.update(n)
                 # Without recorded data there is nothing to learn from before the first episode ends.
-                if count.env_steps > cfg.warmup_steps and any(map(len, self.sampler.buffers)):
+                if count.env_steps > cfg.warmup_steps and self._data_everywhere():
                     count.due += cfg.utd * n
+
+    def _data_everywhere(self) -> bool:
+        if len(self.sampler.offline):
+            return True
+        return not self.ranks.any(not len(self.sampler.online))
 
     def _act(self, obs: Obs) -> Obs:
         """One stochastic control step of all envs; whole episodes go to the online buffer."""
@@ -176,9 +184,10 @@ class Trainer:
         outcomes = self.open_episodes.push(obs, action, step, self.sampler.online)
         self._require_finite()  # here, where `push` has just waited for the device
         self.env.check()
-        if outcomes:
-            solved = {"collect/success": sum(outcomes) / len(outcomes)}
-            self.log.log("online", self.counters.env_steps + len(action), self.counters.updates, solved)
+        solved, ended = self.ranks.total(sum(outcomes), len(outcomes))
+        if ended:
+            at = self.counters.env_steps + len(action) * self.ranks.count
+            self.log.log("online", at, self.counters.updates, {"collect/success": solved / ended})
         return step.obs
 
     def _update(self, phase: str) -> None:
@@ -186,7 +195,7 @@ class Trainer:
         self.counters.updates += 1
         if self.counters.updates % self.config.log.every == 0:
             self._require_finite()
-            metrics: dict[str, float | Tensor] = {**info, **self.env.rates()}
+            metrics: dict[str, float | Tensor] = {**self.ranks.mean(info), **self.env.rates()}
             self.log.log(phase, self.counters.env_steps, self.counters.updates, metrics)
 
     def _evaluate(self, phase: str, at: int, last: bool, shown: Any) -> None:
@@ -203,7 +212,8 @@ class Trainer:
             phase,
             count.env_steps,
             count.updates,
-            self.check_stop,  # nothing that is saved changes meanwhile, so any step of it will do to stop
+            self.interrupt.check,  # at any step of it, for nothing that is saved changes meanwhile
+            self.ranks,
         )
         named = list(appearances(self.config).items())
         result, calibration = evaluate_appearances(self.eval_env, dict(named if last else named[:1]), play)
@@ -211,7 +221,8 @@ class Trainer:
             self._look_at_values(calibration["q"])
             if len(self.sampler.offline):
                 calibration["features"] = self._features()
-        write_evaluation(self.folder, result, calibration)
+        if self.ranks.first:
+            write_evaluation(self.folder, result, calibration)
         metrics: dict[str, float | Tensor] = {"evaluation/success": result.success_once}
         if calibration:
             metrics["evaluation/q"] = float(calibration["q"].mean())
@@ -233,17 +244,20 @@ class Trainer:
                 f"far outside the possible returns ({low:.4g} to {high:.4g}): the training diverges; stop it "
                 "and resume with a smaller agent.critic_lr"
             )
-            print(f"caliper: {text}", file=sys.stderr)
-            remember(self.folder, "warned", text)
+            if self.ranks.first:
+                print(f"caliper: {text}", file=sys.stderr)
+                remember(self.folder, "warned", text)
 
     def _require_finite(self) -> None:
         """Stops the run if an update gave something infinite, or no number. Waits for the device."""
+        self.ranks.lowest(self.learner.watch.first)
         if trouble := self.learner.watch.trouble():
             self._stop(trouble)
 
     def _stop(self, trouble: Trouble) -> None:
         error = stopped(trouble, self.config, self.folder, self._whole)
-        remember(self.folder, "stopped", str(error))
+        if self.ranks.first:
+            remember(self.folder, "stopped", str(error))
         raise error
 
     def _features(self) -> np.ndarray:
@@ -253,9 +267,12 @@ class Trainer:
 
     def _pause(self) -> None:
         """A point from which the run could go on exactly: saves when it is time, stops when asked to."""
-        if time.monotonic() - self._saved > 60 * self.config.log.checkpoint_minutes:
+        late = time.monotonic() - self._saved > 60 * self.config.log.checkpoint_minutes
+        late, asked = self.ranks.soon(late and self.ranks.first, self.interrupt.requested)
+        if late:
             self.save()
-        self.check_stop()
+        self.interrupt.requested |= asked
+        self.interrupt.check()
 
     def save(self) -> Path:
         """Writes a checkpoint: weights, and everything else that the run needs to go on exactly.
@@ -279,7 +296,7 @@ class Trainer:
             "env": self.env.state_dict(),
         }
         self.log.sync()  # the rows that the checkpoint counts
-        path = save_checkpoint(self.folder, self.agent.state_dict(), state, self.log.mark())
+        path = save_checkpoint(self.folder, self.agent.state_dict(), state, self.log.mark(), self.ranks)
         self._saved, self._whole = time.monotonic(), str(self.counters)
         return path
 
@@ -305,18 +322,19 @@ class Trainer:
                 "without changing agent, encoder, task, sim or online.num_envs"
             ) from error
         _, sha256 = saved_metrics(self.folder) or (0, None)  # the clocks in it are not the run's state
-        lost = self.log.truncate(state["rows"], sha256)
+        lost = self.ranks.told_by_first(self.log.truncate(state["rows"], sha256))
         if lost is not None:
             self._tell_lost(lost)
 
     def _tell_lost(self, rows: int) -> None:
         """Says, prints and marks in the table that its rows up to the checkpoint are not what they were."""
         what = f"{rows} rows of it are lost" if rows else "some of it has been changed"
-        print(
-            f"caliper: {self.log.path} is not what it was at the checkpoint: {what}. The run goes on "
-            "exactly, but its curves have a gap, which the report marks",
-            file=sys.stderr,
-        )
+        if self.ranks.first:
+            print(
+                f"caliper: {self.log.path} is not what it was at the checkpoint: {what}. The run goes on "
+                "exactly, but its curves have a gap, which the report marks",
+                file=sys.stderr,
+            )
         count = self.counters
         self.log.log("online" if count.online else "offline", count.env_steps, count.updates, {LOST: rows})
         self.save()  # so that the table and its checkpoint agree again

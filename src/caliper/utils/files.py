@@ -56,6 +56,34 @@ def refuse_existing(path: Path, overwrite: bool, other: str) -> None:
         raise CaliperError(f"{path} is there already; name another file with {other}, or add --overwrite")
 
 
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether what a path stands for, links followed, is outside of a folder."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+FOLDERS = ("checkpoints", "evaluations", "plots", "videos", "wandb", "tensorboard")  # of a run
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuses a run folder that leads elsewhere: what is written and tidied up there is somebody's.
+
+    The run folder itself may be a link, for its user has named it.
+
+    Raises:
+        CaliperError: a folder in it, or in one of those, is a link that leads out of it.
+    """
+    for name in FOLDERS:
+        own = folder / name
+        inside = own.iterdir() if own.is_dir() and not own.is_symlink() else ()
+        for path in (own, *inside):
+            linked = path.is_symlink() and path.is_dir()
+            if linked and leads_out(path, folder):  # wandb links one of its own
+                raise CaliperError(
+                    f"{path} is a link, through which files elsewhere would be changed; put the folder "
+                    "itself there, or link the whole run folder"
+                )
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary name; what was written there becomes `path` when the block succeeds.
@@ -69,6 +97,7 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = partial_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)  # in a stranger's folder a link, through which we would write
         yield partial
         commit(partial, path)
     except OSError as error:
@@ -108,17 +137,24 @@ def new_folder(path: Path, what: str) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+class LockedError(CaliperError):
+    """Another process is at work in the folder."""
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps a second process out of a folder; a process that dies lets go. See also `holder`.
 
     Raises:
-        CaliperError: another process has it, or the folder cannot be written to.
+        LockedError: another process has it.
+        CaliperError: the folder cannot be written to, or has a link or something else in place of the lock.
     """
     path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        if path.is_symlink() or (path.exists() and not path.is_file()):  # it is emptied: see below
+            raise CaliperError(f"{path} is no file of Caliper's; remove it")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise cannot_write(path, error.strerror or error) from error
     try:
@@ -126,7 +162,7 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         os.close(descriptor)
         if isinstance(error, BlockingIOError):
-            raise CaliperError(
+            raise LockedError(
                 f"another process is at work in {folder}; wait for it, or stop it first"
             ) from error
         raise cannot_write(path, error.strerror or error) from error
@@ -141,7 +177,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 def holder(folder: Path) -> str:
     """The machine whose process has locked a folder, or was the last to; "" if none has."""
+    path = folder / ".lock"
     try:
-        return (folder / ".lock").read_text(encoding="utf-8", errors="replace")
+        if path.is_symlink() or not path.is_file():
+            return ""
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

@@ -82,6 +82,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             raise ForeignFileError(
                 f"has an interpolation in {where.lstrip('.')}, which a run's own never has"
             )
+    _refuse_odd(content)
     return {str(key): value for key, value in content.items()}
 
 
@@ -98,6 +99,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(read_text(path, MOST_JSON))
+        _refuse_odd(content)
     except (ValueError, RecursionError) as error:
         if isinstance(error, ForeignFileError):
             raise
@@ -126,6 +128,28 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refuse_odd(content: Any) -> None:
+    """Refuses plain values that break whoever walks them, or takes them for a name or a message.
+
+    Raises:
+        ForeignFileError: they are nested deep, or a text has a zero byte or half a character, which JSON and
+            YAML can both spell.
+    """
+    level, depth = [content], 0
+    while level := [part for part in level if isinstance(part, dict | list)]:
+        depth += 1
+        if depth > DEEPEST:
+            raise ForeignFileError(f"is nested deeper than {DEEPEST} levels")
+        if odd := [key for part in level if isinstance(part, dict) for key in part if type(key) is not str]:
+            raise ForeignFileError(f"has the key {odd[0]!r:.40}, which is no text")
+        level = [x for part in level for x in (part.values() if isinstance(part, dict) else part)]
+        if any(isinstance(x, bytes) for x in level):
+            raise ForeignFileError("has bytes (!!binary), where text or a number belongs")
+    for where, text in _strings(content, ""):
+        if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
+            raise ForeignFileError(f"has a character in {where.lstrip('.') or 'a key'} that no text has")
 
 
 def _canonical(content: Any) -> str:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
-from caliper.errors import CaliperError
+from caliper.errors import CaliperError, no_file
 from caliper.utils.cache import cache_folder
 
 _modules: dict[str, ModuleType] = {}  # by the SHA-256 of their text
@@ -29,6 +29,8 @@ def read(path: Path, key: str) -> tuple[bytes, str]:
     Raises:
         CaliperError: it cannot be read.
     """
+    if fault := no_file(path):  # a pipe would be waited for, a device read for ever
+        raise CaliperError(f"{key}: {path} cannot be read: it {fault}")
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -94,7 +96,7 @@ def require_known(path: Path, sha256: str | None, folder: Path, what: str, key: 
     Raises:
         CaliperError: the file is gone, has changed, or was never run by this user; says what runs it.
     """
-    if not path.is_file():
+    if no_file(path) is not None:
         raise CaliperError(f"{folder} needs the Python code of its {what}, and {path} is gone; say {key}")
     name = key.partition("=")[0]
     found = read(path, name)[1]

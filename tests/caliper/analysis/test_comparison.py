@@ -16,10 +16,11 @@ from caliper.analysis.comparison import write_comparison
 from caliper.analysis.comparison_plots import by_value
 from caliper.analysis.comparison_summary import summary
 from caliper.analysis.plots import draw
-from caliper.analysis.run_table import write_runs
+from caliper.analysis.run_table import runs_of, write_runs
 from caliper.analysis.stats import stratified_bootstrap
 from caliper.analysis.variant import Variant, estimate, gather
 from caliper.cli import main
+from caliper.errors import CaliperError
 from caliper.rollout.video import write_video
 from tests.caliper.analysis.browser import Browser
 from tests.caliper.analysis.test_run_report import Page, config, evaluation, metrics
@@ -293,3 +294,17 @@ def test_a_browser_shows_all_of_it(written, tmp_path):
         browser.ask("console.error('seen')")
         browser.ask("0")
         assert len(browser.problems) == 1  # so that silence means something
+
+
+def test_only_what_lies_in_a_sweep_is_a_run_of_it(tmp_path):
+    sweep = tmp_path / "sweep"
+    for run in (sweep / "seed=0", tmp_path / "private"):
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text("seed: 0\n")
+    (sweep / "seed=1").symlink_to(tmp_path / "private")
+    (sweep / "runs.csv").write_text("variant,run\nall,seed=0\n")
+    assert runs_of(sweep) == [("all", sweep / "seed=0")]
+    for run in ("seed=1", "../private", "9" * 300):
+        (sweep / "runs.csv").write_text(f"variant,run\nall,{run}\n")
+        with pytest.raises(CaliperError, match=r"names the run .*, which is not in this folder"):
+            runs_of(sweep)

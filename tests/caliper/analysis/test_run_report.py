@@ -228,7 +228,7 @@ def test_damaged_pieces_are_named_and_left_out(whole):
     (newest / "calibration.npz").write_bytes(b"torn")
     (sorted((whole / "evaluations").iterdir())[0] / "evaluation.json").write_text("{")
     (whole / "config.yaml").write_text("a: [")
-    (whole / "git.json").write_text("[]")
+    (whole / "git.json").write_text('{"caliper": 5}')
     (whole / "devices.json").write_text('{"starts": [{"learner": "cpu"}]}')
     (whole / "metrics.csv").write_text("x\n")
     run = read_run(whole)

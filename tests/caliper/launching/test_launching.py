@@ -89,6 +89,18 @@ def test_a_locked_folder_says_where_its_run_is(tmp_path):
         assert holder(tmp_path) == socket.gethostname() and busy(tmp_path)
 
 
+def test_what_is_no_lock_and_no_log_is_neither_waited_for_nor_written_to(tmp_path, monkeypatch):
+    precious, job = tmp_path / "precious", Job("all", tmp_path / "run", ())
+    precious.write_text("mine")
+    job.log.symlink_to(precious)
+    monkeypatch.setattr(sys, "executable", "true")
+    assert job.start().wait() == 0
+    assert precious.read_text() == "mine" and job.log.read_text().startswith("$ true -m caliper train")
+    (job.folder / ".lock").mkdir(parents=True)
+    with pytest.raises(CaliperError, match=r"\.lock is no file"):
+        busy(job.folder)
+
+
 def test_the_table_tells_phase_step_success_and_speed(configure, tmp_path):
     config = configure("online.env_steps=500")
     nothing = {"phase": "", "step": "", "success": "", "speed": ""}

@@ -272,6 +272,7 @@ def test_what_is_wrong_with_other_images_is_named(untrained):
     images = dict(zip(policy.spec.planes, planes, strict=True))
     depth, instances = images["depth"], images["segmentation"]
     wrong = {
+        "more metres than a float16 can": images | {"depth": depth.astype(np.float32) + 1e5},
         "one array, and this policy's are of several sizes or kinds; give a dict of agentview,": planes[0],
         "the type is uint8; this policy takes float16, metres": images | {"depth": depth.astype(np.uint8)},
         r"images\['depth'\]: it holds NaN": images | {"depth": depth * np.float16(np.nan)},
@@ -342,6 +343,44 @@ def test_weights_of_another_network_are_named(copy):
     assert names[3] not in said and said.endswith("and 1 more")
 
 
+def test_weights_that_no_training_has_left_are_refused(copy):
+    weights = load_file(copy / WEIGHTS)
+    name = sorted(weights)[0]
+    flat = weights[name].flatten()
+    for value, said in (
+        (flat.index_fill(0, torch.tensor(0), torch.nan), "NaN or infinity"),
+        (flat.int(), "int32"),
+    ):
+        save_file(weights | {name: value.view_as(weights[name])}, copy / WEIGHTS)
+        sealed(copy)
+        with pytest.raises(CaliperError, match=rf"{said}.* in {name}|has {name} in {said}"):
+            caliper.load_policy(copy)
+
+
+def test_damaged_programs_are_one_sentence(copy):
+    for format, name in (("pt2", PROGRAM), ("onnx", "policy.onnx")):
+        if format == "onnx":
+            pytest.importorskip("onnxruntime")
+        (copy / name).write_bytes(b"PK nonsense")
+        sealed(copy)
+        with pytest.raises(CaliperError, match=f"{name} is damaged .*; export it again"):
+            caliper.load_policy(copy, format=format, trusted=True)
+
+
+def test_what_is_not_finite_never_leaves_the_policy(exported):
+    card = read_json(exported[0] / CARD)
+    policy = Policy(card, lambda pixels, proprio: torch.full((1, 4), torch.nan))
+    images, proprio = observation(policy)
+    with pytest.raises(CaliperError, match="gives an action with NaN or infinity"):
+        policy.act(images, proprio)
+    with pytest.raises(CaliperError, match="gives actions of 2; they must be in"):
+        Policy(card, lambda *_: torch.full((1, 4), 2.0)).prove()
+    with pytest.raises(CaliperError, match="proprio holds NaN or infinity in entry 0"):
+        policy.act(images, np.full(11, 1e308))  # finite as float64 alone
+    with pytest.raises(CaliperError, match="proprio is of no robot"):
+        policy.act(images[None][:0], proprio[None][:0])
+
+
 @pytest.mark.parametrize(
     ("where", "value", "said"),
     [
@@ -353,6 +392,14 @@ def test_weights_of_another_network_are_named(copy):
         (("agent", "name"), "__import__('os')", "is unknown; choose one of: "),
         (("encoder", "name"), "./encoder.py:Mine", "is unknown; choose one of: "),
         (("encoder", "channels"), ["a"], "describes no network"),
+        (("agent", "critic_hidden"), [1 << 14] * 40, "one of .* weights, where .* are the most"),
+        (("agent", "actor_hidden"), json.loads("[" * 600 + "]" * 600), "nested deeper than 30 levels"),
+        (
+            ("action", "chunk"),
+            7,
+            r"gives actions of float32 \(1, 4\); .* says float32 \(1, 28\)",
+        ),
+        (("task",), "\ud800", "a character in task that no text has"),
     ],
 )
 def test_a_card_of_nonsense_is_refused(copy, where, value, said):
@@ -399,6 +446,16 @@ def test_nothing_is_left_of_an_export_that_fails(finished, exported, tmp_path, m
     with pytest.raises(CaliperError, match=r"an action differs by 0\.5 at most.*nothing is kept"):
         caliper.load_run(finished.folder).export(tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_run_links_to_does_not_leave_with_it(finished, tmp_path, monkeypatch):
+    run, secret = shutil.copytree(finished.folder, tmp_path / "run"), tmp_path / "secret"
+    secret.write_text("mine")
+    (run / "videos" / "rollouts.mp4").unlink()
+    (run / "videos" / "rollouts.mp4").symlink_to(secret)
+    monkeypatch.setattr(export_module, "_write_program", lambda *_: None)  # it takes seconds
+    out = caliper.load_run(run).export(tmp_path / "out")
+    assert (out / "curve.png").exists() and not (out / "video.mp4").exists()
 
 
 def test_a_program_that_acts_otherwise_is_left_out(untrained, tmp_path, capsys):

@@ -20,6 +20,7 @@ from websockets.sync.server import unix_serve  # noqa: E402
 
 import caliper  # noqa: E402
 from caliper.cli import main  # noqa: E402
+from caliper.errors import CaliperError  # noqa: E402
 from caliper.policies.policy import Policy, noise  # noqa: E402
 from caliper.policies.server import answers, as_array, as_message, settings  # noqa: E402
 
@@ -43,8 +44,8 @@ def serving(tmp_path):
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         servers.append((server, thread))
-        unix_connect = websockets.sync.client.unix_connect
-        return lambda *_, **keys: unix_connect(path, uri="ws://here/", **{"compression": None} | keys)
+        connect = websockets.sync.client.connect  # before a test puts what is returned in its place
+        return lambda *_, **keys: connect("ws://here/", unix=True, path=path, **{"compression": None} | keys)
 
     yield start
     for server, thread in servers:
@@ -109,6 +110,7 @@ def test_what_does_not_fit_is_answered_with_a_sentence(policy, serving):
         "dtype is 'object'": good | {"proprio": good["proprio"] | {"dtype": "object"}},
         "44 bytes, and data has 4": good | {"proprio": good["proprio"] | {"data": b"1234"}},
         "must be a list of numbers": good | {"proprio": good["proprio"] | {"shape": [-1]}},
+        "shape must be a list": good | {"proprio": good["proprio"] | {"shape": [0, 1 << 62], "data": b""}},
         "the message has 'code'": good | {"code": "import os"},
         "images are of there; this policy takes": good | {"images": {"there": good["images"]}},
     }
@@ -125,6 +127,11 @@ def test_what_does_not_fit_is_answered_with_a_sentence(policy, serving):
         assert np.array_equal(as_array(answer["action"], ""), policy.act(pixels, proprio))
         by_name = {name: as_message(image) for name, image in zip(policy.spec.cameras, pixels, strict=True)}
         assert ask(connection, images=by_name, proprio=good["proprio"])["action"] == answer["action"]
+
+
+def test_a_card_that_no_message_can_carry_is_refused(policy):
+    with pytest.raises(CaliperError, match="the policy's card cannot be sent"):
+        answers(Policy(dict(policy.card) | {"seed": 1 << 80}, policy.network))
 
 
 def test_neither_pages_nor_floods_get_in(policy, serving):

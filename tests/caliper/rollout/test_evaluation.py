@@ -14,7 +14,7 @@ from caliper.data.returns import RewardConfig
 from caliper.envs.scripts.experts import Expert
 from caliper.envs.sim import SimEnv
 from caliper.rollout.episodes import Trajectory
-from caliper.rollout.evaluation import _calibration, evaluate, write_evaluation
+from caliper.rollout.evaluation import _calibration, _Episode, evaluate, write_evaluation
 from caliper.tools.saved_run import evaluate_run, load_agent
 
 REWARD = RewardConfig(gamma=0.9)
@@ -108,7 +108,8 @@ def test_returns_are_of_the_rewards_that_came():
     row = torch.zeros(len(PROBED))
     solved = Trajectory(0, True, records=[row] * 3, rewards=[1.0, 2.0, 4.0])
     cut = Trajectory(1, False, records=[row] * 2, rewards=[1.0, 1.0])
-    arrays = _calibration([solved, cut], RewardConfig(1, -4, False, gamma=0.5))
+    reward = RewardConfig(1, -4, False, gamma=0.5)
+    arrays = _calibration([_Episode.of(e, reward, True) for e in (solved, cut)])
     assert arrays["mc_return"].tolist() == [-4, -2, 0, -4.5, -3]
 
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from caliper.config.compose import compose, load
+from caliper.data.minari import read_minari
 from caliper.errors import CaliperError
+from caliper.rollout.collect_observed import collect_observed
 from caliper.tools.saved_run import evaluate_run
 from caliper.training import run as train_module
 from caliper.training.checkpoint import load_checkpoint
@@ -66,9 +68,9 @@ FAMILIES = ["antmaze", pytest.param("kitchen", marks=pytest.mark.slow), "adroit_
 def test_both_phases_and_a_resume(task, tmp_path, capsys, monkeypatch):
     dataset(tmp_path, task)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    train(compose(words(tmp_path, task, f"run_dir={whole}", "video.episodes=1")))
+    train(compose(words(tmp_path, task, f"run_dir={whole}", "video.episodes=1", "video.size=16")))
     said = capsys.readouterr().out
-    assert f"video: none, {IDS[task]} cannot be filmed" in said
+    assert f"video: {whole / 'videos' / 'rollouts.mp4'}" in said
     kept = {"antmaze": (2, 8), "kitchen": (2, 8), "adroit_door": (1, 4)}[task]
     assert f"{kept[0]} episodes, {kept[1]} transitions" in said
     config = load(whole / "config.yaml", [])
@@ -104,10 +106,13 @@ def test_both_phases_and_a_resume(task, tmp_path, capsys, monkeypatch):
 
 def test_what_cannot_be_done_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "task=antmaze has no expert to collect from; name a Minari" in refused(
-        capsys, "train", "task=antmaze"
+    with pytest.raises(CaliperError, match="task=kitchen has no expert to collect from; name a Minari"):
+        collect_observed(compose(["task=kitchen"]), tmp_path / "kitchen")
+    assert "of Minari datasets a run takes one" in refused(capsys, "train", "task=antmaze", "data.path=[a,b]")
+    assert "there is no camera 'side'; choose one of: showcase, track" in refused(
+        capsys, "train", "task=antmaze", "video.camera=side"
     )
-    assert "not collected or filmed" in refused(capsys, "collect", "task=antmaze")
+    assert "names none: a file of the door's human ones" in refused(capsys, "train", "task=adroit_door")
     assert "data.copies=2 is for images" in refused(
         capsys, "train", "task=antmaze", "data.copies=2", "data.appearance.light=0.1"
     )
@@ -126,14 +131,6 @@ def test_what_cannot_be_done_is_refused(tmp_path, capsys, monkeypatch):
     assert not list(folder.iterdir())
 
 
-def test_a_run_is_not_filmed(tmp_path):
-    from caliper.rollout.film import film
-
-    config = compose(["task=antmaze", "video.episodes=1"])
-    with pytest.raises(CaliperError, match="not collected or filmed"):
-        film(None, config, tmp_path)
-
-
 def test_the_data_decides_what_is_dropped(tmp_path):
     dataset(tmp_path, "adroit_door")
     found = find_data(compose(words(tmp_path, "adroit_door")))
@@ -142,3 +139,27 @@ def test_the_data_decides_what_is_dropped(tmp_path):
         (tmp_path / "b").mkdir()
         dense = write(tmp_path / "b" / "d", episode([0.5, 12.0], proprio=39, actions=28))
         find_data(compose([*words(tmp_path, "adroit_door"), f"data.path={dense}"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["antmaze", "adroit_door"])
+def test_a_small_file_is_made_and_trained_on(task, tmp_path, monkeypatch):
+    """`caliper train` alone: collects what is missing, and goes through both phases."""
+    monkeypatch.chdir(tmp_path)
+    own = ["data.episodes=4", "data.horizon=20", "data.num_envs=2"]
+    if task == "adroit_door":
+        rng = np.random.default_rng(0)
+        obs = rng.normal(0, 0.1, (24, 39))
+        obs[:, 28] = ([0] * 8 + [1.4] * 4) * 2  # the hinge opens
+        np.savez("human.npz", lengths=[12, 12], observations=obs, actions=rng.uniform(-1, 1, (24, 28)))
+        own.append("data.demonstrations=human.npz")
+        monkeypatch.setattr("caliper.rollout.collect_adroit.UPDATES", 20)
+    train(
+        compose(
+            [f"preset={task.split('_')[0]}", f"task={task}", *SMALL, *own, "run_dir=run", "video.episodes=0"]
+        )
+    )
+    found = read_minari(next((tmp_path / "datasets").iterdir()))
+    assert found.env_id == IDS[task] and len(found.episodes) >= 4
+    _, state = load_checkpoint(tmp_path / "run")
+    assert state["counters"]["env_steps"] == 16

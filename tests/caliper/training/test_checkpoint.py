@@ -65,10 +65,12 @@ def test_a_real_optimiser_and_generator_pass(tmp_path):
 
 
 def test_the_last_two_are_kept(tmp_path):
+    root = tmp_path / "checkpoints"
+    (root / ".ssh" / "keys").mkdir(parents=True)
     for n in (1, 2, 3, 4):
         save(tmp_path, n)
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["000003", "000004", "latest"]
-    assert loaded(tmp_path) == 4
+    assert sorted(p.name for p in root.iterdir()) == [".ssh", "000003", "000004", "latest"]
+    assert loaded(tmp_path) == 4 and (root / ".ssh" / "keys").is_dir()  # nothing else is tidied up
 
 
 @pytest.mark.parametrize(

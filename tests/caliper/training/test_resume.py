@@ -25,6 +25,7 @@ from caliper.training.checkpoint import load_checkpoint
 from caliper.training.interrupt import Interrupt, InterruptedRunError
 from caliper.training.run import resume, train
 from caliper.utils.files import locked
+from caliper.utils.ranks import Ranks
 from tests.data.test_robomimic import unseal
 
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -35,8 +36,8 @@ class StopAt(Interrupt):
 
     at = 0
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, ranks: Ranks) -> None:
+        super().__init__(folder, ranks)
         self.checks = 0
 
     def check(self) -> None:

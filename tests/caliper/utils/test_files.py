@@ -7,9 +7,10 @@ import socket
 import pytest
 
 from caliper import cli
+from caliper.api import Run
 from caliper.cli import main
 from caliper.errors import CaliperError, no_file
-from caliper.utils.files import holder, locked
+from caliper.utils.files import holder, locked, refuse_links, replacing
 
 
 def test_what_there_is_in_place_of_a_file_is_named(tmp_path):
@@ -48,6 +49,37 @@ def test_what_the_system_refuses_is_one_sentence(monkeypatch, capsys):
         main(["tasks"])
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "caliper: /there/\\x1b[2Jx: Permission denied\n"
+
+
+def test_nothing_is_written_through_a_strangers_link(tmp_path):
+    precious, run = tmp_path / "precious", tmp_path / "run"
+    precious.write_text("mine")
+    run.mkdir()
+    for name in ("report.html", "report.html.partial", ".lock"):
+        (run / name).symlink_to(precious)
+    with replacing(run / "report.html") as partial:
+        partial.write_text("page")
+    assert (run / "report.html").read_text() == "page" and not (run / "report.html").is_symlink()
+    with pytest.raises(CaliperError, match=r"\.lock is no file of Caliper's"), locked(run):
+        pytest.fail("it was emptied")
+    assert precious.read_text() == "mine" and holder(run) == ""
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "evaluations/online_000012"])
+def test_a_strangers_run_leads_nowhere_else(name, tmp_path):
+    run, other = tmp_path / "run", tmp_path / "other"
+    other.mkdir()
+    (run / name).parent.mkdir(parents=True)
+    (run / "wandb" / "run-1").mkdir(parents=True)
+    (run / "wandb" / "latest-run").symlink_to("run-1")
+    (run / "config.yaml").write_text("seed: 0\n")
+    Run(run)
+    (run / name).symlink_to(other)
+    with pytest.raises(CaliperError, match=f"{name} is a link, through which"):
+        Run(run)
+    (tmp_path / "link").symlink_to(run)
+    (run / name).unlink()
+    refuse_links(tmp_path / "link")
 
 
 def test_a_folder_is_locked_on_a_full_disk_too(tmp_path, monkeypatch):

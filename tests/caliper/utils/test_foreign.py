@@ -49,6 +49,10 @@ def test_interpolations_are_refused_wherever_they_are(path, monkeypatch):
         ("a: " + "[" * 100, "is nested deeper than 30 levels"),
         ("a: " + "9" * 6000, "is not plain YAML"),
         ("a: x\x1b[2J", "is not plain YAML"),
+        ("a: [!!binary aGVsbG8=]", "has bytes"),
+        ("a: [{b: 1, 2: c}]", "has the key 2, which is no text"),
+        ('a: {b: "x\\0"}', "has a character in a.b that no text has"),
+        ('a: ["\\ud800"]', "has a character in a[0] that no text has"),
         ("#" * (300 << 10), "is too large"),
     ],
 )
@@ -72,9 +76,31 @@ def test_a_changed_byte_shows(path):
     )
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"a": ' + "9" * 6000 + "}", "\ufffe{}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        "[" * 100_000,
+        '{"a": ' + "9" * 6000 + "}",
+        "\ufffe{}",
+    ],
+)
 def test_what_is_no_json_object_is_refused(path, text):
     assert "is not" in refusal(path, text, read_json)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"a": ' + "[" * 30 + "]" * 30 + "}", "is nested deeper than 30 levels"),
+        ('{"\\ud800": 1}', "has a character in a key that no text has"),
+        ('{"a": [{"b": "\\u0000"}]}', "has a character in a[0].b that no text has"),
+    ],
+)
+def test_json_that_breaks_whoever_takes_it_on_is_refused(path, text, said):
+    assert said in refusal(path, text, read_json)
 
 
 def test_only_regular_files_of_text_are_read(path, tmp_path):

@@ -1,0 +1,191 @@
+"""Trains the ant of AntMaze to walk to any near goal, from nothing, with Caliper's own SAC.
+
+    python benchmarks/train_ant.py OUT --updates 600000
+
+OUT holds a checkpoint, from which the same command goes on, log.csv, and walker.npz, the greedy policy's
+weights: envs/scripts/ant_walker.npz, which `caliper collect task=antmaze` uses. The world is Gymnasium's ant
+on its floor; it is rewarded with its speed towards the goal in m/s, up to 2, and half a point for each step
+on its feet. A reached goal gives way to another.
+"""
+
+import argparse
+import csv
+import math
+import os
+import time
+from pathlib import Path
+
+import gymnasium
+import mujoco
+import numpy as np
+import torch
+from mujoco.batch import Batch as Worlds
+
+from caliper.agents import build_agent
+from caliper.envs.scripts.ant import SEEN, Quarter
+from caliper.types import Batch, Obs, ObsSpec
+
+ENVS, LIMIT, NEAR, SUBSTEPS = 16, 300, 0.5, 5
+FASTEST, PER_STEP = 2.0, 2  # m/s that still count; updates for each step of all envs
+KEEP = 600_000  # transitions
+AGENT = {
+    "name": "sac",
+    "actor_hidden": [128, 128],
+    "critic_hidden": [128, 128],
+    "layer_norm": True,
+    "discount": 0.98,
+    "actor_lr": 5e-4,
+    "critic_lr": 5e-4,
+    "temperature_lr": 3e-4,
+    "init_temperature": 0.1,
+    "target_entropy": -4.0,
+}
+
+
+class Field:
+    """Ants on the floor, each with a goal."""
+
+    def __init__(self, seed):
+        path = Path(gymnasium.__file__).parent / "envs/mujoco/assets/ant.xml"
+        self.model = mujoco.MjModel.from_xml_path(str(path))
+        self.worlds = Worlds(self.model, nsim=ENVS, nthread=1, persistent=True)
+        self.qpos, self.qvel, self.ctrl, self.warm = (
+            self.worlds.bind(k) for k in ("qpos", "qvel", "ctrl", "qacc_warmstart")
+        )
+        self.rng = np.random.default_rng(seed)
+        self.goal, self.steps = np.zeros((ENVS, 2)), self.rng.integers(0, LIMIT, ENVS)
+        self.reset(np.ones(ENVS, bool))
+
+    def reset(self, mask):
+        n = int(mask.sum())
+        qpos = np.tile(self.model.key_qpos[0] if self.model.nkey else self.model.qpos0, (n, 1))
+        yaw = self.rng.uniform(-math.pi, math.pi, n)
+        qpos[:, 2] = self.rng.uniform(0.5, 0.8, n)
+        qpos[:, 3:7] = np.stack([np.cos(yaw / 2), 0 * yaw, 0 * yaw, np.sin(yaw / 2)], 1)
+        qpos[:, 7:] = [0, 1, 0, -1, 0, -1, 0, 1]
+        qpos[:, 7:] += self.rng.uniform(-0.3, 0.3, (n, 8))
+        self.qpos[mask], self.qvel[mask], self.warm[mask] = qpos, self.rng.normal(0, 0.1, (n, 14)), 0
+        self.new_goals(mask)
+
+    def new_goals(self, mask):
+        n = int(mask.sum())
+        angle, distance = self.rng.uniform(-math.pi, math.pi, n), self.rng.uniform(1, 6, n)
+        self.goal[mask] = self.qpos[mask, :2] + distance[:, None] * np.stack(
+            [np.cos(angle), np.sin(angle)], 1
+        )
+
+    def look(self):
+        return Quarter.of(self.qpos, self.qvel, self.goal)
+
+    def step(self, action, quarter):
+        """What the ants see next (n, 28), reward, falls, speed and goals reached (n,); then new episodes."""
+        self.ctrl[:] = quarter.motors(action)
+        before = np.linalg.norm(self.goal - self.qpos[:, :2], axis=1)
+        self.worlds.step(nstep=SUBSTEPS)
+        after = np.linalg.norm(self.goal - self.qpos[:, :2], axis=1)
+        speed = (before - after) / (SUBSTEPS * self.model.opt.timestep)
+        reached = after < NEAR
+        if reached.any():
+            self.new_goals(reached)
+        seen = self.look().seen
+        fell = (seen[:, 3] < 0.2) | (seen[:, 0] < 0.2) | ~np.isfinite(seen).all(1)
+        reward = np.minimum(speed, FASTEST) + 0.5 - 0.02 * np.square(action).sum(1)
+        self.steps += 1
+        over = fell | (self.steps >= LIMIT)
+        if over.any():
+            self.reset(over)
+            self.steps[over] = 0
+        return np.nan_to_num(seen), np.where(fell, 0, reward), fell, speed, reached
+
+
+def save(path, content):
+    """Writes it whole or not at all."""
+    torch.save(content, f"{path}.new")
+    os.replace(f"{path}.new", path)
+
+
+def export(out, agent):
+    """The greedy policy's weights as plain arrays."""
+    linear = [m for m in agent.actor.layers if isinstance(m, torch.nn.Linear)]
+    arrays = {f"w{i}": m.weight.detach().numpy().astype(np.float32) for i, m in enumerate(linear)}
+    arrays |= {f"b{i}": m.bias.detach().numpy().astype(np.float32) for i, m in enumerate(linear)}
+    last = len(linear) - 1
+    arrays[f"w{last}"], arrays[f"b{last}"] = arrays[f"w{last}"][:8], arrays[f"b{last}"][:8]  # without log std
+    np.savez(out / "new.npz", **arrays)
+    os.replace(out / "new.npz", out / "walker.npz")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--updates", type=int, default=600_000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    agent = build_agent(AGENT, {"name": "state"}, ObsSpec((), 1, SEEN), 8, "cpu", args.seed)
+    agent.go_online()
+    kept = {
+        "seen": torch.zeros(KEEP, SEEN),
+        "next": torch.zeros(KEEP, SEEN),
+        "action": torch.zeros(KEEP, 8),
+        "reward": torch.zeros(KEEP),
+        "fell": torch.zeros(KEEP),
+    }
+    done = stored = 0
+    saved = args.out / "checkpoint.pt"
+    if saved.exists():
+        state = torch.load(saved, weights_only=True)
+        agent.load_state_dict(state["agent"])
+        agent.load_train_state(state["train"])
+        done = state["updates"]
+    field = Field(args.seed + done)
+    rng = torch.Generator().manual_seed(args.seed + done)
+    pixels = torch.zeros(1, 0, 3, 1, 1, dtype=torch.uint8)
+    recent, started, written = [], time.time(), time.time()
+    first_batch = stored + 5000 if not done else 20_000
+    while done < args.updates:
+        quarter = field.look()
+        seen = torch.tensor(quarter.seen, dtype=torch.float32)
+        if not done and stored < first_batch:
+            action = torch.rand(ENVS, 8, generator=rng) * 2 - 1
+        else:
+            action = agent.act(Obs(pixels.expand(ENVS, -1, -1, -1, -1), seen), deterministic=False)
+        after, reward, fell, speed, reached = field.step(action.double().numpy(), quarter)
+        at = (stored + torch.arange(ENVS)) % KEEP
+        kept["seen"][at], kept["action"][at] = seen, action
+        kept["next"][at] = torch.tensor(after, dtype=torch.float32)
+        kept["reward"][at], kept["fell"][at] = torch.tensor(reward).float(), torch.tensor(fell).float()
+        stored += ENVS
+        recent.append((reward.mean(), fell.mean(), speed.mean(), reached.mean()))
+        if stored < first_batch:
+            continue
+        for _ in range(PER_STEP):
+            pick = torch.randint(min(stored, KEEP), (256,), generator=rng)
+            empty = pixels.expand(256, -1, -1, -1, -1)
+            info = agent.update(
+                Batch(
+                    Obs(empty, kept["seen"][pick]),
+                    kept["action"][pick],
+                    kept["reward"][pick],
+                    Obs(empty, kept["next"][pick]),
+                    kept["fell"][pick],
+                    torch.zeros(256),
+                )
+            )
+            done += 1
+        if done % 1000 < PER_STEP:
+            reward, fell, speed, reached = np.mean(recent, 0)
+            recent = []
+            row = [done, stored, round(time.time() - started), reward, fell, speed, reached]
+            row += [float(info[k]) for k in ("critic/q_data", "critic/td_loss", "temperature/alpha")]
+            with open(args.out / "log.csv", "a", newline="") as file:
+                csv.writer(file).writerow([f"{v:.5g}" for v in row])
+        if time.time() - written > 300 or done >= args.updates:
+            save(saved, {"agent": agent.state_dict(), "train": agent.train_state(), "updates": done})
+            export(args.out, agent)
+            written = time.time()
+
+
+if __name__ == "__main__":
+    main()

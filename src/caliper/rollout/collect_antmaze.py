@@ -1,0 +1,47 @@
+"""`caliper collect task=antmaze...`: an ant that follows a planner's waypoints from anywhere to anywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from caliper.config.build import collect_seeds
+from caliper.config.schema import RunConfig
+from caliper.data.minari import Recording
+from caliper.data.minari_writer import write_observations
+from caliper.envs.gymnasium_env import GymnasiumEnv
+from caliper.envs.scripts.ant_maze import Maze, walks
+from caliper.utils.files import new_folder
+from caliper.utils.progress import bar
+
+
+def collect_antmaze(config: RunConfig, path: Path) -> Path:
+    """Writes the ant's episodes as a Minari dataset; each draws its action noise from `data.mixture`.
+
+    Raises:
+        CaliperError: the dataset cannot be written.
+    """
+    task, data, seeds = config.task, config.data, collect_seeds(config)
+    inner = GymnasiumEnv(task.env_id or "", 1, task.kwargs)._envs[0]
+    mixture = np.array(data.mixture)
+    share = mixture[:, 0] / mixture[:, 0].sum()
+    noise = np.random.default_rng(data.seed).choice(mixture[:, 1], size=data.episodes, p=share)
+    horizon, threads = config.recorded_horizon, config.threads or len(os.sched_getaffinity(0))
+    found = walks(inner.model, Maze(inner.maze), seeds, noise, horizon, data.num_envs, threads)
+
+    def episodes() -> Iterator[Recording]:
+        with bar(len(seeds), "collect", "episode", leave=False) as shown:
+            for walk in found:
+                reached = np.zeros(len(walk.actions), bool)
+                reached[-1] = walk.success
+                yield Recording(walk.obs, walk.actions, reached.astype(np.float32), reached)
+                shown.update()
+
+    with new_folder(path, "the dataset") as folder:
+        write_observations(
+            folder, task.env_id or "", task.name, episodes(), f"{len(seeds)} walks between any two places"
+        )
+    return path
