@@ -143,9 +143,9 @@ def _of_timm(arch: str, size: int | None) -> Headless:
     import timm
 
     name = ALIASES.get(arch, arch)
-    sized = {} if size is None else {"img_size": size}
+    sized: dict[str, Any] = {} if size is None else {"img_size": size}
     try:
-        net = timm.create_model(name, pretrained=False, num_classes=0, **sized)
+        net: Any = timm.create_model(name, pretrained=False, num_classes=0, **sized)
     except TypeError:  # convolutions take images of any size, and no such word
         net = timm.create_model(name, pretrained=False, num_classes=0)
     if size is None and hasattr(net, "pos_embed"):
