@@ -302,6 +302,7 @@ def published_by_dinov2(timm, registers=0):
     return net, state | {"mask_token": torch.zeros(1, 384)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("registers", [0, 4])
 def test_dinov2_by_its_own_names(tmp_path, registers):
     timm = pytest.importorskip("timm", reason="needs the extra timm")
@@ -334,6 +335,7 @@ def test_features_are_as_many_as_timms_network_gives():
     assert found.mean == (0.485, 0.456, 0.406)  # without the tag 0.5
 
 
+@pytest.mark.slow
 def test_a_small_transformer_of_timm(tmp_path):
     timm = pytest.importorskip("timm", reason="needs the extra timm")
     path = tmp_path / "model.safetensors"

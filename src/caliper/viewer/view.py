@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from caliper.config.build import set_up_torch
+from caliper.config.build import of_checkpoint, set_up_torch
 from caliper.config.compose import compose
 from caliper.config.validate import check, check_task
 from caliper.errors import CaliperError
@@ -76,7 +76,7 @@ def open_page(words: list[str]) -> Page:
         set_up_torch(config)
         return Page(Live(config, policy), first.name, host, int(port))
     if "=" not in rest[0] or first.is_dir():
-        config = Run(first).config(*rest[1:])
+        config = of_checkpoint(Run(first).config(*rest[1:]))
         check(config)
         config = choose_devices(config).applied(config)
         set_up_torch(config)
