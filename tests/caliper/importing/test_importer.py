@@ -115,6 +115,7 @@ def test_an_open_door_is_seen_on_the_states(edited, tmp_path):
     assert reports(path)[0]["solved_at"] == 30
 
 
+@pytest.mark.slow
 def test_lift_of_1_0_is_solved_open_loop_at_the_recorded_step(imported):
     """Its arm has neither armature nor friction, and stands a millimetre higher."""
     path, said = imported("robosuite100_lift")

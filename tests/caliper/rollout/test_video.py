@@ -83,8 +83,8 @@ def test_a_full_disk_is_reported_in_ffmpegs_words(tmp_path):
     # A full disk, as far as ffmpeg can tell.
     writer = VideoWriter(tmp_path / "a.mp4", 10)
     writer._partial = tmp_path / "a.mp4.partial"
-    writer._partial.symlink_to("/dev/full")
     with pytest.raises(CaliperError, match="No space left"), writer:
+        writer._partial.symlink_to("/dev/full")
         for frame in np.random.default_rng(0).integers(0, 255, (40, 128, 128, 3), np.uint8):
             writer.write(frame)
     assert not list(tmp_path.iterdir())

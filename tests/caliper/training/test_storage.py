@@ -119,6 +119,7 @@ def process(*words):
     )
 
 
+@pytest.mark.slow
 def test_a_killed_write_is_made_anew_and_two_at_once_write_once(tmp_path):
     folder = stored_folder(tmp_path, FACTS)
     killed = process(folder, "kill")
