@@ -31,6 +31,13 @@ sys.addaudithook(_refuse_network)
 
 
 @pytest.fixture(autouse=True)
+def _freed_memory_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command keeps it, for good; a test's huge empty tensor would then hinder every later fork."""
+    if "caliper.cli" in sys.modules:
+        monkeypatch.setattr(sys.modules["caliper.cli"], "keep_freed_memory", lambda: None)
+
+
+@pytest.fixture(autouse=True)
 def _own_wandb_folders(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = str(tmp_path_factory.getbasetemp() / "wandb")
     for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
