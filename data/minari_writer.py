@@ -48,25 +48,15 @@ def write_minari(
     meta = dataset.meta
     action = {"type": "Box", "dtype": "float32", "shape": [meta.action_dim]}
     action |= {"low": [-1.0] * meta.action_dim, "high": [1.0] * meta.action_dim}
-    (folder / "data" / "metadata.json").write_text(
-        json.dumps(
-            {
-                "dataset_id": f"caliper/{meta.task.replace('_', '-')}-v0",
-                "data_format": "hdf5",
-                "jpeg_encoding": False,
-                "total_episodes": len(dataset.episodes),
-                "total_steps": steps,
-                "dataset_size": round(main.stat().st_size / 1e6, 1),  # megabytes, as Minari counts them
-                "observation_space": json.dumps({"type": "Dict", "subspaces": spaces}),
-                "action_space": json.dumps(action),
-                "minari_version": VERSION,
-                "algorithm_name": meta.collector,
-                "description": f"{meta.robot}, {meta.controller} at {meta.control_freq} Hz. {meta.action}",
-                "content": dataset.content,
-            }
-        ),
-        encoding="utf-8",
-    )
+    told = {
+        "jpeg_encoding": False,
+        "observation_space": json.dumps({"type": "Dict", "subspaces": spaces}),
+        "action_space": json.dumps(action),
+        "algorithm_name": meta.collector,
+        "description": f"{meta.robot}, {meta.controller} at {meta.control_freq} Hz. {meta.action}",
+        "content": dataset.content,
+    }
+    _describe(main, meta.task, len(dataset.episodes), steps, told)
 
 
 def _box(shape: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
@@ -102,14 +92,19 @@ def write_observations(
             group["rewards"], group["terminations"] = episode.rewards, episode.terminals
             group["truncations"] = last & ~episode.terminals
             group["infos/success"] = np.append(False, episode.terminals)
-    meta = {
-        "dataset_id": f"caliper/{name.replace('_', '-')}-v0",
+    told = {"env_spec": json.dumps({"id": env_id}), "description": description}
+    _describe(main, name, count, steps, told)
+
+
+def _describe(main: Path, task: str, episodes: int, steps: int, told: Mapping[str, Any]) -> None:
+    """Writes Minari's description beside the data: what every one says, and what is `told` of this one."""
+    content = {
+        "dataset_id": f"caliper/{task.replace('_', '-')}-v0",
         "data_format": "hdf5",
-        "total_episodes": count,
+        "total_episodes": episodes,
         "total_steps": steps,
-        "dataset_size": round(main.stat().st_size / 1e6, 1),
-        "env_spec": json.dumps({"id": env_id}),
+        "dataset_size": round(main.stat().st_size / 1e6, 1),  # megabytes, as Minari counts them
         "minari_version": VERSION,
-        "description": description,
+        **told,
     }
-    (folder / "data" / "metadata.json").write_text(json.dumps(meta), encoding="utf-8")
+    main.with_name("metadata.json").write_text(json.dumps(content), encoding="utf-8")

@@ -110,22 +110,23 @@ def make_envs(
         stagger: see `SimEnv`.
         horizon: of an environment of Gymnasium, where it is another than the task's.
     """
-    task, learner = config.task, learner_device(config)
+    task = config.task
+    env: VectorEnv
     if task.env is not None:
-        return stacked(featured(bridged(_robosuite(config, num_envs), learner), config), task.frame_stack)
-    if task.env_id is None:
-        env = make_env(config, num_envs)
+        env = _robosuite(config, num_envs)
+    elif task.env_id is not None:
+        steps = horizon or task.horizon
+        env = GymnasiumEnv(task.env_id, num_envs, task.kwargs, task.dense, steps, config.seed)
+    else:
+        env = own = make_env(config, num_envs)
         if stagger:
-            env.stagger(config.chunk)
-        return stacked(featured(bridged(env, learner), config), task.frame_stack)
-    steps = horizon or task.horizon
-    envs = GymnasiumEnv(task.env_id, num_envs, task.kwargs, task.dense, steps, config.seed)
-    return stacked(bridged(envs, learner), task.frame_stack)
+            own.stagger(config.chunk)
+    return stacked(featured(bridged(env, learner_device(config)), config), task.frame_stack)
 
 
 def featured(env: VectorEnv, config: RunConfig) -> VectorEnv:
     """The envs with features instead of images where the run keeps those; else themselves."""
-    if not keeps_features(config.encoder):
+    if not (keeps_features(config.encoder) and env.spec.cameras):
         return env
     backbone, planes = frozen_backbone(config.encoder, env.device), env.spec.planes
     return Featured(env, lambda obs: see(backbone, obs, planes), backbone.dim)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -17,6 +16,7 @@ from caliper.errors import CaliperError
 from caliper.importing.demo import CONTACT, EXACT, TOO_FAR, Imported, Importer, Options
 from caliper.importing.report import table
 from caliper.utils.early import stop_if_told
+from caliper.utils.foreign import file_digest
 
 
 def import_recording(path: Path, out: Path, options: Options, say: Callable[[str], None] = print) -> Path:
@@ -100,15 +100,9 @@ def _meta(importer: Importer, imported: Imported, horizon: int) -> DatasetMeta:
 
 def default_out(path: Path, options: Options) -> Path:
     """Where a recording's dataset goes unless the user says: another content or filter makes another file."""
-    words = [path.stem, sha256(path)[:8], options.task or "", options.filter or ""]
+    words = [path.stem, file_digest(path)[:8], options.task or "", options.filter or ""]
     words += ["whole"] * options.keep_length
     return Path("datasets") / f"{'_'.join(word for word in words if word)}.hdf5"
-
-
-def sha256(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def train_command(path: Path, meta: DatasetMeta) -> str:
@@ -145,7 +139,7 @@ def _origin(recording: Recording, options: Options, left: Mapping[str, str]) -> 
     """Where a dataset comes from, for its file."""
     return {
         "source": recording.path.name,
-        "sha256": sha256(recording.path),
+        "sha256": file_digest(recording.path),
         "family": recording.family,
         "env_name": recording.env_name,
         "version": recording.version,

@@ -73,5 +73,5 @@ class Interrupt:
         """
         if self.requested:
             raise InterruptedRunError(
-                f"stopped and saved; go on with: {resume_command(self.folder, self.ranks)}"
+                f"stopped and saved; go on with: {resume_command(self.folder, self.ranks.place)}"
             )

@@ -69,7 +69,7 @@ from caliper.utils.foreign import sealed_yaml, write_json
 from caliper.utils.history import remember
 from caliper.utils.progress import bar, watched
 from caliper.utils.provenance import provenance
-from caliper.utils.ranks import ALONE, Ranks, resume_command
+from caliper.utils.ranks import ALONE, Place, Ranks, resume_command
 
 BATCH_SEED = 1_000_003  # added to the run's seed: batches and the agent's noise come from different streams
 Checkpoint = tuple[dict[str, Any], dict[str, Any]]
@@ -204,7 +204,7 @@ def _run(
                     print(f"report: {write_report(folder)}", flush=True)
             raise
         except LostRankError as error:
-            again = resume_command(folder, ranks)
+            again = resume_command(folder, ranks.place)
             raise LostRankError(f"{error}; go on from the last checkpoint with: {again}") from error
         ranks.leave()
     if not ranks.first:
@@ -467,15 +467,8 @@ def _refuse_used(folder: Path) -> None:
 
 # What a run puts into its folder.
 OWN = {
-    *(
-        "config.yaml",
-        "git.json",
-        "devices.json",
-        "pretrained.json",
-        "metrics.csv",
-        "history.jsonl",
-        "evaluation.json",
-    ),
+    *("config.yaml", "git.json", "devices.json", "pretrained.json"),
+    *("metrics.csv", "history.jsonl", "evaluation.json"),
     *("report.html", "checkpoints", "evaluations", "plots", "videos", "wandb", "tensorboard"),
 }
 LOGS = {".log", ".out", ".err", ".txt"}  # what a shell or a cluster may keep there of what the run prints
@@ -506,9 +499,7 @@ def _refuse_other_ranks(folder: Path, ranks: Ranks) -> None:
     """Holds a run to the number of ranks that it was begun with."""
     if (then := saved_ranks(folder)) != ranks.count:
         before = "by one process" if then == 1 else f"on {then} ranks"
-        how = f"caliper resume {folder}"
-        if then > 1:
-            how = f"torchrun --nproc-per-node {then} -m {how}"
+        how = resume_command(folder, Place(count=then, local_count=then))
         raise CaliperError(
             f"{folder} was made {before}, and this is {ranks.count}: its envs, online buffer and recorded "
             f"episodes are divided otherwise, and other batches would be drawn; go on with: {how}"

@@ -142,10 +142,9 @@ class Ranks:
 ALONE = Ranks()
 
 
-def resume_command(folder: Path, ranks: Ranks) -> str:
-    """What a user types to go on with a run on as many ranks."""
+def resume_command(folder: Path, at: Place) -> str:
+    """What a user types to go on with a run on as many ranks as one of them has told of."""
     command = f"caliper resume {shlex.quote(str(folder))}"
-    at = ranks.place
     if at.count == 1:
         return command
     nodes = f"--nnodes {at.count // at.local_count} " if at.count > at.local_count else ""

@@ -10,6 +10,8 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
+from caliper.importing.scene import put_fixtures
+
 Array = NDArray[np.float64]
 Colour = tuple[float, float, float, float]
 
@@ -51,8 +53,7 @@ class Poses:
         """
         model, data = self._model, self._data
         data.qpos[:] = state[1 : 1 + model.nq]
-        fixtures = state[1 + model.nq + model.nv :].reshape(-1, 7)
-        data.mocap_pos[:], data.mocap_quat[:] = fixtures[:, :3], fixtures[:, 3:]
+        put_fixtures(data, state)
         mujoco.mj_kinematics(model, data)
         return data.xpos.copy(), data.xquat.copy()
 

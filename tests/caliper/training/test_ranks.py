@@ -236,10 +236,11 @@ def test_the_place_is_what_the_launcher_says(told, expected, monkeypatch):
 
 
 def test_the_way_on_names_as_many_ranks():
-    ranks = Ranks()
-    assert resume_command(Path("a b"), ranks) == "caliper resume 'a b'"
-    ranks.place = Place(0, 8, 0, 4)
-    assert resume_command(Path("r"), ranks) == "torchrun --nnodes 2 --nproc-per-node 4 -m caliper resume r"
+    assert resume_command(Path("a b"), Place()) == "caliper resume 'a b'"
+    assert (
+        resume_command(Path("r"), Place(0, 8, 0, 4))
+        == "torchrun --nnodes 2 --nproc-per-node 4 -m caliper resume r"
+    )
 
 
 def torchrun(*words):
