@@ -1,7 +1,7 @@
 """What Caliper does with damaged and hostile files: never a traceback, a hang, a crash or a wrong number.
 
-Each mutation spoils one file of a small dataset, run or sweep (`_mutations.py`, `_files.py`), and lets it be
-read in a process of its own with 8 GiB and 60 s. What comes of it is counted:
+Each mutation spoils one file of a small dataset, run or sweep (`campaigns/mutations.py`, `files.py`) and lets
+it be read in a process of its own with 8 GiB and 60 s. What comes of it is counted:
 
     refused     one sentence of ours
     unchanged   accepted, and everything read is as it was
@@ -10,6 +10,7 @@ read in a process of its own with 8 GiB and 60 s. What comes of it is counted:
     and the bad ones: changed (accepted with other values, nothing said), traceback, hang, crash, memory
 
     python benchmarks/faults.py files                     # 10,000 mutations, writes results/faults.json
+    python benchmarks/faults.py files --add --seed 8      # 10,000 others, beside those of earlier times
     python benchmarks/faults.py files --quick             # 400, writes nothing
     python benchmarks/faults.py files --only 1234         # one of them again, with its traceback
 
@@ -38,11 +39,11 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import _disturbed  # type: ignore[import-not-found]  # beside this file
-from _chaos import ALL, chaos  # type: ignore[import-not-found]
-from _processes import Bench  # type: ignore[import-not-found]
-from _reading import campaign  # type: ignore[import-not-found]
-from _soak import soak  # type: ignore[import-not-found]
+from campaigns import disturbed  # type: ignore[import-not-found]  # beside this file
+from campaigns.chaos import ALL, chaos  # type: ignore[import-not-found]
+from campaigns.processes import Bench  # type: ignore[import-not-found]
+from campaigns.reading import campaign  # type: ignore[import-not-found]
+from campaigns.soak import soak  # type: ignore[import-not-found]
 
 RESULTS = Path(__file__).resolve().parent / "results"
 MUTATIONS, QUICK = 10_000, 400
@@ -79,7 +80,7 @@ def write(part, result, sitting, add):
     counted = {key: value for key, value in result.items() if isinstance(value, int)}
     sittings = [sitting | counted]
     if add and part in held:
-        sittings = held[part].pop("sittings") + sittings
+        sittings = held[part].pop("sittings", []) + sittings
         result = together(held[part], result)
     held[part] = result | machine | {"date": datetime.date.today().isoformat(), "sittings": sittings}
     parts = [value for value in held.values() if isinstance(value, dict)]
@@ -112,8 +113,8 @@ def of_processes(given):
             return chaos(bench, given.tool, 6 if given.quick else given.points)
         count = given.count or SIZES[given.campaign][given.quick]
         if given.add:
-            count -= stored().get(given.campaign, {}).get(_disturbed.COUNTED[given.campaign], 0)
-        return getattr(_disturbed, given.campaign)(bench, count, given.seed, 60 * given.minutes)
+            count -= stored().get(given.campaign, {}).get(disturbed.COUNTED[given.campaign], 0)
+        return getattr(disturbed, given.campaign)(bench, count, given.seed, 60 * given.minutes)
     finally:
         if not given.keep:
             shutil.rmtree(place, ignore_errors=True)
@@ -132,7 +133,9 @@ def main():
     parser.add_argument(
         "--points", type=int, default=ALL, help="of ckpt-chaos, at most, a method; by default all"
     )
-    parser.add_argument("--add", action="store_true", help="to what the results have of kills, signals...")
+    parser.add_argument(
+        "--add", action="store_true", help="to what the results have of files, kills, signals..."
+    )
     parser.add_argument("--keep", help="work in this folder and leave it")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only", type=int, help="number of one mutation, made and read again")
@@ -140,8 +143,8 @@ def main():
     given = parser.parse_args()
     sitting = {"code": code(), "seed": given.seed, "began": f"{datetime.datetime.now():%Y-%m-%d %H:%M}"}
     if given.add:
-        if given.campaign not in SIZES or given.quick:
-            parser.error(f"--add is for {', '.join(SIZES)}, without --quick")
+        if given.campaign not in ("files", *SIZES) or given.quick:
+            parser.error(f"--add is for files, {', '.join(SIZES)}, without --quick")
         if given.seed in [s["seed"] for s in stored().get(given.campaign, {}).get("sittings", [])]:
             parser.error("the results have these moments already; give another --seed")
     if given.campaign == "files":

@@ -40,8 +40,8 @@ import mujoco
 import numpy as np
 from _common import parser, report  # type: ignore[import-not-found]  # beside this script
 
-from caliper.data.recordings import open_recording
-from caliper.data.robomimic import read_dataset
+from caliper.data.formats.recordings import open_recording
+from caliper.data.formats.robomimic import read_dataset
 from caliper.envs.sim import SimEnv
 from caliper.errors import CaliperError
 from caliper.importing.controller import Hidden, read_settings

@@ -24,7 +24,7 @@ from _common import arguments, report  # type: ignore[import-not-found]  # besid
 from caliper.config.build import collect_seeds, dataset_meta
 from caliper.config.compose import compose
 from caliper.data.dataset import Episode
-from caliper.data.robomimic import DatasetWriter, read_dataset
+from caliper.data.formats.robomimic import DatasetWriter, read_dataset
 from caliper.envs.render.raster import Rasteriser
 from caliper.envs.render.trace import RayTracer
 from caliper.envs.sim import SimEnv

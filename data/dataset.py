@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from caliper.data.checksum import digest
+from caliper.data.formats.checksum import digest
 from caliper.errors import CaliperError
 
 SCHEMA_VERSION = 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from caliper.data.recordings import Recording, open_recording
+from caliper.data.formats.recordings import Recording, open_recording
 
 FIXTURES = Path(__file__).parent / "fixtures" / "recordings"
 Edit = Callable[[h5py.File], None]

@@ -120,7 +120,7 @@ def test_the_glue_is_built_in_floors():
 def test_every_room_is_a_floor_and_says_what_it_is_for():
     glue = ROOT / "src" / "caliper"
     assert {p.name for p in glue.iterdir() if (p / "__init__.py").exists()} == set(FLOORS)
-    rooms = [p.parent for folder in (glue, ROOT / "envs") for p in folder.rglob("__init__.py")]
+    rooms = [p.parent for folder in (glue, ROOT / "envs", ROOT / "data") for p in folder.rglob("__init__.py")]
     for room in rooms:
         files = list(room.glob("*.py"))
         assert len(files) <= 14, f"{room} has {len(files)} files: would a stranger find what is in it?"

@@ -269,7 +269,7 @@ def _report(words: list[str]) -> None:
 
 def _inspect(words: list[str]) -> None:
     from caliper.config.build import installed
-    from caliper.data.recordings import is_foreign, open_recording
+    from caliper.data.formats.recordings import is_foreign, open_recording
     from caliper.importing.describe import describe_recording
     from caliper.tools.inspect_dataset import describe, describe_minari, replayed_lines
 

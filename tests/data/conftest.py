@@ -145,7 +145,7 @@ def generator() -> torch.Generator:
 @pytest.fixture
 def written(tmp_path: Path, meta: DatasetMeta) -> Callable[..., Path]:
     """Writes episodes to a file and returns its path."""
-    from caliper.data.robomimic import DatasetWriter
+    from caliper.data.formats.robomimic import DatasetWriter
 
     def write(*episodes: Episode) -> Path:
         path = tmp_path / "data" / "lift.hdf5"

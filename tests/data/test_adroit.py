@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from caliper.data.adroit import TrainedPolicy, read_adroit
+from caliper.data.formats.adroit import TrainedPolicy, read_adroit
 from caliper.errors import CaliperError
 
 DOOR = "AdroitHandDoor-v1"
@@ -76,6 +76,7 @@ def test_the_doors_demonstrations(tmp_path):
         ({"w0": np.array([{}], object)}, DOOR, (3, 2), "is no .npz file of plain arrays"),
         (demonstrations([0, 1]), "AdroitHandPen-v1", (29, 2), "only the door's can be told"),
         (demonstrations([0, 1]) | {"lengths": np.array([3])}, DOOR, (29, 2), "lengths don't add up"),
+        (demonstrations([0, 1, 1, 1, 1]) | {"lengths": [2.5, 2.5]}, DOOR, (29, 2), "lengths don't add up"),
     ],
 )
 def test_other_files_are_refused(arrays, env_id, sizes, message, tmp_path):

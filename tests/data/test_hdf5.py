@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from caliper.data import hdf5
-from caliper.data.hdf5 import ForeignFile, UnreadableError
+from caliper.data.formats import hdf5
+from caliper.data.formats.hdf5 import ForeignFile, UnreadableError
 
 pytestmark = pytest.mark.filterwarnings("ignore::h5py.h5py_warnings.H5pyDeprecationWarning")
 

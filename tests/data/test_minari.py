@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from caliper.data.buffer import ReplayBuffer
-from caliper.data.minari import read_minari
+from caliper.data.formats.minari import read_minari
 from caliper.data.returns import RewardConfig
 from caliper.errors import CaliperError
 from caliper.types import ObsSpec

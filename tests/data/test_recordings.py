@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from caliper.data.hdf5 import DIED, ForeignFile, UnreadableError
-from caliper.data.recordings import MAX_XML, is_foreign, open_recording, read_filters, read_images
+from caliper.data.formats.hdf5 import DIED, ForeignFile, UnreadableError
+from caliper.data.formats.recordings import MAX_XML, is_foreign, open_recording, read_filters, read_images
 from caliper.errors import CaliperError
 
 

@@ -4,8 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
+from caliper.data.formats.robomimic import read_dataset
 from caliper.data.rewards import contradiction, convention
-from caliper.data.robomimic import read_dataset
 from caliper.errors import CaliperError
 from tests.data.conftest import make_episode
 from tests.data.test_robomimic import edited

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from caliper.data import robomimic
-from caliper.data.robomimic import DatasetWriter, read_dataset
+from caliper.data.formats import robomimic
+from caliper.data.formats.robomimic import DatasetWriter, read_dataset
 from caliper.errors import CaliperError
 from tests.data.conftest import make_episode
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caliper.data.dataset import Episode
-from caliper.data.recordings import RecordedDemo, Recording
+from caliper.data.formats.recordings import RecordedDemo, Recording
 from caliper.envs.robot.robots import robot_facts
 from caliper.envs.scene.reach import unreachable
 from caliper.envs.sim import task_scene

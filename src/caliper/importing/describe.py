@@ -9,7 +9,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from caliper.data.recordings import RecordedDemo, Recording
+from caliper.data.formats.recordings import RecordedDemo, Recording
 from caliper.errors import CaliperError, printable
 from caliper.importing.controller import read_settings, unwarned
 from caliper.importing.demo import Importer, Options

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import mujoco
 import numpy as np
 
-from caliper.data.recordings import RecordedDemo
+from caliper.data.formats.recordings import RecordedDemo
 from caliper.envs.robot.robots import robot_facts
 from caliper.importing.controller import DIALECTS, Array, Controller, Dialect, Hidden, Settings, arms_of
 

@@ -16,7 +16,7 @@ import warp as wp
 from numpy.typing import NDArray
 from torch import Tensor
 
-from caliper.data.recordings import RecordedDemo, Recording, read_images
+from caliper.data.formats.recordings import RecordedDemo, Recording, read_images
 from caliper.envs.engines.base import Engine
 from caliper.envs.render import make_renderer
 from caliper.envs.sim import task_scene

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from caliper.data.dataset import DatasetMeta
-from caliper.data.recordings import Recording, is_foreign, open_recording
-from caliper.data.robomimic import DatasetWriter
+from caliper.data.formats.recordings import Recording, is_foreign, open_recording
+from caliper.data.formats.robomimic import DatasetWriter
 from caliper.envs.robot.action_meaning import action_json
 from caliper.errors import CaliperError
 from caliper.importing.demo import CONTACT, EXACT, TOO_FAR, Imported, Importer, Options

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from caliper.data.dataset import Episode
-from caliper.data.recordings import Recording
+from caliper.data.formats.recordings import Recording
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from caliper.data.recordings import Recording
+from caliper.data.formats.recordings import Recording
 from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError, one_of
 

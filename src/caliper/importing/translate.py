@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from caliper.data.recordings import RecordedDemo
+from caliper.data.formats.recordings import RecordedDemo
 from caliper.envs.robot.kernels import POSITION_SCALE, ROTATION_SCALE
 from caliper.importing.controller import Array, rotation_vector
 from caliper.importing.dialect import Reading, first_sight

@@ -12,7 +12,7 @@ from caliper.config.build import collect_seeds, dataset_meta, make_env, no_exper
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check_task
 from caliper.data.dataset import Episode
-from caliper.data.robomimic import DatasetWriter
+from caliper.data.formats.robomimic import DatasetWriter
 from caliper.envs.scripts.experts import SPOKEN, Expert
 from caliper.errors import CaliperError
 from caliper.rollout.collect_observed import collect_observed

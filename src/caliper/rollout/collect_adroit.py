@@ -17,9 +17,9 @@ from torch import Tensor
 from caliper.agents import Agent, build_agent
 from caliper.config.build import action_length, collect_seeds, make_envs, obs_spec
 from caliper.config.schema import RunConfig
-from caliper.data.adroit import TrainedPolicy, read_adroit
-from caliper.data.minari import Recording
-from caliper.data.minari_writer import write_observations
+from caliper.data.formats.adroit import TrainedPolicy, read_adroit
+from caliper.data.formats.minari import Recording
+from caliper.data.formats.minari_writer import write_observations
 from caliper.errors import CaliperError
 from caliper.rollout.episodes import run_episodes
 from caliper.types import Batch, Obs

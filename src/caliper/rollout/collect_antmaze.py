@@ -10,8 +10,8 @@ import numpy as np
 
 from caliper.config.build import collect_seeds
 from caliper.config.schema import RunConfig
-from caliper.data.minari import Recording
-from caliper.data.minari_writer import write_observations
+from caliper.data.formats.minari import Recording
+from caliper.data.formats.minari_writer import write_observations
 from caliper.envs.gymnasium_env import GymnasiumEnv
 from caliper.envs.scripts.ant_maze import Maze, walks
 from caliper.utils.files import new_folder

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from caliper.data.checksum import digest
+from caliper.data.formats.checksum import digest
 from caliper.data.ring import Layout, row_bytes
 from caliper.data.stored_frames import StoredFrames, numpy_dtype
 from caliper.errors import CaliperError

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from caliper.config.build import make_env, set_up_torch
 from caliper.data.dataset import Dataset, Episode
-from caliper.data.minari_writer import write_minari
-from caliper.data.robomimic import read_dataset
+from caliper.data.formats.minari_writer import write_minari
+from caliper.data.formats.robomimic import read_dataset
 from caliper.envs.observation.names import ROBOSUITE, check_names, named
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks import TASKS

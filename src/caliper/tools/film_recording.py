@@ -10,8 +10,8 @@ from typing import NoReturn
 
 import numpy as np
 
-from caliper.data.recordings import is_foreign, open_recording
-from caliper.data.robomimic import read_dataset
+from caliper.data.formats.recordings import is_foreign, open_recording
+from caliper.data.formats.robomimic import read_dataset
 from caliper.envs.sim import task_scene
 from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError

@@ -12,10 +12,10 @@ import torch
 from caliper.agents.actor_critic import CriticConfig
 from caliper.config.build import installed
 from caliper.data.dataset import Dataset, DatasetMeta, Episode
-from caliper.data.minari import read_minari
+from caliper.data.formats.minari import read_minari
+from caliper.data.formats.robomimic import read_dataset
 from caliper.data.returns import RewardConfig
 from caliper.data.rewards import CONVENTIONS, convention, converted
-from caliper.data.robomimic import read_dataset
 from caliper.errors import CaliperError, printable
 from caliper.rollout.open_loop import replay_actions
 from caliper.rollout.replay import state_fault

@@ -23,8 +23,8 @@ from caliper.config.compose import compose
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check_task
 from caliper.data.dataset import Dataset
-from caliper.data.images import add_images, refuse_images
-from caliper.data.robomimic import read_dataset
+from caliper.data.formats.images import add_images, refuse_images
+from caliper.data.formats.robomimic import read_dataset
 from caliper.envs.base import VectorEnv
 from caliper.envs.observation.instances import instances
 from caliper.envs.scene.appearance import VisualAugmentation

@@ -35,13 +35,13 @@ from caliper.config.schema import RunConfig
 from caliper.config.validate import check
 from caliper.data.buffer import ReplayBuffer, frame_layout
 from caliper.data.dataset import Dataset, joined
-from caliper.data.minari import Recordings, read_minari
+from caliper.data.formats.minari import Recordings, read_minari
+from caliper.data.formats.recordings import read_filters
+from caliper.data.formats.robomimic import read_dataset
 from caliper.data.mixing import MixedSampler
 from caliper.data.open_episodes import OpenEpisodes
-from caliper.data.recordings import read_filters
 from caliper.data.relabel import relabelled
 from caliper.data.ring import Ring
-from caliper.data.robomimic import read_dataset
 from caliper.data.stored_frames import StoredFrames
 from caliper.encoders.backbones import check_file
 from caliper.encoders.pretrained import NAME as PRETRAINED

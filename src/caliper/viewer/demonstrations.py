@@ -8,7 +8,7 @@ from pathlib import Path
 from caliper.config.build import COLLECT_STRIDE, collect_seeds, dataset_meta
 from caliper.config.schema import RunConfig
 from caliper.data.dataset import Episode
-from caliper.data.robomimic import DatasetWriter, read_dataset
+from caliper.data.formats.robomimic import DatasetWriter, read_dataset
 from caliper.errors import CaliperError
 
 COLLECTOR = "keyboard"

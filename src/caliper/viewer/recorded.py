@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from caliper.config.build import make_envs, reward_config, run_scene, set_up_torch
-from caliper.data.recordings import is_foreign
-from caliper.data.robomimic import read_dataset
+from caliper.data.formats.recordings import is_foreign
+from caliper.data.formats.robomimic import read_dataset
 from caliper.envs.tasks import TASKS
 from caliper.errors import CaliperError
 from caliper.tools.replay import settings_of

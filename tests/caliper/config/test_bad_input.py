@@ -11,7 +11,7 @@ from caliper.agents import AGENTS
 from caliper.cli import main
 from caliper.config.compose import load
 from caliper.config.meanings import choices
-from caliper.data.robomimic import read_dataset
+from caliper.data.formats.robomimic import read_dataset
 from caliper.errors import CaliperError
 from caliper.rollout import collect as collect_module
 from caliper.training.checkpoint import load_checkpoint

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from caliper.data.recordings import open_recording
+from caliper.data.formats.recordings import open_recording
 from caliper.envs.sim import SimEnv, task_scene
 from caliper.errors import CaliperError
 from caliper.importing.images import camera_of, compare, drawn, likenesses, stage
@@ -14,7 +14,7 @@ def test_images_are_those_of_the_environment(imported):
     """The same states through the policy's own envs."""
     import torch
 
-    from caliper.data.robomimic import read_dataset
+    from caliper.data.formats.robomimic import read_dataset
 
     states = read_dataset(imported("robosuite141_lift")[0]).episodes[0].states[[0, 20]]
     ours = np.concatenate(list(drawn(task_scene("lift").model, states, ("agentview",), 48, antialias=1)))

@@ -13,8 +13,8 @@ import torch
 from caliper.config.build import installed
 from caliper.config.compose import compose
 from caliper.data.dataset import Dataset
-from caliper.data.recordings import open_recording, read_filters
-from caliper.data.robomimic import read_dataset
+from caliper.data.formats.recordings import open_recording, read_filters
+from caliper.data.formats.robomimic import read_dataset
 from caliper.envs.robot.robots import robot_facts
 from caliper.envs.sim import task_scene
 from caliper.envs.tasks import TASKS, make_task

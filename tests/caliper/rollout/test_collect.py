@@ -5,7 +5,7 @@ import pytest
 
 from caliper.config.build import COLLECT_SEEDS, dataset_meta
 from caliper.config.compose import compose
-from caliper.data.robomimic import read_dataset
+from caliper.data.formats.robomimic import read_dataset
 from caliper.envs.engines.batch import BatchEngine
 from caliper.rollout import collect as collect_module
 from caliper.rollout.collect import collect

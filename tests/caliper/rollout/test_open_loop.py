@@ -7,7 +7,7 @@ import pytest
 
 from caliper.cli import main
 from caliper.config.compose import compose
-from caliper.data.robomimic import DatasetWriter, read_dataset
+from caliper.data.formats.robomimic import DatasetWriter, read_dataset
 from caliper.errors import CaliperError
 from caliper.rollout.collect import collect
 from caliper.rollout.open_loop import Replayed, replay_actions

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from caliper.config.compose import compose, load
-from caliper.data.minari import read_minari
+from caliper.data.formats.minari import read_minari
 from caliper.errors import CaliperError
 from caliper.rollout.collect_observed import collect_observed
 from caliper.tools.saved_run import evaluate_run

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from caliper.cli import main
-from caliper.data.minari import read_minari
-from caliper.data.robomimic import read_dataset
+from caliper.data.formats.minari import read_minari
+from caliper.data.formats.robomimic import read_dataset
 from caliper.tools.lerobot_writer import _Moments, _stats
 from tests.own_environment import own_environment, run
 

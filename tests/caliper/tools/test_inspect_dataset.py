@@ -5,7 +5,7 @@ import pytest
 
 from caliper.cli import main
 from caliper.data.dataset import DatasetMeta, Episode
-from caliper.data.robomimic import DatasetWriter
+from caliper.data.formats.robomimic import DatasetWriter
 from caliper.errors import CaliperError
 from caliper.tools.inspect_dataset import describe
 from tests.data import minari_files

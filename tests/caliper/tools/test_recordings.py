@@ -9,8 +9,8 @@ import pytest
 from caliper.cli import main
 from caliper.config.compose import compose
 from caliper.config.validate import check_task
-from caliper.data.recordings import open_recording
-from caliper.data.robomimic import read_dataset
+from caliper.data.formats.recordings import open_recording
+from caliper.data.formats.robomimic import read_dataset
 from caliper.errors import CaliperError
 from caliper.importing.describe import describe_recording
 from caliper.importing.model.assets import robosuite_assets

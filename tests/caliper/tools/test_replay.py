@@ -13,7 +13,7 @@ from caliper.cli import main
 from caliper.config.build import make_env
 from caliper.config.compose import collect_command, compose
 from caliper.config.validate import check
-from caliper.data.robomimic import read_dataset
+from caliper.data.formats.robomimic import read_dataset
 from caliper.errors import CaliperError
 from caliper.tools import replay as replay_module
 from caliper.training.run import find_data, load_data
@@ -72,7 +72,7 @@ def test_images_are_those_of_the_live_episode(sim, words, tmp_path):
     """An episode is drawn while it runs, its states stored, and the file of them rendered."""
     from caliper.config.build import dataset_meta
     from caliper.data.dataset import Episode
-    from caliper.data.robomimic import DatasetWriter
+    from caliper.data.formats.robomimic import DatasetWriter
 
     config = compose([*words(), f"sim={sim}", "sim.device=cpu"])
     env = make_env(config, 2)

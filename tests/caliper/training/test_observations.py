@@ -12,7 +12,7 @@ from caliper.config.compose import compose, load
 from caliper.config.estimate import estimate
 from caliper.config.validate import check
 from caliper.data.buffer import ReplayBuffer
-from caliper.data.robomimic import read_dataset
+from caliper.data.formats.robomimic import read_dataset
 from caliper.errors import CaliperError
 from caliper.rollout.replay import rendered
 from caliper.tools.replay import replay_file

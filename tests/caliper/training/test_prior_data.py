@@ -10,7 +10,7 @@ import torch
 from caliper.config.build import make_env
 from caliper.config.compose import collect_command, compose
 from caliper.config.validate import check
-from caliper.data.robomimic import read_dataset
+from caliper.data.formats.robomimic import read_dataset
 from caliper.errors import CaliperError
 from caliper.rollout.collect import collect
 from caliper.training.run import find_data, load_data, train

@@ -9,8 +9,8 @@ import torch
 
 from caliper.agents import AGENTS
 from caliper.agents.probe import PROBED
+from caliper.data.formats.robomimic import read_dataset
 from caliper.data.mixing import MixedSampler
-from caliper.data.robomimic import read_dataset
 from caliper.training import trainer
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.run import train

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from caliper.data.robomimic import read_dataset
+from caliper.data.formats.robomimic import read_dataset
 from caliper.tools.inspect_dataset import replayed_lines
 from tests.caliper.analysis.browser import Browser
 

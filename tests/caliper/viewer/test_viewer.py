@@ -10,7 +10,7 @@ import torch
 import caliper
 from caliper.config.build import dataset_meta
 from caliper.config.compose import compose
-from caliper.data.robomimic import DatasetWriter, read_dataset
+from caliper.data.formats.robomimic import DatasetWriter, read_dataset
 from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError
 from caliper.tools.saved_run import load_agent

@@ -22,11 +22,10 @@ import time
 from pathlib import Path
 from xml.etree import ElementTree
 
-import _digests as digests  # type: ignore[import-not-found]  # beside this file
-from _processes import PATIENCE, forked  # type: ignore[import-not-found]
-
 from caliper.cli import main
 from caliper.utils.metrics import lost_rows, read_metrics
+from campaigns import digests  # type: ignore[import-not-found]
+from campaigns.processes import PATIENCE, forked  # type: ignore[import-not-found]
 
 MODES = ("before", "torn", "term")
 ALL = 10**6  # points, more than there are

@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from caliper.data.buffer import ReplayBuffer
-from caliper.data.checksum import digest
 from caliper.data.dataset import numbered
-from caliper.data.hdf5 import ForeignFile, UnreadableError
+from caliper.data.formats.checksum import digest
+from caliper.data.formats.hdf5 import ForeignFile, UnreadableError
 from caliper.errors import CaliperError, no_file
 from caliper.types import Obs
 

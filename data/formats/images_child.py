@@ -1,7 +1,7 @@
-"""The process that adds images to an HDF5 file of strangers: a script that `caliper.data.images` runs.
+"""The process that adds images to an HDF5 file of strangers: run by `caliper.data.formats.images`.
 
 It reads a line of JSON about the file, then one for each episode with the bytes of its images after it, and
-answers each with a line: {} or {"error": "..."}. Why in a process of its own: see `caliper.data.hdf5_child`.
+answers each with a line: {} or {"error": "..."}. See `caliper.data.formats.hdf5_child` for why.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ import csv
 import numpy as np
 import torch
 
-from caliper.data.checksum import digest
+from caliper.data.formats.checksum import digest
 from caliper.training.checkpoint import load_checkpoint
 
 CLOCKS = ("wall_s", "cpu_s")

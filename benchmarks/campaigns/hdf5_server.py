@@ -1,4 +1,4 @@
-"""Forks a process of `caliper.data.hdf5_child` for each file it is told of: the campaign's quick start.
+"""Forks a process of `data/formats/hdf5_child.py` for each file it is told of: a campaign's quick start.
 
 Its argument is the folder of that module; its standard input, a socket: a path, with the pipes' two ends.
 """

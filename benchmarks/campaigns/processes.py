@@ -15,7 +15,6 @@ import time
 import traceback
 from pathlib import Path
 
-import _digests as digests  # type: ignore[import-not-found]  # beside this file
 import torch
 from tqdm import tqdm
 
@@ -25,8 +24,9 @@ from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError
 from caliper.rollout.collect import collect
 from caliper.training import run as run_module
+from campaigns import digests  # type: ignore[import-not-found]
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' folder
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for the tests' folder
 from tests.small_runs import AGENTS, SMALL
 
 RUN = [

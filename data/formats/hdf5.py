@@ -1,4 +1,4 @@
-"""HDF5 files of strangers, opened by another process: see `caliper.data.hdf5_child`, which says why.
+"""HDF5 files of strangers, opened by another process: see `caliper.data.formats.hdf5_child`, which says why.
 
 What comes back is plain: names, attributes that are text or numbers, and arrays. Nothing is unpickled.
 """
@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 from caliper.errors import no_file
 
 START_SECONDS = 120.0  # for Python and h5py to load, from a cold disk
-SECONDS, BYTES_PER_SECOND = 15.0, 10 << 20  # to wait for answers about one file, and longer the larger it is
+# To wait for answers about one file, and longer the larger it is. What keeps the library busy is ended long
+# before, by the child's limit of CPU time; a sound file needs the rest on a machine busy with other things.
+SECONDS, BYTES_PER_SECOND = 120.0, 1 << 20
 LONGEST_LINE = 256 << 20
 DIED = "the HDF5 library crashed on it, or ran out of time or memory"
 NONSENSE = "its reader answers nonsense"

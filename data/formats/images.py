@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caliper.data.dataset import numbered
-from caliper.data.hdf5 import Child, ForeignFile, UnreadableError
+from caliper.data.formats.hdf5 import Child, ForeignFile, UnreadableError
 from caliper.errors import CaliperError
 from caliper.types import Obs, ObsSpec
 

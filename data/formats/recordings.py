@@ -1,6 +1,6 @@
 """Recordings of the robosuite family as their files hold them: no simulator, nothing believed, nothing run.
 
-Another process opens them, see `caliper.data.hdf5`.
+Another process opens them, see `caliper.data.formats.hdf5`.
 
     data               attrs: env_args or env_info (JSON), env or env_name, env_version or repository_version
     data/demo_<i>      attrs: model_file (MuJoCo XML, or the name of a file beside), ep_meta
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caliper.data.dataset import numbered
-from caliper.data.hdf5 import ForeignFile, UnreadableError
+from caliper.data.formats.hdf5 import ForeignFile, UnreadableError
 from caliper.errors import CaliperError, no_file
 
 MAX_STEPS, MAX_WIDTH = 200_000, 2_000  # of an episode: nearly three hours at 20 Hz, and 300 objects

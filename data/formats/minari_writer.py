@@ -1,4 +1,4 @@
-"""Datasets of observations in Minari's HDF5 layout (`caliper.data.minari`), written; Minari is not needed."""
+"""Datasets of observations in Minari's HDF5 layout (see `minari` beside it), written without Minari."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caliper.data.dataset import Dataset, Episode
-from caliper.data.minari import Recording
+from caliper.data.formats.minari import Recording
 
 VERSION = "0.5.4"  # of Minari, whose layout this is
 

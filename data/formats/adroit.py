@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from caliper.data.minari import Recording
+from caliper.data.formats.minari import Recording
 from caliper.errors import CaliperError, no_file
 
 HINGE, OPEN = 28, 1.35  # of the door's observation, the hinge's angle; radians from which it counts as open
@@ -64,8 +64,8 @@ def read_adroit(path: str | Path, env_id: str, proprio: int, actions: int) -> li
     arrays = _arrays(path)
     if set(RECORDED) <= set(arrays):
         lengths, obs, taken = (arrays[name] for name in RECORDED)
-        whole = lengths.ndim == 1 and len(lengths) and (lengths >= 2).all() and obs.ndim == taken.ndim == 2
-        if not (whole and lengths.sum() == len(obs) == len(taken)):
+        whole = lengths.ndim == 1 and len(lengths) and (lengths >= 2).all() and (lengths % 1 == 0).all()
+        if not (whole and obs.ndim == taken.ndim == 2 and lengths.sum() == len(obs) == len(taken)):
             raise CaliperError(f"{path} is damaged: its lengths don't add up to its observations and actions")
         _refuse_widths(path, env_id, (obs.shape[1], taken.shape[1]), (proprio, actions))
         if "HandDoor" not in env_id:

@@ -27,9 +27,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from caliper.data.checksum import digest
 from caliper.data.dataset import SCHEMA_VERSION, Dataset, DatasetMeta, Episode, numbered
-from caliper.data.hdf5 import ForeignFile, UnreadableError
+from caliper.data.formats.checksum import digest
+from caliper.data.formats.hdf5 import ForeignFile, UnreadableError
 from caliper.data.rewards import converted
 from caliper.errors import CaliperError, no_file
 
@@ -168,8 +168,8 @@ class DatasetWriter:
 def read_dataset(path: str | Path, rewards: str | None = "success") -> Dataset:
     """Reads a whole dataset file into memory.
 
-    The file is not trusted: another process opens it, see `caliper.data.hdf5`, and where it carries checksums
-    they must be right.
+    The file is not trusted: another process opens it, see `caliper.data.formats.hdf5`, and where it carries
+    checksums they must be right.
 
     An episode without `final_state` (a file that passed through other tools) reuses its last frame where it
     terminated, since a terminal's next state is masked, and loses its last transition where it timed out.

@@ -14,8 +14,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import _digests as digests  # type: ignore[import-not-found]  # beside this file
-import _mutations as mutations  # type: ignore[import-not-found]
 import numpy as np
 
 from caliper.analysis.comparison import write_comparison
@@ -25,17 +23,21 @@ from caliper.analysis.run_table import runs_of
 from caliper.config.build import installed
 from caliper.config.compose import compose, load
 from caliper.config.validate import check
-from caliper.data.checksum import digest
-from caliper.data.minari import read_minari
-from caliper.data.robomimic import read_dataset
+from caliper.data.formats.checksum import digest
+from caliper.data.formats.minari import read_minari
+from caliper.data.formats.robomimic import read_dataset
 from caliper.rollout.collect import collect
 from caliper.tools.inspect_dataset import describe
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.logger import Logger
 from caliper.training.run import train
 from caliper.utils.manifest import latest, saved_metrics, write_manifest
+from campaigns import (
+    digests,  # type: ignore[import-not-found]
+    mutations,  # type: ignore[import-not-found]
+)
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' folder
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for the tests' folder
 from tests.small_runs import AGENTS, SMALL
 
 WORDS = [

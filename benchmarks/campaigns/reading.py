@@ -16,10 +16,9 @@ import time
 import traceback
 from pathlib import Path
 
-from _files import Files  # type: ignore[import-not-found]  # beside this file
-
-from caliper.data import hdf5
+from caliper.data.formats import hdf5
 from caliper.errors import CaliperError
+from campaigns.files import Files  # type: ignore[import-not-found]
 
 SECONDS, MEMORY = 60, 8 << 30  # of the process that reads
 BAD = ("changed", "traceback", "hang", "crash", "memory")
@@ -34,9 +33,9 @@ class QuickChild:
     @classmethod
     @contextlib.contextmanager
     def serving(cls):
-        """Has a process that forks others (`_hdf5_server.py`): none carries what this one has loaded."""
+        """Has a process that forks others (`hdf5_server.py`): none carries what this one has loaded."""
         cls.server, theirs = socket.socketpair()
-        script = Path(__file__).with_name("_hdf5_server.py")
+        script = Path(__file__).with_name("hdf5_server.py")
         command = [sys.executable, str(script), str(Path(hdf5.__file__).parent)]
         process = subprocess.Popen(command, stdin=theirs, env=os.environ | {"HDF5_PLUGIN_PRELOAD": "::"})
         theirs.close()

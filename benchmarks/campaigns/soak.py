@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from _processes import METHODS, RUN  # type: ignore[import-not-found]  # beside this file
+
+from campaigns.processes import METHODS, RUN  # type: ignore[import-not-found]
 
 
 class Sampler(threading.Thread):

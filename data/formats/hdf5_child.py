@@ -1,4 +1,4 @@
-"""The process that opens HDF5 files of strangers: a script that `caliper.data.hdf5` runs, never imported.
+"""The process that opens HDF5 files of strangers: run by `caliper.data.formats.hdf5`, never imported.
 
 HDF5's library was not made for hostile bytes: some make it crash, others keep it busy for ever. So a process
 that imports nothing of ours opens the file under limits of time and memory, looks at the structure before it

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 
-from _processes import ALWAYS, METHODS, OFTEN  # type: ignore[import-not-found]  # beside this file
+from campaigns.processes import ALWAYS, METHODS, OFTEN  # type: ignore[import-not-found]
 
 COUNTED = {"kills": "kills", "signals": "signals", "disk": "full disks", "two": "pairs"}  # in the results
 

@@ -1,0 +1,1 @@
+"""What `faults.py` is made of: files spoiled and read again, runs killed, stopped, starved and watched."""
