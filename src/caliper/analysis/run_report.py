@@ -61,6 +61,9 @@ LOSSES = Plot(
 )
 
 
+FEWEST = 4  # evaluations of a phase, before a start that fails in all of them says anything
+
+
 def write_report(run_folder: Path | str) -> Path:
     """Writes report.html and plots/*.png from what a run folder holds; missing pieces are left out.
 
@@ -174,7 +177,27 @@ def _comparison(run: Run) -> str:
     )
     caption = "The last evaluation of each phase, with 95% Wilson intervals."
     head = f"<caption>{caption}</caption><tr><td></td>{head}</tr>"
-    return f"<div class=scroll tabindex=0><table>{head}{body}</table></div>"
+    return f"<div class=scroll tabindex=0><table>{head}{body}</table></div>{_never_solved(run)}"
+
+
+def _never_solved(run: Run) -> str:
+    """The starts at which all evaluations of a phase failed: chance forgets some start, a cause does not."""
+    phase = next((name for name in ("online", "offline") if len(run.phase(name)) >= FEWEST), None)
+    if phase is None:
+        return ""
+    outcomes = [dict(zip(e.seeds, e.episode_success, strict=False)) for e in run.phase(phase)]
+    shared = sorted(set.intersection(*(set(solved) for solved in outcomes)))
+    never = [seed for seed in shared if not any(solved[seed] for solved in outcomes)]
+    if not never or len(never) == len(shared):
+        return ""
+    one = len(never) == 1
+    text = (
+        f"Of the {len(shared)} starts of all {len(outcomes)} {phase} evaluations, {len(never)} "
+        f"{'was' if one else 'were'} never solved: seed{'' if one else 's'} {', '.join(map(str, never[:20]))}"
+        f"{' and more' if len(never) > 20 else ''}. See what {'it has' if one else 'they have in common'}: "
+    )
+    command = f"caliper render {run.folder} evaluation.seed={never[0]} video.episodes=1"
+    return f"<p>{escape(text)}<code>{escape(command)}</code></p>"
 
 
 def _appearances(phases: list[Evaluation]) -> dict[str, Callable[[Evaluation], str]]:

@@ -254,6 +254,16 @@ def test_a_fall_is_called_a_fall(tmp_path):
     assert "Success fell: 80%" in text and "0 were won over and 5 were lost" in text
 
 
+def test_starts_that_are_never_solved_are_named(tmp_path):
+    """Seeds 8 and 9 fail in all four online evaluations; 7 was solved once, and counts as chance."""
+    evaluation(tmp_path, "offline", 0, 10, 10)
+    for step, wins in enumerate((7, 8, 6, 7)):
+        evaluation(tmp_path, "online", 500 * step, 20 + step, wins)
+    text = Page(write_report(tmp_path).read_text()).text
+    assert "Of the 10 starts of all 4 online evaluations, 2 were never solved: seeds 8, 9." in text
+    assert f"caliper render {tmp_path} evaluation.seed=8 video.episodes=1" in text
+
+
 def test_thousands():
     assert [thousands(x) for x in (0, 500, 2000, 2500, 1.5e6)] == ["0", "500", "2k", "2.5k", "1.5M"]
 
