@@ -24,7 +24,7 @@ from caliper.config.compose import compose
 from caliper.envs import drawn
 from caliper.envs.render.raster import Rasteriser
 from caliper.envs.render.trace import RayTracer
-from caliper.training import run, trainer
+from caliper.training import data, run, trainer
 from caliper.training.update import EagerLearner
 
 PRESET = "pick_place_tray_demo"
@@ -42,7 +42,7 @@ QUICK = [
     "agent.actor_start=5",
 ]
 PARTS = {
-    "collect": (run, "collect"),
+    "collect": (data, "collect"),
     "replay": (run, "load_data"),
     "cloning updates": (EagerLearner, "bc_update"),
     "updates": (EagerLearner, "update"),

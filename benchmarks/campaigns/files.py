@@ -32,10 +32,7 @@ from caliper.training.checkpoint import load_checkpoint
 from caliper.training.logger import Logger
 from caliper.training.run import train
 from caliper.utils.manifest import latest, saved_metrics, write_manifest
-from campaigns import (
-    digests,  # type: ignore[import-not-found]
-    mutations,  # type: ignore[import-not-found]
-)
+from campaigns import digests, mutations  # type: ignore[import-not-found]
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for the tests' folder
 from tests.small_runs import AGENTS, SMALL

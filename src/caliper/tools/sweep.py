@@ -23,9 +23,9 @@ from caliper.errors import CaliperError
 from caliper.launching.job import Job, Launcher, busy, finished
 from caliper.launching.local import Local
 from caliper.launching.table import LiveTable
+from caliper.training.data import find_data
 from caliper.training.devices import choose_devices
 from caliper.training.interrupt import InterruptedRunError
-from caliper.training.run import find_data
 
 MOST_RUNS = 10_000  # of one sweep
 

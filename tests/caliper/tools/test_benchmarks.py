@@ -13,8 +13,9 @@ from caliper.rollout.collect_observed import collect_observed
 from caliper.tools.saved_run import evaluate_run
 from caliper.training import run as train_module
 from caliper.training.checkpoint import load_checkpoint
+from caliper.training.data import find_data
 from caliper.training.interrupt import InterruptedRunError
-from caliper.training.run import find_data, resume, train
+from caliper.training.run import resume, train
 from tests.caliper.config.test_bad_input import refused
 from tests.caliper.training.test_resume import StopAt, assert_same_run
 from tests.data.minari_files import episode, write

@@ -16,7 +16,7 @@ from caliper.importing.describe import describe_recording
 from caliper.importing.model.assets import robosuite_assets
 from caliper.tools.film_recording import film_recording
 from caliper.tools.import_recording import import_file
-from caliper.training.run import find_data
+from caliper.training.data import find_data
 from tests.recordings import edited, files  # noqa: F401  # fixtures
 
 TASK = ["task=pick_place_can", "task.horizon=100", "task.size=32"]

@@ -16,7 +16,7 @@ from caliper.config.validate import check
 from caliper.data.formats.robomimic import read_dataset
 from caliper.errors import CaliperError
 from caliper.tools import replay as replay_module
-from caliper.training.run import find_data, load_data
+from caliper.training.data import find_data, load_data
 from caliper.types import Obs
 from tests.data.test_robomimic import unseal
 from tests.own_environment import own_environment, run

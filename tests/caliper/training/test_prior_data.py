@@ -13,7 +13,8 @@ from caliper.config.validate import check
 from caliper.data.formats.robomimic import read_dataset
 from caliper.errors import CaliperError
 from caliper.rollout.collect import collect
-from caliper.training.run import find_data, load_data, train
+from caliper.training.data import find_data, load_data
+from caliper.training.run import train
 from tests.caliper.conftest import WORDS
 
 COVERED = [*[w for w in WORDS if not w.startswith(("task=", "task.horizon"))], "task=pick_covered"]

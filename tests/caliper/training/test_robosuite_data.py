@@ -14,7 +14,7 @@ from caliper.config.build import action_length
 from caliper.config.compose import compose, load
 from caliper.envs.robot.action_meaning import robosuite_meaning
 from caliper.errors import CaliperError
-from caliper.training.run import find_data
+from caliper.training.data import find_data
 from caliper.utils.foreign import read_json
 from tests.small_runs import AGENTS, SMALL
 

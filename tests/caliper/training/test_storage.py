@@ -21,8 +21,9 @@ from caliper.data.buffer import ReplayBuffer, frame_layout
 from caliper.errors import CaliperError
 from caliper.rollout import stored as stored_module
 from caliper.rollout.stored import stored, stored_folder
-from caliper.training import run as run_module
-from caliper.training.run import find_data, load_data, train
+from caliper.training import data as data_module
+from caliper.training.data import find_data, load_data
+from caliper.training.run import train
 from caliper.types import Obs, ObsSpec
 from tests.caliper.training.test_resume import assert_same_run
 
@@ -56,7 +57,7 @@ def test_a_run_from_the_disk_is_the_run_from_memory(configure, finished, tmp_pat
     def never(*_):
         raise AssertionError("rendered again")
 
-    monkeypatch.setattr(run_module, "rendered", never)
+    monkeypatch.setattr(data_module, "rendered", never)
     load_data(config, find_data(config), None, make_env(config, 2))
     with pytest.raises(AssertionError, match="rendered again"):  # other images are other files
         load_data(
