@@ -1,6 +1,6 @@
 """Trains BC of robomimic on a dataset of Caliper, and lets its policy act in Caliper's envs.
 
-    pip install --no-deps robomimic==0.3.0 six psutil tensorboardX
+    pip install --no-deps robomimic==0.3.0 six psutil
     python examples/evaluate_robomimic.py FOLDER
 
 The rest of what robomimic asks for (egl_probe, which draws) is not needed here, hence --no-deps. FOLDER then
@@ -27,12 +27,8 @@ KEYS = ["robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos", "environment
 
 def recorded(folder: Path, episodes: int) -> Path:
     """The scripted expert's episodes, with observations under the names that the env will give."""
-    words = [
-        "task=lift",
-        "data.mixture=[[1.0,0.1,0.0]]",
-        f"data.episodes={episodes}",
-    ]  # all with little noise
-    states = caliper.collect(*words, data={"path": folder / "lift.hdf5"})
+    little_noise, path = "data.mixture=[[1.0,0.1,0.0]]", folder / "lift.hdf5"
+    states = caliper.collect("task=lift", little_noise, data={"episodes": episodes, "path": path})
     return replay_file(states, folder / "lift_state.hdf5", ["task.obs=state"])
 
 
@@ -42,6 +38,7 @@ def cloned(folder: Path, data: Path, updates: int) -> Path:
     with config.values_unlocked():
         config.experiment.name = "lift"
         config.experiment.validate = config.experiment.rollout.enabled = False
+        config.experiment.logging.log_tb = config.experiment.logging.terminal_output_to_txt = False
         config.experiment.epoch_every_n_steps = updates
         config.train.num_epochs = 1
         config.experiment.save.enabled, config.experiment.save.every_n_epochs = True, 1
@@ -82,7 +79,7 @@ def main() -> None:
         "--checkpoint", type=Path, help="one of robomimic's, instead of recording and training"
     )
     parser.add_argument("--demos", type=int, default=100, help="episodes to record")
-    parser.add_argument("--updates", type=int, default=2000, help="of the network")
+    parser.add_argument("--updates", type=int, default=1000, help="of the network")
     parser.add_argument("--episodes", type=int, default=50, help="to act in")
     told = parser.parse_args()
     told.folder.mkdir(parents=True, exist_ok=True)
