@@ -13,7 +13,7 @@ from caliper.types import Obs, Step
 
 
 class CheckedEnv(EnvWrapper):
-    """The same envs, which refuse a step before a reset and actions that are no finite numbers.
+    """The same envs, which refuse to be asked before a reset, and actions that are no finite numbers.
 
     Each step waits for the device, and raises what `VectorEnv.check` raises.
     """
@@ -21,12 +21,30 @@ class CheckedEnv(EnvWrapper):
     def __init__(self, env: VectorEnv) -> None:
         """Wraps `env`, which the caller should not step by itself."""
         super().__init__(env)
-        self._begun = False
+        self._begun = self._placed = False
 
     def reset(self, mask: Tensor | None = None, seeds: Tensor | None = None) -> Obs:
         """See `VectorEnv`."""
         self._begun = self._begun or mask is None
         return self.env.reset(mask, seeds)
+
+    def observe(self) -> Obs:
+        """See `VectorEnv`.
+
+        Raises:
+            CaliperError: there was no reset, nor a state to look at.
+        """
+        self._require_start("observe")
+        return self.env.observe()
+
+    def frame(self) -> Obs:
+        """See `VectorEnv`, and `observe`."""
+        self._require_start("frame")
+        return self.env.frame()
+
+    def _require_start(self, what: str) -> None:
+        if not (self._begun or self._placed):
+            raise CaliperError(f"{what}() was called before reset(): call reset() once, for all envs")
 
     def step(self, action: Tensor) -> Step:
         """See `VectorEnv`.
@@ -36,7 +54,13 @@ class CheckedEnv(EnvWrapper):
         """
         if not self._begun:
             raise CaliperError("step() was called before reset(): call reset() once, for all envs")
-        action = torch.as_tensor(action, device=self.device)
+        try:
+            action = torch.as_tensor(action, device=self.device)
+        except (TypeError, ValueError, RuntimeError) as error:  # torch's words for what holds no numbers
+            raise CaliperError(
+                f"the action is {type(action).__name__}; give a tensor of {self.num_envs} times "
+                f"{self.action_dim} finite numbers in [-1, 1]"
+            ) from error
         finite = torch.isfinite(action)
         if not finite.all():
             where = ", ".join(map(str, (~finite).nonzero()[0].tolist()))
@@ -50,7 +74,7 @@ class CheckedEnv(EnvWrapper):
 
     def set_state(self, state: Tensor) -> None:
         """See `VectorEnv`."""
-        self._begun = False  # a state that is looked at has no episode
+        self._begun, self._placed = False, True  # a state that is looked at has no episode
         self.env.set_state(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from caliper.envs.base import VectorEnv
-from caliper.envs.observation.names import NAMES, Named, check_names, example, named, proprio_keys
+from caliper.envs.observation.names import (
+    NAMES,
+    Named,
+    check_names,
+    example,
+    named,
+    proprio_keys,
+    robot_parts,
+)
 from caliper.envs.observation.stack import stacked
 from caliper.envs.sim import SimEnv
 from caliper.errors import CaliperError
@@ -96,9 +104,15 @@ class GymEnv(_Env):  # type: ignore[misc]  # gymnasium is optional, hence untype
         return _row(self._named(step.final_obs), 0), float(step.reward), terminated, truncated, info
 
     def render(self) -> np.ndarray | None:
-        """An image uint8 (h, w, 3) of where the last action led; None without a render mode."""
+        """An image uint8 (h, w, 3) of where the last action led; None without a render mode.
+
+        Raises:
+            CaliperError: nothing was reset yet.
+        """
         if self.render_mode is None:
             return None
+        if not hasattr(self._sim, "final_state") and not self._running:
+            raise CaliperError("render: no episode is running; call reset() first")
         if not self._running:  # the simulator already stands at the start of the next episode
             self._sim.set_state(self._sim.final_state)
         image: np.ndarray = _frames(self._sim, *self._view)[0]
@@ -155,8 +169,8 @@ class GymVectorEnv(_VectorEnv):  # type: ignore[misc]  # gymnasium is optional, 
             Observations of all envs, and no further information.
         """
         super().reset(seed=seed)
-        self._running = True
         mask = None if options is None else options.get("reset_mask")
+        self._running = self._running or mask is None
         mask = None if mask is None else torch.as_tensor(np.asarray(mask), device=self.env.device)
         seeds = None if seed is None else seed + torch.arange(self.num_envs, device=self.env.device)
         return self._named(self.env.reset(mask, seeds)), {}
@@ -189,11 +203,17 @@ class GymVectorEnv(_VectorEnv):  # type: ignore[misc]  # gymnasium is optional, 
         return self._named(step.obs), step.reward.double().cpu().numpy(), terminated, truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """An image uint8 (h, w, 3) of each env; None without a render mode."""
+        """An image uint8 (h, w, 3) of each env; None without a render mode.
+
+        Raises:
+            CaliperError: nothing was reset yet.
+        """
+        if self.render_mode is not None and not self._running:
+            raise CaliperError("render: no episode is running; call reset() first")
         return None if self.render_mode is None else tuple(_frames(self.env, *self._view))
 
     def _named(self, obs: Obs) -> Named:
-        return named(self._names, self.env.spec, _parts(self.env), obs)
+        return named(self._names, self.env.spec, robot_parts(self.env), obs)
 
 
 def make_vector(
@@ -292,15 +312,11 @@ def _height_width(camera: str, size: int | Sequence[int]) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def _parts(env: VectorEnv) -> Mapping[str, int] | None:
-    return env.robot_parts if isinstance(env, SimEnv) else None
-
-
 def _describe(env: Any, sim: VectorEnv, names: str, render_mode: str | None, view: tuple[str, int]) -> None:
     """What both kinds of environment say of themselves; refuses an unknown way to see the envs."""
     if render_mode not in (None, "rgb_array"):
         raise CaliperError(f"render_mode={render_mode!r} does not exist here; use 'rgb_array' or None")
-    check_names(names, sim.spec, _parts(sim))
+    check_names(names, sim.spec, robot_parts(sim))
     env.render_mode, env._names, env._view = render_mode, names, view
     inner = getattr(sim, "env", sim)
     if isinstance(inner, SimEnv):

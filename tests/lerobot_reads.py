@@ -42,7 +42,7 @@ def main() -> None:
         "decoder": "PyAV" if lerobot_dataset.decode_video_frames is decoded else "torchcodec",
         "frames": len(dataset),
         "fps": dataset.fps,
-        "lengths": episodes["length"],
+        "lengths": list(episodes["length"]),
         "task": items[0]["task"],
         "state": torch.stack([item["observation.state"] for item in items]).tolist(),
         "action": torch.stack([item["action"] for item in items]).tolist(),

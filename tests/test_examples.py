@@ -1,5 +1,7 @@
 """The examples do what they say."""
 
+import re
+
 import pytest
 
 from tests.own_environment import own_environment, run
@@ -14,3 +16,15 @@ def test_stable_baselines3_trains_on_our_envs(tmp_path):
         "SAC on make_vec: 2000 steps, 450 updates",
         "PPO on make_vec: 2000 steps, 8 epochs",
     ]
+
+
+@pytest.mark.slow
+def test_a_policy_of_robomimic_acts_in_our_envs(tmp_path):
+    """Cloned from the expert's episodes it solves nearly all; before any learning it solves none."""
+    python = own_environment(tmp_path / "env", "--no-deps", "robomimic==0.3.0", "six", "psutil")
+    example, few = "examples/evaluate_robomimic.py", ["--demos", "10", "--updates", "1", "--episodes", "10"]
+    ignorant = run(python, example, str(tmp_path / "few"), *few).splitlines()[-1]
+    assert ignorant.endswith("solves 0 of 10 episodes")
+    said = run(python, example, str(tmp_path / "whole")).splitlines()[-1]
+    solved = re.search(r"whole/robomimic/.*\.pth solves (\d+) of 50 episodes", said)
+    assert solved and int(solved[1]) >= 45, said

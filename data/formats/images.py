@@ -1,8 +1,9 @@
-"""Images beside the states of a dataset file, named and shaped as robosuite and robomimic do.
+"""Observations beside the states of a dataset file, named and shaped as robosuite and robomimic do.
 
     data/demo_<i>/obs/<camera>_image        (t, h, w, 3) u8, at which the actions were taken
     data/demo_<i>/obs/<camera>_depth        (t, h, w, 1) f16, metres away; 0 where nothing is
     data/demo_<i>/obs/<camera>_segmentation_instance   (t, h, w, 1) u8, which of `instances`, from 1; or 0
+    data/demo_<i>/obs/robot0_eef_pos        (t, 3) f32, and other numbers of the robot and the bodies
     data/demo_<i>/next_obs/<camera>_image   (t, h, w, 3) u8, that followed: a virtual dataset, no second copy
     data/demo_<i>/final_obs/<camera>_image  (h, w, 3) u8, what the last action led to, as `final_state`
     data                                    attrs: cameras, image_size, instances, and JSON in appearance
@@ -25,9 +26,7 @@ from numpy.typing import NDArray
 from caliper.data.dataset import numbered
 from caliper.data.formats.hdf5 import Child, ForeignFile, UnreadableError
 from caliper.errors import CaliperError
-from caliper.types import Obs, ObsSpec
-
-ENDINGS = {"pixels": "image", "depth": "depth", "segmentation": "segmentation_instance"}  # robosuite's
+from caliper.types import ObsSpec
 
 
 def refuse_images(path: Path, cameras: tuple[str, ...]) -> None:
@@ -56,17 +55,18 @@ def add_images(
     path: Path,
     spec: ObsSpec,
     appearance: Mapping[str, Any],
-    episodes: Iterable[Obs],
+    episodes: Iterable[Mapping[str, NDArray[Any]]],
     instances: tuple[str, ...] = (),
 ) -> None:
-    """Writes a copy of a dataset file with images.
+    """Writes a copy of a dataset file with images and numbers; numbers that it has already stay.
 
     Args:
         source: the dataset file, all of which is copied.
         path: the file to make.
         spec: cameras, sizes and kinds of the images.
         appearance: how they look, for the file's attribute.
-        episodes: per episode, in the order of `read_dataset`, t + 1 single frames.
+        episodes: per episode, in the order of `read_dataset`, the parts of its t + 1 single frames by name,
+            images (t + 1, h, w, c) and numbers (t + 1, k).
         instances: what a segmentation's numbers stand for, from 1.
 
     Raises:
@@ -76,32 +76,23 @@ def add_images(
         names = numbered(file.names("data"), "demo_")
         lengths = [len(file.array(f"data/{name}/actions")) for name in names]
     shutil.copyfile(source, path)
-    attributes = {
-        "cameras": list(spec.cameras),
-        "image_size": spec.size,  # or height and width of each
-        **({"instances": list(instances)} if spec.instances else {}),
-        "appearance": json.dumps(dict(appearance)),
-    }
+    attributes: dict[str, Any] = {}
+    if spec.cameras:
+        attributes = {
+            "cameras": list(spec.cameras),
+            "image_size": spec.size,  # or height and width of each
+            **({"instances": list(instances)} if spec.instances else {}),
+            "appearance": json.dumps(dict(appearance)),
+        }
     process = Child("images_child.py", path)
     try:
         _tell(process, {"attributes": attributes})
-        for name, length, obs in zip(names, lengths, episodes, strict=True):
-            views = _views(spec, obs)
-            about = [[key, images.dtype.str, images.shape] for key, images in views.items()]
+        for name, length, views in zip(names, lengths, episodes, strict=True):
+            about = [[key, part.dtype.str, part.shape] for key, part in views.items()]
             _tell(process, {"demo": name, "actions": length, "views": about}, views.values())
         _tell(process, {"end": True})
     finally:
         process.end()
-
-
-def _views(spec: ObsSpec, obs: Obs) -> dict[str, NDArray[Any]]:
-    """The images of single frames by what the file calls them, (t + 1, h, w, c) each."""
-    found = {}
-    for name, plane in spec.planes.items():
-        images = obs.images[name].permute(1, 0, 3, 4, 2).cpu().numpy()  # (v, t + 1, h, w, c)
-        for camera, view in zip(plane.cameras, images, strict=True):
-            found[f"{spec.cameras[camera]}_{ENDINGS[plane.kind]}"] = np.ascontiguousarray(view)
-    return found
 
 
 def _tell(process: Child, message: Mapping[str, Any], images: Iterable[NDArray[Any]] = ()) -> None:
@@ -109,7 +100,7 @@ def _tell(process: Child, message: Mapping[str, Any], images: Iterable[NDArray[A
     try:
         process.asked.write(json.dumps(message).encode("ascii") + b"\n")
         for view in images:
-            process.asked.write(view.reshape(-1).view(np.uint8).data)
+            process.asked.write(np.ascontiguousarray(view).reshape(-1).view(np.uint8).data)
         process.asked.flush()
     except BrokenPipeError:
         pass  # it says why before it ends

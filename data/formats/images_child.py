@@ -55,21 +55,23 @@ def serve(path: str, asked: BinaryIO, told: BinaryIO) -> None:
 
 
 def _episode(file: h5py.File, request: dict[str, Any], asked: BinaryIO) -> None:
-    """Writes the images of one episode, (t, h, w, c) per view of the t + 1 or t that there are."""
+    """Writes the parts of one episode, images (t, h, w, c) and numbers (t, k) of the t + 1 or t there are."""
     demo = file[f"data/{request['demo']}"]
     for name, dtype, shape in request["views"]:
         content = asked.read(int(np.prod(shape)) * np.dtype(dtype).itemsize)
         images = np.frombuffer(content, dtype).reshape(shape)
         if shape[0] == request["actions"]:  # no state after the last action
             images = np.concatenate([images, images[-1:]])
-        _add(demo, name, images)
+        if images.ndim > 2 or f"obs/{name}" not in demo:  # numbers of the same states are the same
+            _add(demo, name, images)
     file.flush()
 
 
 def _add(demo: h5py.Group, name: str, images: np.ndarray[Any, Any]) -> None:
     t, shape = len(images) - 1, images.shape[1:]
-    obs = demo.create_dataset(  # an image is what is read at a time
-        f"obs/{name}", data=images[:t], chunks=(1, *shape), compression="gzip", compression_opts=1
+    chunks = (1 if len(shape) > 1 else t, *shape)  # an image is what is read at a time
+    obs = demo.create_dataset(
+        f"obs/{name}", data=images[:t], chunks=chunks, compression="gzip", compression_opts=1
     )
     last = demo.create_dataset(f"final_obs/{name}", data=images[t], chunks=shape, compression="gzip")
     following = h5py.VirtualLayout((t, *shape), images.dtype)

@@ -65,15 +65,18 @@ def check_names(names: str, spec: ObsSpec, parts: Mapping[str, int] | None) -> N
             f"names='{names}' need the robot's state in robosuite's numbers: make the env with "
             f"proprio=[{', '.join(ROBOSUITE)}]"
         )
-    if names == "robomimic" and sum(parts.values()) < spec.proprio:
-        raise CaliperError(
-            "names='robomimic' cannot hold the poses of obs='state': its `object` has other entries in "
-            "every task; use names='caliper' or 'lerobot'"
-        )
     if names == "lerobot" and (spec.depth or spec.instances):
         raise CaliperError(
             "names='lerobot' have no word for depth and segmentation; use names='caliper' or 'robomimic'"
         )
+
+
+def robot_parts(env: Any) -> Mapping[str, int] | None:
+    """Entries of the robot's own state by their key, as in `SimEnv`, of envs as wrapped; None if unknown."""
+    while env is not None and not hasattr(env, "robot_parts"):
+        env = getattr(env, "env", None)
+    found: Mapping[str, int] | None = getattr(env, "robot_parts", None)
+    return found
 
 
 def named(names: str, spec: ObsSpec, parts: Mapping[str, int] | None, obs: Obs) -> Named:
@@ -83,11 +86,12 @@ def named(names: str, spec: ObsSpec, parts: Mapping[str, int] | None, obs: Obs) 
         names: "caliper": images by the names of `spec.planes`, such as `pixels` uint8 (n, v, 3, h, w), and
             `proprio` (n, p), as in `Obs`. "robomimic": `<camera>_image` uint8 (n, h, w, 3),
             `<camera>_depth` float16 (n, h, w, 1) in metres, `<camera>_segmentation_instance` uint8
-            (n, h, w, 1), and each of `parts` by its own name. "lerobot": what its evaluation reads from an
-            environment and turns into `observation.images.<camera>`, `observation.state` and
-            `observation.environment_state`: `pixels` with an image (n, h, w, 3) per camera, `agent_pos`
-            (n, q), all of `parts` in a row, and `environment_state` (n, p - q), the bodies' part of a state
-            observation, as in `SimEnv`.
+            (n, h, w, 1), each of `parts` by its own name, and `environment_state` (n, p - q), the bodies'
+            part of a state observation, as in `SimEnv`: not robosuite's `object`, which has other entries.
+            "lerobot": what its evaluation reads from an environment and turns into
+            `observation.images.<camera>`, `observation.state` and `observation.environment_state`: `pixels`
+            with an image (n, h, w, 3) per camera, `agent_pos` (n, q), all of `parts` in a row, and the same
+            `environment_state`.
         spec: of the observations; `check_names` has seen it.
         parts: entries of the robot's own state by their key, in order, as in `SimEnv`.
         obs: n observations.
@@ -97,16 +101,13 @@ def named(names: str, spec: ObsSpec, parts: Mapping[str, int] | None, obs: Obs) 
         images = {name: obs.images[name].cpu().numpy().copy() for name in spec.planes} if spec.cameras else {}
         return images | {"proprio": told.copy()}
     robot = _split(told, parts or {})
+    bodies = told[:, sum(parts.values()) :].copy() if parts else told[:, :0]
+    others = {"environment_state": bodies} if bodies.shape[1] else {}
     if names == "robomimic":
-        return _images(spec, obs) | robot
+        return _images(spec, obs) | robot | others
     pixels = {name.removesuffix("_image"): image for name, image in _images(spec, obs).items()}
     own = np.concatenate(list(robot.values()), axis=1)
-    bodies = told[:, own.shape[1] :].copy()
-    return (
-        ({"pixels": pixels} if pixels else {})
-        | {"agent_pos": own}
-        | ({"environment_state": bodies} if bodies.shape[1] else {})
-    )
+    return ({"pixels": pixels} if pixels else {}) | {"agent_pos": own} | others
 
 
 def example(spec: ObsSpec) -> Obs:
@@ -121,7 +122,9 @@ def example(spec: ObsSpec) -> Obs:
 
 def _images(spec: ObsSpec, obs: Obs) -> dict[str, NDArray[Any]]:
     """Images (n, h, w, c) by robosuite's names."""
-    found = {}
+    found: dict[str, NDArray[Any]] = {}
+    if not spec.cameras:
+        return found
     for name, plane in spec.planes.items():
         images = obs.images[name].cpu().numpy()
         for v, camera in enumerate(plane.cameras):

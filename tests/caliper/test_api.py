@@ -81,18 +81,24 @@ def test_envs_refuse_what_the_trainer_never_does():
     action = torch.zeros(2, env.action_dim)
     with pytest.raises(CaliperError, match=r"step\(\) was called before reset\(\)"):
         env.step(action)
+    for look_at in (env.observe, env.frame):
+        with pytest.raises(CaliperError, match=r"\(\) was called before reset\(\): call reset"):
+            look_at()
     obs = env.reset(seeds=torch.tensor([3, 4]))
     assert obs.pixels.shape == (2, 1, 3, 32, 32)
     for bad in (float("nan"), float("inf")):
         action[1, 2] = bad
         with pytest.raises(CaliperError, match=rf"holds {bad:g} at \[1, 2\]"):
             env.step(action)
+    with pytest.raises(CaliperError, match="the action is str; give a tensor of 2 times 4 finite numbers"):
+        env.step("up")
     step = env.step(torch.zeros(2, env.action_dim))
     again = caliper.make_env("lift", **look)
     again.reset(seeds=torch.tensor([4]))
     other = again.step(torch.zeros(1, env.action_dim))
     assert torch.equal(step.obs.pixels[1], other.obs.pixels[0]) and step.obs.pixels.float().std() > 10
     env.set_state(env.get_state())
+    assert torch.equal(env.observe().pixels, env.frame().pixels)
     with pytest.raises(CaliperError, match="before reset"):
         env.step(torch.zeros(2, env.action_dim))
     with pytest.raises(CaliperError, match="num_envs=0 must be"):

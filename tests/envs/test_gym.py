@@ -12,6 +12,7 @@ gymnasium = pytest.importorskip("gymnasium")
 
 from gymnasium.utils.env_checker import check_env  # noqa: E402  # after the skip
 
+import caliper  # noqa: E402
 from caliper.envs.observation.names import ROBOSUITE, named  # noqa: E402
 from caliper.envs.tasks import TASKS  # noqa: E402
 from caliper.errors import CaliperError  # noqa: E402
@@ -211,13 +212,24 @@ def test_what_cannot_be_done_is_one_sentence():
         with pytest.raises(CaliperError, match=r"action has shape .*numbers of shape"):
             one.step(action[..., :3])
         one.step(action)
+    shown = {"render_mode": "rgb_array", "render_size": 16}
+    for one in (
+        gymnasium.make("caliper/Lift-v0", obs="state", **shown).unwrapped,
+        gymnasium.make_vec("caliper/Lift-v0", num_envs=2, obs="state", **shown),
+    ):
+        with pytest.raises(CaliperError, match=r"render: no episode is running; call reset\(\) first"):
+            one.render()
+    one.reset(options={"reset_mask": np.array([True, False])})
+    with pytest.raises(CaliperError, match=r"no episode is running; call reset\(\) first"):
+        one.step(np.stack([still] * 2))
+    with pytest.raises(gymnasium.error.ResetNeeded, match="before calling env"):  # Gymnasium's own
+        gymnasium.make("caliper/Lift-v0", obs="state").step(still)
     with pytest.raises(CaliperError, match=r"NaN or infinity \(env 1\)"):
         many.step(np.stack([still, still * np.nan]))
     from caliper.envs.gym import GymEnv
 
     make = {
         "names='d4rl' are unknown; choose one of: caliper, robomimic, lerobot": {"names": "d4rl"},
-        "cannot hold the poses of obs='state'": {"names": "robomimic", "obs": "state"},
         "has no setting 'camera'; it knows obs, cameras": {"camera": "front"},
         "have no word for proprio 'standard'": {"names": "lerobot", "proprio": ["standard"]},
         "have no word for depth and segmentation": {"names": "lerobot", "depth": True},
@@ -256,6 +268,19 @@ def test_lerobots_names_hold_the_same():
     assert np.array_equal(ours["agent_pos"], np.concatenate([theirs[name] for name in ROBOSUITE], axis=1))
     assert np.array_equal(ours["environment_state"], obs.proprio[:, 9:])
     assert ours["environment_state"].shape == (2, 12)
+    assert np.array_equal(ours["environment_state"], theirs["environment_state"])
+    inside = caliper.make_env("lift", 2, task={"obs": "state", "proprio": ROBOSUITE}, device="cpu")
+    from caliper.envs.gym import GymVectorEnv
+
+    wrapped = GymVectorEnv(inside, names="robomimic").reset(seed=0)[0]
+    assert {name: part.shape[1:] for name, part in wrapped.items()}["environment_state"] == (12,)
+    state = gymnasium.make("caliper/Lift-v0", obs="state", names="robomimic").unwrapped
+    assert {name: box.shape for name, box in state.observation_space.items()} == {
+        "robot0_eef_pos": (3,),
+        "robot0_eef_quat": (4,),
+        "robot0_gripper_qpos": (2,),
+        "environment_state": (12,),
+    }
     wrist = ours["pixels"]["robot0_eye_in_hand"]
     assert np.array_equal(wrist.transpose(0, 3, 1, 2), obs.pixels[:, 1])
 

@@ -229,10 +229,11 @@ class Policy:
     def _fault(self, got: tuple[int, ...], want: tuple[int, ...], plane: Plane) -> str:
         """What is wrong with a shape, in words."""
         takes, c = f"this policy takes {want}", plane.channels
-        if len(got) == len(want) and got[-1] in (1, 3, 4) and got[-3] not in (1, 3, 4):
+        if len(got) > 2 and got[-1] in (1, 3, 4) and got[-3] not in (1, 3, 4):
+            also = "" if len(got) == len(want) else f"; and {len(want)} axes, not {len(got)}"
             return (
                 f"shape {got} is height, width, channels (HWC); {takes}, channels first (CHW): "
-                "numpy.moveaxis(images, -1, -3)"
+                f"numpy.moveaxis(images, -1, -3){also}"
             )
         if len(got) != len(want):
             return (

@@ -1,4 +1,4 @@
-"""`caliper replay`: the states of a dataset file as images, in a file that robomimic's tools read too."""
+"""`caliper replay`: the states of a dataset file as observations, in a file that robomimic reads too."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ from caliper.data.formats.images import add_images, refuse_images
 from caliper.data.formats.robomimic import read_dataset
 from caliper.envs.base import VectorEnv
 from caliper.envs.observation.instances import instances
+from caliper.envs.observation.lowdim import STANDARD
+from caliper.envs.observation.names import ROBOSUITE, Named, named, robot_parts
 from caliper.envs.scene.appearance import VisualAugmentation
 from caliper.errors import CaliperError
 from caliper.rollout.replay import rendered, state_fault
 from caliper.training.devices import choose_devices
-from caliper.types import Obs, ObsSpec
+from caliper.types import ObsSpec
 from caliper.utils.files import refuse_existing, replacing
 from caliper.utils.progress import bar
 
@@ -62,7 +64,10 @@ def parse(words: list[str]) -> tuple[Path, Path | None, list[str]]:
 
 
 def replay_file(source: Path, out: Path | None, words: list[str], overwrite: bool = False) -> Path:
-    """Renders every state of a dataset file, without physics, into a copy of it with images.
+    """Renders every state of a dataset file, without physics, into a copy of it with observations.
+
+    They are images and the robot's own state by robosuite's names; with `task.obs=state` the bodies' poses
+    are in the place of images.
 
     With ranges under `data.appearance` each episode has an appearance of its own, drawn from `data.seed`:
     that of its copy 1 in a run (see `caliper.rollout.replay.VisualAugmentation`).
@@ -82,15 +87,16 @@ def replay_file(source: Path, out: Path | None, words: list[str], overwrite: boo
             or the disk has no room.
     """
     dataset = read_dataset(source, rewards=None)
-    config = settings_of(dataset, words)
+    config = _in_their_numbers(settings_of(dataset, words))
     spec = obs_spec(config).single
     if out is None:
         sizes = dict.fromkeys(f"{h}" if h == w else f"{h}x{w}" for h, w in spec.sizes)
-        out = source.with_name(f"{source.stem}_{'_'.join(sizes)}px.hdf5")
+        kind = f"{'_'.join(sizes)}px" if spec.cameras else "state"
+        out = source.with_name(f"{source.stem}_{kind}.hdf5")
     if out.resolve() == source.resolve():
         raise CaliperError(f"{out} is the dataset itself; choose another name with --out")
     refuse_existing(out, overwrite, "--out")
-    if not spec.cameras:
+    if not spec.cameras and config.task.obs == "pixels":
         raise CaliperError("task.cameras=[] must name at least one camera")
     refuse_images(source, spec.cameras)
     _require_room(out, source, spec, dataset)
@@ -102,14 +108,25 @@ def replay_file(source: Path, out: Path | None, words: list[str], overwrite: boo
     copy = int(any(appearance.values()))
     start = time.monotonic()
     with replacing(out) as partial:
-        frames = _images(env, dataset, replace(augmentation, copies=1 + copy), copy)
+        frames = _observed(env, spec, dataset, replace(augmentation, copies=1 + copy), copy)
         names = instances(run_scene(config).model)[0]
         add_images(source, partial, spec, {**appearance, "seed": augmentation.seed}, frames, names)
     seconds, images = time.monotonic() - start, dataset.num_frames * len(spec.cameras)
     sizes = dict.fromkeys(f"{h}x{w}" for h, w in spec.sizes)
-    print(f"{images} images of {' and '.join(sizes)} pixels, {images / seconds:.0f} per second")
+    if images:
+        print(f"{images} images of {' and '.join(sizes)} pixels, {images / seconds:.0f} per second")
+    else:
+        print(f"{dataset.num_frames} states in numbers, no images")
     print(out)
     return out
+
+
+def _in_their_numbers(config: RunConfig) -> RunConfig:
+    """Robosuite's numbers of the robot's own state where none were chosen."""
+    task = config.task
+    if task.env is not None or STANDARD not in task.proprio:
+        return config
+    return replace(config, task=replace(task, proprio=list(ROBOSUITE)))
 
 
 def settings_of(dataset: Dataset, words: Sequence[str]) -> RunConfig:
@@ -128,17 +145,20 @@ def settings_of(dataset: Dataset, words: Sequence[str]) -> RunConfig:
     return config
 
 
-def _images(env: VectorEnv, dataset: Dataset, augmentation: VisualAugmentation, copy: int) -> Iterator[Obs]:
+def _observed(
+    env: VectorEnv, spec: ObsSpec, dataset: Dataset, augmentation: VisualAugmentation, copy: int
+) -> Iterator[Named]:
+    parts = robot_parts(env)
     with bar(dataset.num_frames, "replay", "frame") as shown:
         for _, obs in rendered(env, dataset, augmentation, copy):
-            yield obs
+            yield named("robomimic", spec, parts, obs)
             shown.update(len(obs))
 
 
 def _require_room(out: Path, source: Path, spec: ObsSpec, dataset: Dataset) -> None:
     """Compression may need less, but nobody knows before; HDF5 is bad at running out of disk."""
     folder = next(parent for parent in out.resolve().parents if parent.is_dir())
-    need = source.stat().st_size + dataset.num_frames * spec.image_bytes
+    need = source.stat().st_size + dataset.num_frames * (spec.image_bytes + 4 * spec.proprio)
     if (free := shutil.disk_usage(folder).free) < need:
         raise CaliperError(
             f"{out} may take {need / 2**20:.0f} MiB but {folder} has {free / 2**20:.0f} MiB left; free some "

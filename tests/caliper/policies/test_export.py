@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -184,7 +185,9 @@ def test_observations_of_another_kind_are_named(exported):
         r"is height, width, channels \(HWC\).*moveaxis": (np.moveaxis(images, 1, -1), proprio),
         r"20x20 pixels; this policy takes \(2, 3, 16, 16\)": (np.zeros((2, 3, 20, 20), np.uint8), proprio),
         "the type is float32; this policy takes uint8": (images / np.float32(255), proprio),
+        "the type is float64; this policy takes uint8, 0 to 255": (images.astype(float), proprio),
         "has 3 axes": (images[0], proprio),
+        r"\(16, 16, 3\) is .*HWC.*; and 4 axes, not 3": (np.moveaxis(images[0], 0, -1), proprio),
         "4 channels; ": (np.zeros((2, 4, 16, 16), np.uint8), proprio),
         r"shape \(3, 3, 16, 16\); .*cameras agentview": (np.zeros((3, 3, 16, 16), np.uint8), proprio),
         "needs images of agentview": (None, proprio),
@@ -341,6 +344,33 @@ def test_weights_of_another_network_are_named(copy):
     said = str(caught.value)
     assert all(f"{name} is (1,) there" in said for name in names[:3])
     assert names[3] not in said and said.endswith("and 1 more")
+
+
+def test_weights_of_another_architecture_are_named(copy, configure):
+    agent = make_agent(configure("encoder=impala", "encoder.channels=[3]"), "cpu")
+    keep_acting(agent)
+    save_file({name: w.contiguous() for name, w in agent.state_dict().items()}, copy / WEIGHTS)
+    sealed(copy)
+    with pytest.raises(CaliperError, match="is of another network than the one that is described") as caught:
+        caliper.load_policy(copy)
+    said = str(caught.value)
+    assert said.count(" there and ") == 3 and re.search(r"; and \d+ more$", said) and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("part", "format", "said"),
+    [
+        (CARD, "weights", "is not a policy's folder: it holds no policy.json"),
+        (WEIGHTS, "weights", "lacks weights.safetensors; export it again"),
+        ("manifest.json", "weights", "has no manifest.json; export it again"),
+        (PROGRAM, "pt2", "lacks policy.pt2; export it again"),
+    ],
+)
+def test_a_part_that_a_folder_lacks_is_named(copy, part, format, said):
+    (copy / part).unlink()
+    with pytest.raises(CaliperError, match=re.escape(said)) as caught:
+        caliper.load_policy(copy, format=format, trusted=True)
+    assert str(copy) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_weights_that_no_training_has_left_are_refused(copy):

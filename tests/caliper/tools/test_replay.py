@@ -4,6 +4,7 @@ import json
 import shutil
 from collections import namedtuple
 
+import gymnasium
 import h5py
 import numpy as np
 import pytest
@@ -14,10 +15,10 @@ from caliper.config.build import make_env
 from caliper.config.compose import collect_command, compose
 from caliper.config.validate import check
 from caliper.data.formats.robomimic import read_dataset
+from caliper.envs.observation.names import ROBOSUITE
 from caliper.errors import CaliperError
 from caliper.tools import replay as replay_module
 from caliper.training.data import find_data, load_data
-from caliper.types import Obs
 from tests.data.test_robomimic import unseal
 from tests.own_environment import own_environment, run
 
@@ -112,7 +113,34 @@ def test_says_what_it_made_and_names_it_after_the_source(dataset, tmp_path, caps
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("28 images of 16x16 pixels, ") and said[1] == str(tmp_path / "some_16px.hdf5")
     with h5py.File(said[1]) as file:
-        assert list(file["data/demo_0/obs"]) == ["agentview_image"]
+        assert sorted(file["data/demo_0/obs"]) == ["agentview_image", *sorted(ROBOSUITE)]
+
+
+def test_states_become_the_numbers_that_the_env_gives(dataset, images, tmp_path):
+    """Under robomimic's names, of the robot always and of the bodies with obs=state; twice is no mistake."""
+    out = tmp_path / "state.hdf5"
+    main(["replay", str(dataset), "--out", str(out), "task.obs=state", "threads=1"])
+    env = gymnasium.make("caliper/Lift-v0", obs="state", names="robomimic").unwrapped
+    with h5py.File(out) as file, h5py.File(images) as other:
+        assert "cameras" not in file["data"].attrs
+        for name, demo in file["data"].items():
+            seen = {key: demo[f"obs/{key}"][()] for key in demo["obs"]}
+            assert set(seen) == set(env.observation_space) == {*ROBOSUITE, "environment_state"}
+            t = len(demo["actions"])
+            for i in range(t):
+                env._sim.set_state(torch.tensor(demo["states"][i])[None])
+                for key, value in env._named(env._env.observe()).items():
+                    assert np.allclose(seen[key][i], value[0], atol=1e-6), key
+            for key, array in seen.items():
+                following = demo[f"next_obs/{key}"][()]
+                assert array.dtype == following.dtype == np.float32 and len(array) == t
+                assert np.array_equal(following[:-1], array[1:])
+                assert np.array_equal(following[-1], demo[f"final_obs/{key}"])
+                if key in ROBOSUITE:
+                    assert np.array_equal(other[f"data/{name}/obs/{key}"], array)
+    both = replayed(images, tmp_path / "both.hdf5", "--cameras", "birdview")
+    with h5py.File(both) as file:
+        assert {"agentview_image", "birdview_image", *ROBOSUITE} <= set(file["data/demo_0/obs"])
 
 
 def test_ranges_give_each_episode_an_appearance(dataset, images, tmp_path):
@@ -174,10 +202,10 @@ def test_an_interrupted_replay_leaves_the_earlier_file(dataset, tmp_path, monkey
     before = out.read_bytes()
 
     def interrupted(*_):
-        yield Obs(torch.zeros(7, 2, 3, 16, 16, dtype=torch.uint8), torch.zeros(7, 11))
+        yield {"agentview_image": np.zeros((7, 16, 16, 3), np.uint8)}
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(replay_module, "_images", interrupted)
+    monkeypatch.setattr(replay_module, "_observed", interrupted)
     with pytest.raises(SystemExit):
         replayed(dataset, out, "--overwrite")
     assert out.read_bytes() == before and list(tmp_path.iterdir()) == [out]
