@@ -95,11 +95,17 @@ def together(one, other):
     for key, value in other.items():
         if key == "methods":  # how many kinds: the same ones again
             both[key] = max(one[key], value)
-        elif isinstance(value, dict):
-            both[key] = {k: one[key].get(k, 0) + value.get(k, 0) for k in sorted({*one[key], *value})}
         else:
-            both[key] = one[key] + value
+            both[key] = summed(one[key], value)
     return both
+
+
+def summed(one, other):
+    """The sum of two numbers or lists; of two dicts, that of each of their entries."""
+    if not isinstance(one, dict):
+        return one + other
+    both = one.keys() & other.keys()
+    return {**one, **other, **{key: summed(one[key], other[key]) for key in both}}
 
 
 def of_processes(given):
