@@ -125,7 +125,8 @@ def main(quick):
         images=card["observation"]["cameras"][0]["height"],
         cameras=len(card["observation"]["cameras"]),
         load_average=[round(x, 1) for x in load],
-        note="other programs used the same two cores: see load_average",
+        nice=os.nice(0),
+        note="other programs used the same two cores, see load_average; those with a larger nice gave way",
     )
 
 

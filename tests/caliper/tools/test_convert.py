@@ -76,6 +76,15 @@ def test_minari_holds_what_was_recorded(dataset, replayed, tmp_path):
     assert back[0].obs.shape == (len(episodes[0]) + 1, 9)
 
 
+def test_poses_take_the_place_of_images(dataset, tmp_path):
+    out = tmp_path / "out"
+    main(["convert", str(dataset), str(out), "--to", "minari", "task.obs=state", "threads=1"])
+    with h5py.File(out / "data" / "main_data.hdf5") as file:
+        seen = {name: part.shape[1:] for name, part in file["episode_0/observations"].items()}
+    robot = {"robot0_eef_pos": (3,), "robot0_eef_quat": (4,), "robot0_gripper_qpos": (2,)}
+    assert seen == robot | {"environment_state": (12,)}
+
+
 @pytest.mark.slow
 def test_the_real_minari_reads_it(dataset, replayed, tmp_path):
     out = tmp_path / "out"
