@@ -9,7 +9,7 @@ from caliper.errors import CaliperError, one_of
 GROUPS = ("task", "robot", "obs", "agent", "encoder", "sim", "preset")
 
 # How what Hydra's parser says begins, where it speaks of its own tokens.
-OF_A_PARSER = ("mismatched ", "extraneous ", "no viable ", "token recognition ", "missing ", "Error parsing ")
+OF_A_PARSER = ("mismatched ", "extraneous ", "no viable ", "token ", "missing ", "Error parsing ", "Lexer")
 
 
 def require_pair(word: str) -> None:

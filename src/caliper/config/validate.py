@@ -144,6 +144,7 @@ def check_task(config: RunConfig) -> None:
 def _check_unused(config: RunConfig) -> None:
     """Refuses keys that a task of this kind never looks at: a run would claim what it has not done."""
     task = config.task
+    unused: tuple[str, ...]
     if task.env_id is not None:
         what, unused = task.env_id, ("robots", "start")
     elif task.env is not None:
