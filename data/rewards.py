@@ -59,7 +59,7 @@ def converted(episodes: Sequence[Episode], demos: Sequence[str], given: str, whe
                 else "set data.rewards=flag to use the episodes' success flags instead"
             )
             raise CaliperError(
-                f"{where}: the reward in {demo}, row {row}, is {episode.rewards[row]:g}, but rewards must be "
+                f"{where}: the reward in {demo}, row {row}, is {episode.rewards[row]}, but rewards must be "
                 f"{CONVENTIONS[given]}; {fix}"
             )
         rewards = episode.rewards + np.float32(given == "step_cost")

@@ -31,6 +31,7 @@ from caliper.tools.inspect_dataset import describe
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.logger import Logger
 from caliper.training.run import train
+from caliper.utils.foreign import is_sealed
 from caliper.utils.manifest import latest, saved_metrics, write_manifest
 from campaigns import digests, mutations  # type: ignore[import-not-found]
 
@@ -170,7 +171,9 @@ class Files:
 
     def read_config(self, path):
         """A run's own configuration."""
-        return "unchanged" if load(path, []) == self.known["config"] else "changed"
+        if load(path, []) == self.known["config"]:
+            return "unchanged"
+        return "changed" if is_sealed(path) else "told"  # once a process: the file is another each time
 
     def read_their_config(self, path):
         """A configuration that was edited, or comes from elsewhere, as `evaluate` takes it."""

@@ -52,12 +52,15 @@ class DatasetWriter:
     Args:
         path: the file to make; its folder is made if absent.
         meta: where the episodes come from.
+        overwrite: whether a file of that name may be replaced, also one that another process makes meanwhile.
     """
 
-    def __init__(self, path: str | Path, meta: DatasetMeta) -> None:
+    def __init__(self, path: str | Path, meta: DatasetMeta, overwrite: bool = True) -> None:
         self.path = Path(path)
         self.meta = meta
-        self._partial = self.path.with_name(f".{self.path.name}.partial")
+        self.overwrite = overwrite
+        # Of this process alone: runs that begin together may collect the same file at the same time.
+        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         self._image = io.BytesIO()
         self._episodes = 0
         self._total = 0
@@ -73,6 +76,7 @@ class DatasetWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._partial.unlink(missing_ok=True)  # it may be a link, through which we would write
             self._partial.open("wb").close()
+            self._partial.unlink()  # a process that is killed while it collects leaves nothing
         self._file = h5py.File(self._image, "w")
         return self
 
@@ -145,6 +149,10 @@ class DatasetWriter:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            if not self.overwrite and self.path.exists():
+                raise CaliperError(
+                    f"{self.path} has been made by another process meanwhile, and stays; name another file"
+                )
             os.replace(self._partial, self.path)
 
     def _env_args(self) -> dict[str, Any]:

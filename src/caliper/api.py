@@ -244,7 +244,7 @@ def collect(*words: str, overwrite: bool = False, **values: Any) -> Path:
         raise CaliperError(f"data.path names {len(config.data.path)} files; collect into one")
     path = Path(config.dataset_path())
     refuse_existing(path, overwrite, "data.path=FILE")
-    return record(choose_devices(config).applied(config), path)
+    return record(choose_devices(config).applied(config), path, overwrite)
 
 
 def train(*words: str, **values: Any) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -55,7 +56,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command: runs a verb; a mistake of the user's is one sentence and exit status 2."""
     words = sys.argv[1:] if arguments is None else arguments
     keep_freed_memory()
-    out, err = Forgiving(sys.stdout if place().rank == 0 else None), Forgiving(sys.stderr, "standard error")
+    try:
+        first = place().rank == 0
+    except CaliperError as error:  # which every process says that is told so
+        print(f"caliper: {error}", file=sys.stderr)
+        sys.exit(2)
+    out, err = Forgiving(sys.stdout if first else None), Forgiving(sys.stderr, "standard error")
     with as_ctrl_c() as stops, redirect_stdout(out), redirect_stderr(err):
         _guarded(words, stops)
 
@@ -108,7 +114,18 @@ def _dispatch(words: list[str]) -> None:
     elif {"-h", "--help"} & set(rest):
         print(_verb_usage(verb), end="")
     else:
+        _require_directory()
         VERBS[verb](rest)
+
+
+def _require_directory() -> None:
+    """Refuses to work in a folder that another program has deleted: no path can be told from there."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise CaliperError(
+            f"the working directory cannot be found ({error.strerror}); change to a folder that is there"
+        ) from error
 
 
 def _usage() -> str:

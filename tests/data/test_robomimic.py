@@ -107,12 +107,31 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path, meta):
         DatasetWriter(tmp_path / "file" / "lift.hdf5", meta),
     ):
         pass
-    (tmp_path / ".taken.hdf5.partial").mkdir()
+    (tmp_path / f".taken.hdf5.{os.getpid()}.partial").mkdir()
     with (
         pytest.raises(CaliperError, match=r"cannot write .*taken.hdf5.*choose"),
         DatasetWriter(tmp_path / "taken.hdf5", meta),
     ):
         pass
+
+
+def test_two_processes_may_write_one_file_and_only_who_was_asked_replaces_it(tmp_path, meta, monkeypatch):
+    path = tmp_path / "x.hdf5"
+    with DatasetWriter(path, meta) as first:
+        first.add(make_episode(0, 3))
+        monkeypatch.setattr(robomimic.os, "getpid", lambda: 1)
+        with DatasetWriter(path, meta) as second:  # ends while the first is at work
+            second.add(make_episode(100, 2))
+    assert len(read_dataset(path).episodes[0]) == 3
+    path.unlink()
+    with (
+        pytest.raises(CaliperError, match=r"x\.hdf5 has been made by another process meanwhile"),
+        DatasetWriter(path, meta, overwrite=False) as first,
+    ):
+        first.add(make_episode(0, 3))
+        with DatasetWriter(path, meta) as second:
+            second.add(make_episode(100, 2))
+    assert len(read_dataset(path).episodes[0]) == 2 and list(tmp_path.iterdir()) == [path]
 
 
 def test_an_empty_collection_is_no_file(tmp_path, meta):

@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from caliper.analysis.stats import dip, regret
 from caliper.config.deviations import deviations
 from caliper.errors import CaliperError
-from caliper.utils.foreign import read_json, read_yaml
+from caliper.utils.foreign import CHANGED, file_digest, read_json, read_yaml
 from caliper.utils.history import FILE, Event, read_history
 from caliper.utils.manifest import saved_metrics
 from caliper.utils.metrics import columns, lost_rows, read_table, rows_digest
@@ -44,6 +45,7 @@ class Evaluation:
         features: the critic's features of some recorded observations, the same at each evaluation, (n, f).
         appearance: how the scene looked; `others`, by their names, are further appearances of the same
             episodes.
+        calibration_sha256: of calibration.npz, unless the run is older.
     """
 
     phase: str
@@ -58,6 +60,7 @@ class Evaluation:
     features: NDArray[Any] | None = None
     appearance: str = "as_is"
     others: Mapping[str, Look] = field(default_factory=dict)
+    calibration_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +163,8 @@ def read_run(folder: Path | str) -> Run:
     for path in folder.glob("evaluations/*/evaluation.json"):
         evaluation = attempt(_evaluation, path, None)
         if evaluation is not None:
-            arrays = attempt(_calibration, path.with_name("calibration.npz"), {})
+            read = partial(_calibration, sha256=evaluation.calibration_sha256)
+            arrays = attempt(read, path.with_name("calibration.npz"), {})
             features = arrays.pop("features", None)
             evaluations.append(replace(evaluation, calibration=arrays, features=features))
     evaluations.sort(key=lambda e: (e.phase != "offline", e.updates, e.env_steps))
@@ -258,6 +262,7 @@ def _evaluation(path: Path) -> Evaluation:
         interval=_interval(record),
         episode_success=tuple(success),
         seeds=tuple(seeds),
+        calibration_sha256=record.get("calibration_sha256"),
         appearance=str(record.get("appearance", "as_is")),
         others={
             name: Look(_share(part, "success_once"), _count(part, "episodes"), _interval(part))
@@ -288,9 +293,11 @@ def _share(record: Mapping[str, Any], name: str) -> float:
     return float(value)
 
 
-def _calibration(path: Path) -> dict[str, NDArray[Any]]:
+def _calibration(path: Path, sha256: str | None) -> dict[str, NDArray[Any]]:
     if not path.is_file() or path.stat().st_size > MOST_ARRAYS:
         raise ValueError("is no regular file, or too large")
+    if sha256 not in (None, file_digest(path)):
+        raise ValueError(CHANGED)
     with zipfile.ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > MOST_ARRAYS:
             raise ValueError(f"unfolds to more than {MOST_ARRAYS >> 20} MiB")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -30,13 +32,19 @@ from caliper.config.messages import (
 from caliper.config.own_task import expanded, named
 from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
-from caliper.utils.foreign import ForeignFileError, read_yaml
+from caliper.utils.foreign import ForeignFileError, is_sealed, read_yaml
 
 PATHS = (  # values that are taken letter by letter
     *("run_dir", "data.path", "data.prior.path", "data.demonstrations", "task.code"),
     *("parts.encoder", "parts.agent", "encoder.weights"),
 )
 SEVERAL = "data.path"  # that of them which may be a list
+LISTS = (
+    ("task", "cameras"),
+    ("task", "proprio"),
+    ("task", "robots"),
+    ("evaluation", "appearance"),
+)  # of words
 OF_ITS_USE = {  # keys that say how a dataset is seen, not what is in it
     *("obs", "cameras", "size", "depth", "segmentation", "frame_stack", "proprio", "code_sha256"),
     *("copies", "appearance", "prior", "rewards", "content"),
@@ -66,8 +74,10 @@ def compose(overrides: list[str]) -> RunConfig:
         with initialize_config_module("caliper.configs", version_base="1.3"):
             config = _fitted(_typed(hydra_compose("train", overrides=words)), overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        if str(error).startswith("Ambiguous value"):
+        if str(error).startswith(("Ambiguous value", "Sweep parameters")):
             raise several_values(next(word for word in words if word in str(error))) from error
+        if "nterpolation" in str(error) and (odd := [word for word in overrides if "${" in word]):
+            raise CaliperError(f"{odd[0]}: {str(error).splitlines()[0]}; give a value") from error
         raise CaliperError(sentence(error)) from error
     return named(own_parts.completed(config, overrides))
 
@@ -87,6 +97,8 @@ def _require_path(word: str) -> None:
     key, _, value = word.partition("=")
     if key in PATHS and not value:
         raise CaliperError(f"{word} names nothing; give a path, or leave it out")
+    if key in PATHS and (value == "~" or value.startswith("~/")):
+        raise CaliperError(f'{word}: here ~ would be a folder of that name; write {key}="$HOME"{value[1:]}')
     if key in PATHS and ("${" in value or any("\ud800" <= c <= "\udfff" for c in value)):
         what = "with ${ in it" if "${" in value else "that is not UTF-8"
         raise CaliperError(f"{word}: a path {what} cannot be kept in a configuration; choose another")
@@ -104,6 +116,8 @@ def _require_name(word: str) -> None:
 
 def _free(word: str) -> str:
     """A pair that goes to an environment's constructor, which alone knows its keys; others as they are."""
+    if word.startswith("task.kwargs={") and word != "task.kwargs={}":
+        raise CaliperError(f"{word}: give each key by itself, such as task.kwargs.reward_shaping=true")
     return f"++{word}" if word.startswith("task.kwargs.") else word
 
 
@@ -146,6 +160,9 @@ def load(path: Path, overrides: Sequence[str] = (), purpose: str = "evaluate") -
     except Exception as error:  # OmegaConf passes on whatever the values lead it to
         reason = (str(error) or repr(error)).splitlines()[0]
         raise CaliperError(f"{path} is not the configuration of a run ({reason}); name another") from error
+    for group in ("agent", "encoder"):
+        if not isinstance(getattr(saved, group).get("name"), str):
+            raise CaliperError(f"{path} is not the configuration of a run: its {group} has no name")
     try:
         schema, pairs = OmegaConf.structured(RunConfig), _pairs(overrides, purpose)
         asked = OmegaConf.merge(schema, OmegaConf.create(asdict(saved)), pairs)
@@ -157,7 +174,15 @@ def load(path: Path, overrides: Sequence[str] = (), purpose: str = "evaluate") -
         if new := [name for name in has if name not in had and name not in _known(group, had)]:
             raise CaliperError(unknown_key(f"{group}.{new[0]}", had))
     refuse_changes(changes(saved, config), purpose, path.parent, str(saved.agent.get("name")))
+    _tell_unsealed(path)
     return config
+
+
+@cache
+def _tell_unsealed(path: Path) -> None:
+    """Says once of a file that nobody vouches for it."""
+    if not is_sealed(path):
+        print(f"{path} carries no checksum: changes in it do not show", file=sys.stderr, flush=True)
 
 
 def _pairs(words: Sequence[str], purpose: str) -> Any:
@@ -233,4 +258,8 @@ def _typed(cfg: Any) -> RunConfig:
     """A checked configuration as plain dataclasses."""
     OmegaConf.resolve(cfg)
     run: RunConfig = OmegaConf.to_object(cfg)  # type: ignore[assignment]  # the schema makes it one
+    for section, name in LISTS:  # OmegaConf lets lists and mappings pass for words
+        if odd := [entry for entry in getattr(getattr(run, section), name) if not isinstance(entry, str)]:
+            key = f"{section}.{name}"
+            raise CaliperError(f"{key} does not fit: {odd[0]} is no word; write {key}=[a,b]")
     return run

@@ -8,6 +8,9 @@ from caliper.errors import CaliperError, one_of
 
 GROUPS = ("task", "robot", "obs", "agent", "encoder", "sim", "preset")
 
+# How what Hydra's parser says begins, where it speaks of its own tokens.
+OF_A_PARSER = ("mismatched ", "extraneous ", "no viable ", "token ", "missing ", "Error parsing ", "Lexer")
+
 
 def require_pair(word: str) -> None:
     """Refuses a word that is not key=value; of Hydra's other words it says what to use instead.
@@ -67,6 +70,7 @@ def sentence(error: Exception) -> str:
     if first.startswith("Error merging override "):
         return f"{first.removeprefix('Error merging override ')} does not fit: {detail}"
     if override := getattr(error, "override", None):
-        return f"'{override}' cannot be read ({first}); put a value with special characters in quotes"
+        why = "" if first.startswith(OF_A_PARSER) else f" ({first})"
+        return f"'{override}' cannot be read{why}; put a value with special characters in quotes"
     key = getattr(error, "full_key", None)
     return f"{key}: {detail}" if key else first

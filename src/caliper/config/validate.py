@@ -121,6 +121,7 @@ def check_task(config: RunConfig) -> None:
     _check_limits(config)
     refuse_too_many_envs(config)
     check_engine_device(config)
+    _check_unused(config)
     if config.task.env is not None:
         _check_robosuite(config)
     elif config.task.env_id is None:
@@ -138,6 +139,20 @@ def check_task(config: RunConfig) -> None:
     if config.data.prior.mixture is not None:
         _check_mixture("data.prior.mixture", config.data.prior.mixture)
     _check_seeds(config)
+
+
+def _check_unused(config: RunConfig) -> None:
+    """Refuses keys that a task of this kind never looks at: a run would claim what it has not done."""
+    task = config.task
+    unused: tuple[str, ...]
+    if task.env_id is not None:
+        what, unused = task.env_id, ("robots", "start")
+    elif task.env is not None:
+        what, unused = f"{task.env} of robosuite", ("successes_only",)
+    else:
+        what, unused = f"task '{task.name}'", ("kwargs", "robots", "dense", "successes_only")
+    if given := [key for key in unused if getattr(task, key)]:
+        raise CaliperError(f"task.{given[0]}={getattr(task, given[0])} has no effect on {what}; leave it out")
 
 
 def _check_limits(config: RunConfig) -> None:

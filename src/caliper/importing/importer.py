@@ -19,7 +19,9 @@ from caliper.utils.early import stop_if_told
 from caliper.utils.foreign import file_digest
 
 
-def import_recording(path: Path, out: Path, options: Options, say: Callable[[str], None] = print) -> Path:
+def import_recording(
+    path: Path, out: Path, options: Options, say: Callable[[str], None] = print, overwrite: bool = True
+) -> Path:
     """Imports a file; an existing `out` is replaced only by a whole new one.
 
     Args:
@@ -27,6 +29,7 @@ def import_recording(path: Path, out: Path, options: Options, say: Callable[[str
         out: the dataset to make.
         options: of the user.
         say: takes a line for each demo, then the table.
+        overwrite: whether a dataset may be replaced that another process has made meanwhile.
 
     Returns:
         The dataset.
@@ -68,7 +71,7 @@ def import_recording(path: Path, out: Path, options: Options, say: Callable[[str
     places = {imported.report.name: i for i, imported in enumerate(done)}
     masks = {key: [places[n] for n in names if n in places] for key, names in recording.masks.items()}
     meta = _meta(importer, done[0], max(len(imported.episode) for imported in done))
-    with DatasetWriter(out, meta) as writer:
+    with DatasetWriter(out, meta, overwrite) as writer:
         for i, imported in enumerate(done):
             writer.add(replace(imported.episode, seed=i))
             writer.note("imported", json.dumps(asdict(imported.report)), i)

@@ -20,8 +20,10 @@ from caliper.rollout.episodes import Trajectory, run_episodes
 from caliper.types import Obs
 
 
-def collect(config: RunConfig, path: Path) -> Path:
+def collect(config: RunConfig, path: Path, overwrite: bool = True) -> Path:
     """Lets the expert act and writes what it did; an existing file is replaced only by a whole new one.
+
+    Without `overwrite` one that another process has made meanwhile stays.
 
     Every episode draws its action noise and its grasp error from `data.mixture`, in any number of envs. One
     whose physics blew up is left out, which is said.
@@ -62,7 +64,7 @@ def collect(config: RunConfig, path: Path) -> Path:
     def record(_: Obs, action: Tensor) -> Tensor:
         return torch.cat([env.get_state(), action.double()], dim=1)
 
-    with DatasetWriter(path, dataset_meta(config)) as writer:
+    with DatasetWriter(path, dataset_meta(config), overwrite) as writer:
         for trajectory in run_episodes(
             env, seeds, lambda _: expert.act(), record, "collect", started, lambda: expert.finished
         ):

@@ -21,7 +21,7 @@ from caliper.envs.scene.appearance import AppearanceRanges
 from caliper.rollout.episodes import ActionQueue, Trajectory, run_episodes
 from caliper.types import Obs
 from caliper.utils.files import replacing
-from caliper.utils.foreign import write_json
+from caliper.utils.foreign import file_digest, write_json
 from caliper.utils.ranks import ALONE, Ranks
 
 
@@ -194,8 +194,11 @@ def _calibration(episodes: list[_Episode]) -> dict[str, np.ndarray]:
 def write_evaluation(run: Path, result: Result, calibration: dict[str, np.ndarray]) -> Path:
     """Writes evaluations/<phase>_<env steps>_<updates>/ into a run folder; returns it."""
     folder = run / "evaluations" / f"{result.phase}_{result.env_steps:08d}_{result.updates:08d}"
+    told = asdict(result)
     if calibration:
-        with replacing(folder / "calibration.npz") as partial, open(partial, "wb") as file:
+        arrays = folder / "calibration.npz"
+        with replacing(arrays) as partial, open(partial, "wb") as file:
             np.savez_compressed(file, **calibration)  # type: ignore[arg-type]  # numpy's stub forgets keywords
-    write_json(folder / "evaluation.json", asdict(result))
+        told["calibration_sha256"] = file_digest(arrays)  # a zip file vouches for contents, not for names
+    write_json(folder / "evaluation.json", told)
     return folder

@@ -43,7 +43,7 @@ class Replayed:
     @property
     def left(self) -> int | None:
         """The first action after which a joint is off by more than `ARM`, or the object by `OBJECT`."""
-        off = np.flatnonzero((self.arm > ARM) | (self.object > OBJECT))
+        off = np.flatnonzero(~((self.arm <= ARM) & (self.object <= OBJECT)))  # NaN is off, too
         return int(off[0]) + 1 if len(off) else None
 
     def __str__(self) -> str:

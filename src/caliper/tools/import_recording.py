@@ -51,6 +51,6 @@ def import_file(words: list[str]) -> Path:
     if out.resolve() == path.resolve():
         raise CaliperError(f"{out} is the recording itself; choose another name for the dataset")
     refuse_existing(out, known.overwrite, "caliper import FILE OUT")
-    import_recording(path, out, options)
+    import_recording(path, out, options, overwrite=known.overwrite)
     print(out)
     return out

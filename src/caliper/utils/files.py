@@ -50,8 +50,10 @@ def refuse_existing(path: Path, overwrite: bool, other: str) -> None:
         other: how to name another file.
 
     Raises:
-        CaliperError: there is such a file, or a folder.
+        CaliperError: there is such a file, or a folder; or a device or a pipe, which nobody can mean.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise CaliperError(f"{path} is no regular file, and stays as it is; name another with {other}")
     if path.exists() and not overwrite:
         raise CaliperError(f"{path} is there already; name another file with {other}, or add --overwrite")
 

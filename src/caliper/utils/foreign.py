@@ -86,6 +86,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether a YAML file carries a checksum: one without is older, changed by hand, or has lost it."""
+    return _SEALED.match(read_text(path, MOST_YAML)) is not None
+
+
 def sealed_yaml(text: str) -> str:
     """YAML with its checksum as a comment in front."""
     return f"# sha256 {_digest(text)} of what follows\n{text}"

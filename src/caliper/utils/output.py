@@ -23,8 +23,9 @@ class Forgiving:
 
     def write(self, text: str) -> int:
         """As of any stream."""
-        try:
-            self._stream.write(text)
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        try:  # a terminal that is not of UTF-8 lacks letters that a path may have
+            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
             self._stream.flush()
         except OSError as error:
             self._lose(error)

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from caliper.utils.foreign import file_digest
+
 PACKAGES = (
     "caliper-rl",
     "torch",
@@ -24,6 +26,7 @@ PACKAGES = (
     "gymnasium-robotics",
     "numpy",
 )
+CODE = ("*.py", "configs/*.yaml")  # of a checkout, what makes the numbers
 SOURCE = Path(__file__).parent  # Caliper's own code, in a checkout or where pip has put it
 
 
@@ -61,19 +64,28 @@ def checkout(folder: Path, owner: str | None = None) -> dict[str, Any]:
             repository is not a checkout of ours.
 
     Returns:
-        commit, and dirty and diff (SHA-256 of what differs from the commit, 16 digits; null if nothing does);
-        all null outside of a repository.
+        commit, and dirty and diff (SHA-256 of what differs from the commit, 16 digits; null if nothing does;
+        of ours, new files of code count); all null outside of a repository.
     """
     none = {"commit": None, "dirty": None, "diff": None}
     top = _git(folder, "rev-parse", "--show-toplevel")
     if top is None or (owner and not _declares(Path(top), owner)):
         return none
-    changed = _git(folder, "diff", "HEAD", "--binary")
+    changed = _git(folder, "diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv")
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None or changed is None:  # no commit yet
         return none
+    if owner:
+        changed += _new_code(Path(top))
     digest = hashlib.sha256(changed.encode(errors="surrogateescape")).hexdigest()[:16] if changed else None
     return {"commit": commit, "dirty": bool(changed), "diff": digest}
+
+
+def _new_code(top: Path) -> str:
+    """Code that git does not know yet, by name and checksum: it runs, too, and no diff shows it."""
+    listed = _git(top, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE) or ""
+    found = (top / name for name in listed.split("\0") if name)
+    return "".join(f"{path.relative_to(top)} {file_digest(path)}\n" for path in found if path.is_file())
 
 
 def in_words(state: Mapping[str, Any] | None) -> str:
@@ -85,10 +97,14 @@ def in_words(state: Mapping[str, Any] | None) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git says; None where there is no git, or no repository."""
-    command = ["git", "-C", str(folder), *arguments]
+    """What git says of the repository around a folder, whatever the environment names; None if there is none.
+
+    No program that the repository's own configuration names is run: it may be a stranger's.
+    """
+    command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        done = subprocess.run(command, capture_output=True, check=True, timeout=10)
+        done = subprocess.run(command, capture_output=True, check=True, timeout=60, env=env)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.decode(errors="surrogateescape").strip()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from caliper.errors import CaliperError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -41,20 +43,38 @@ def place() -> Place:
     """What torchrun says, or srun where MASTER_ADDR names the machine of rank 0; else there is one process.
 
     srun alone may as well have started several runs.
+
+    Raises:
+        CaliperError: what they say is no place among ranks.
     """
     told = os.environ
     if "MASTER_ADDR" not in told:
         return Place()
     if "RANK" in told and "WORLD_SIZE" in told:
-        count = int(told["WORLD_SIZE"])
-        local = int(told.get("LOCAL_RANK", 0)), int(told.get("LOCAL_WORLD_SIZE", 1))
-        return Place(int(told["RANK"]), count, *local)
+        count = _number("WORLD_SIZE", 1, at_least=1)
+        local_count = _number("LOCAL_WORLD_SIZE", 1, at_least=1)
+        return Place(_number("RANK", 0, below=count), count, _number("LOCAL_RANK", 0), local_count)
     if "SLURM_PROCID" in told and "SLURM_STEP_NUM_TASKS" in told:
-        count, nodes = int(told["SLURM_STEP_NUM_TASKS"]), int(told.get("SLURM_STEP_NUM_NODES", 1))
-        return Place(
-            int(told["SLURM_PROCID"]), count, int(told.get("SLURM_LOCALID", 0)), math.ceil(count / nodes)
-        )
+        count = _number("SLURM_STEP_NUM_TASKS", 1, at_least=1)
+        local_count = math.ceil(count / _number("SLURM_STEP_NUM_NODES", 1, at_least=1))
+        rank = _number("SLURM_PROCID", 0, below=count)
+        return Place(rank, count, _number("SLURM_LOCALID", 0), local_count)
     return Place()
+
+
+def _number(variable: str, absent: int, at_least: int = 0, below: int = 1 << 31) -> int:
+    """A whole number that the environment says.
+
+    Raises:
+        CaliperError: it is none, or none that the others allow.
+    """
+    said = os.environ.get(variable, str(absent))
+    if not (said.isdecimal() and len(said) < 10 and at_least <= int(said) < below):
+        raise CaliperError(
+            f"the environment says {variable}={said}, which is no number from {at_least} to "
+            f"{below - 1}; start with torchrun or srun, or unset MASTER_ADDR for a run in one process"
+        )
+    return int(said)
 
 
 class Ranks:

@@ -65,6 +65,18 @@ def refused(capsys, *words):
         (["train", "onlin.env_steps=1"], "did you mean online?"),
         (["train", "task.size=32,64"], "(a list is written as [1,2])"),
         (["train", "video.camera=a=b"], "in quotes"),
+        (["train", "seed=1,"], "'seed=1,' cannot be read; put a value with special characters in quotes"),
+        (["train", "run_dir=~/runs/a"], '~ would be a folder of that name; write run_dir="$HOME"/runs/a'),
+        (["train", "seed=${seed}"], "seed=${seed}: Recursive interpolation detected; give a value"),
+        (["train", "seed=glob(*)"], "several runs are made by: caliper sweep"),
+        (
+            ["train", "task.cameras=[[agentview,64]]"],
+            "does not fit: ['agentview', 64] is no word",
+        ),
+        (["train", "task.cameras=[{agentview: 64}]"], "task.cameras does not fit: {'agentview': 64} is no"),
+        (["train", "evaluation.appearance=[[as_is]]"], "evaluation.appearance does not fit: ['as_is'] is no"),
+        (["train", "data.mixture=[[[1.0],0.1,0.0]]"], "data.mixture=[[[1.0],0.1,0.0]] does not fit"),
+        (["train", "task.kwargs={x: 1}"], "give each key by itself"),
         (["train", "agent.discount=high"], "agent.discount=high has the wrong type; it must be float"),
         (["train", "agent.n_critics=1.5"], "agent.n_critics=1.5 has the wrong type; it must be int"),
         (["train", "agent.critic_hidden=64"], "must be Sequence[int]"),
@@ -149,6 +161,13 @@ def refused(capsys, *words):
         (["train", "video.camera=agentvew"], "there is no camera 'agentvew'; did you mean agentview?"),
         (["train", "agent.name=calq"], "agent.name=calq is unknown; did you mean calql?"),
         (["tasks", "lift", "task.control_freq=7"], "does not divide the physics' 500 Hz"),
+        (["train", "task.kwargs.reward_shaping=true"], "has no effect on task 'pick_place_tray'; leave it"),
+        (
+            ["collect", "task=lift", "task.robots=[panda]"],
+            "task.robots=['panda'] has no effect on task 'lift'",
+        ),
+        (["train", "task=lift", "task.dense=true"], "task.dense=True has no effect on task 'lift'"),
+        (["train", "task=antmaze", "task.start=open"], "task.start=open has no effect on AntMaze"),
         (["train", "log.wandb=yes"], "choose one of: disabled, offline, online"),
         (["train", "data.horizon=0"], "data.horizon=0 makes no sense"),
         (["train", "data.mixture=[[1.0,0.1]]"], "must be rows of [weight, action noise"),
@@ -222,6 +241,19 @@ def test_a_run_folder_without_a_checkpoint(finished, capsys, tmp_path):
     assert f"{folder / 'config.yaml'} is not the configuration" in refused(capsys, "resume", folder)
     (folder / "config.yaml").write_text("color: blue\n")
     assert "is not the configuration of a run" in refused(capsys, "resume", folder)
+    (folder / "config.yaml").write_text("task: {name: lift}\nagent: {name: calql}\nencoder: {channels: 32}\n")
+    assert "its encoder has no name" in refused(capsys, "resume", folder)
+
+
+def test_a_configuration_without_a_checksum_is_said_to_have_none(finished, capsys, tmp_path):
+    """Once: a command may read it several times."""
+    sealed, changed = finished.folder / "config.yaml", tmp_path / "config.yaml"
+    changed.write_text(sealed.read_text().split("\n", 1)[1].replace("seed: 0", "seed: 5"))
+    load(sealed)
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        load(changed)
+    assert capsys.readouterr().err == f"{changed} carries no checksum: changes in it do not show\n"
 
 
 def test_a_run_folder_that_is_taken(finished, words, capsys):

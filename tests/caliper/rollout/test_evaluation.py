@@ -8,6 +8,7 @@ import torch
 
 from caliper.agents.base import AgentConfig, Decision
 from caliper.agents.probe import PROBED, probe
+from caliper.analysis.run_data import read_run
 from caliper.analysis.stats import wilson
 from caliper.config.build import eval_seeds, make_env
 from caliper.data.returns import RewardConfig
@@ -101,6 +102,9 @@ def test_results_and_returns_belong_together(played, tmp_path):
     assert record["lengths"] == result.lengths and record["phase"] == "online"
     with np.load(folder / "calibration.npz") as file:
         assert all(np.array_equal(file[name], arrays[name]) for name in arrays)
+    assert read_run(tmp_path).problems == ()
+    np.savez(folder / "calibration.npz", **arrays | {"q": arrays["q"] + 1})
+    assert "calibration.npz: has been changed" in read_run(tmp_path).problems[0]
 
 
 def test_returns_are_of_the_rewards_that_came():

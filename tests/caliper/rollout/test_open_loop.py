@@ -39,6 +39,13 @@ def test_what_caliper_records_is_followed_to_the_bit(recorded):
         assert result.solved == result.recorded == (len(episode) if episode.success else None)
 
 
+def test_what_is_no_number_does_not_follow():
+    good = np.zeros(3)
+    assert Replayed("demo_0", np.array([0, np.nan, 0]), good, None, None).left == 2
+    assert Replayed("demo_0", good, np.array([0, 0, np.inf]), None, None).left == 3
+    assert Replayed("demo_0", good, good, None, None).left is None
+
+
 def test_another_sign_of_the_gripper_shows(recorded, tmp_path):
     def negated(episode):
         actions = episode.actions.copy()

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import io
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from caliper.rollout.collect import collect
 from caliper.training.interrupt import Interrupt
 from caliper.utils import memory, progress
 from caliper.utils.early import SIGNALS, stop_if_told
+from caliper.utils.output import Forgiving
 from tests.data.test_robomimic import unseal
 from tests.small_runs import SMALL
 
@@ -193,6 +195,25 @@ def test_output_that_goes_away_is_no_error(target):
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert done.returncode == 0 and "Traceback" not in done.stderr
     assert ("takes no more" in done.stderr) == (target == "> /dev/full")
+
+
+@pytest.mark.parametrize("words", [["train", "task=lift"], ["tasks"]])
+def test_a_working_directory_that_is_gone_is_one_sentence(words, tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.count("\n") == 1
+    assert said.startswith("caliper: the working directory cannot be found")
+
+
+def test_letters_that_a_terminal_lacks_are_escaped():
+    written = io.BytesIO()
+    terminal = io.TextIOWrapper(written, encoding="ascii")
+    Forgiving(terminal).write("run folder: ä\n")
+    assert written.getvalue() == b"run folder: \\xe4\n"
 
 
 @pytest.mark.parametrize("path", ["a run/äöü", "x=y,z", "it's here", "100%"])

@@ -235,6 +235,25 @@ def test_the_place_is_what_the_launcher_says(told, expected, monkeypatch):
     assert place() == expected
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("WORLD_SIZE", "abc", "WORLD_SIZE=abc, which is no number from 1"),
+        ("WORLD_SIZE", "0", "WORLD_SIZE=0, which is no number from 1"),
+        ("RANK", "2", "RANK=2, which is no number from 0 to 1"),
+        ("RANK", "-1", "RANK=-1, which is no number from 0 to 1"),
+        ("LOCAL_WORLD_SIZE", "", "LOCAL_WORLD_SIZE=, which is no number from 1"),
+    ],
+)
+def test_what_is_no_place_among_ranks_is_one_sentence(variable, value, says, monkeypatch, capsys):
+    for name, usual in {"MASTER_ADDR": "a", "RANK": "1", "WORLD_SIZE": "2", variable: value}.items():
+        monkeypatch.setenv(name, usual)
+    with pytest.raises(SystemExit) as stopped:
+        main(["tasks"])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.count("\n") == 1 and says in said and "unset MASTER_ADDR" in said
+
+
 def test_the_way_on_names_as_many_ranks():
     assert resume_command(Path("a b"), Place()) == "caliper resume 'a b'"
     assert (

@@ -10,7 +10,7 @@ from caliper import cli
 from caliper.api import Run
 from caliper.cli import main
 from caliper.errors import CaliperError, no_file
-from caliper.utils.files import holder, locked, refuse_links, replacing
+from caliper.utils.files import holder, locked, refuse_existing, refuse_links, replacing
 
 
 def test_what_there_is_in_place_of_a_file_is_named(tmp_path):
@@ -49,6 +49,17 @@ def test_what_the_system_refuses_is_one_sentence(monkeypatch, capsys):
         main(["tasks"])
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "caliper: /there/\\x1b[2Jx: Permission denied\n"
+
+
+def test_a_device_or_a_pipe_is_replaced_not_even_when_asked(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for overwrite in (False, True):
+        with pytest.raises(CaliperError, match="pipe is no regular file, and stays as it is"):
+            refuse_existing(tmp_path / "pipe", overwrite, "data.path=FILE")
+    (tmp_path / "file").touch()
+    refuse_existing(tmp_path / "file", True, "data.path=FILE")
+    with pytest.raises(CaliperError, match="is there already"):
+        refuse_existing(tmp_path / "file", False, "data.path=FILE")
 
 
 def test_nothing_is_written_through_a_strangers_link(tmp_path):

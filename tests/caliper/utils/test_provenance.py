@@ -45,6 +45,35 @@ def test_a_checkout_is_named_by_its_commit_and_its_changes(repository):
     assert checkout(inside)["dirty"]
 
 
+def test_code_that_git_does_not_know_counts_in_a_checkout_of_ours(repository):
+    inside = repository / "src" / "caliper"
+    (repository / "notes.txt").write_text("not code")
+    assert not checkout(inside, owner="caliper-rl")["dirty"]
+    (inside / "new agent.py").write_text("x = 1\n")
+    first = checkout(inside, owner="caliper-rl")
+    (inside / "new agent.py").write_text("x = 2\n")
+    second = checkout(inside, owner="caliper-rl")
+    assert first["dirty"] and second["dirty"] and first["diff"] != second["diff"]
+    assert not checkout(inside)["dirty"]  # of the user's own repository only what git knows
+
+
+def test_a_repository_that_the_environment_names_is_not_asked(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", str(repository / ".git"))  # as in a hook of git
+    (tmp_path / "outside").mkdir()
+    assert checkout(tmp_path / "outside")["commit"] is None
+
+
+def test_no_program_of_a_strangers_repository_runs(repository, tmp_path):
+    program, ran = tmp_path / "program", tmp_path / "ran"
+    program.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    program.chmod(0o755)
+    (repository / ".gitattributes").write_text("*.py diff=theirs\n")
+    for key in ("core.fsmonitor", "diff.external", "diff.theirs.textconv"):
+        git(repository, "config", key, str(program))
+    (repository / "src" / "caliper" / "a.py").write_text("x = 2\n")
+    assert checkout(repository)["dirty"] and not ran.exists()
+
+
 def test_an_installed_caliper_is_no_part_of_the_users_repository(repository):
     installed = repository / ".venv" / "lib" / "caliper"
     installed.mkdir(parents=True)
