@@ -58,8 +58,9 @@ def converted(episodes: Sequence[Episode], demos: Sequence[str], given: str, whe
                 if found
                 else "set data.rewards=flag to use the episodes' success flags instead"
             )
+            reward = float(str(episode.rewards[row]))  # the shortest that is this one: .9999999 is not 1
             raise CaliperError(
-                f"{where}: the reward in {demo}, row {row}, is {episode.rewards[row]}, but rewards must be "
+                f"{where}: the reward in {demo}, row {row}, is {reward:.9g}, but rewards must be "
                 f"{CONVENTIONS[given]}; {fix}"
             )
         rewards = episode.rewards + np.float32(given == "step_cost")

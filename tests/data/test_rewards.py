@@ -51,6 +51,12 @@ def with_rewards(written, change):
     return edited(path, edit, seals=False)
 
 
+def test_a_reward_that_is_nearly_one_is_told_from_one(written):
+    path = with_rewards(written, lambda r: r * np.float32(1 - 1e-7))
+    with pytest.raises(CaliperError, match=r"is 0\.9999999, but rewards must be 1"):
+        read_dataset(path)
+
+
 def test_step_costs_become_successes(written):
     path = with_rewards(written, lambda r: r - 1)
     with pytest.raises(

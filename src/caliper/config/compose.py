@@ -168,7 +168,9 @@ def load(path: Path, overrides: Sequence[str] = (), purpose: str = "evaluate") -
         asked = OmegaConf.merge(schema, OmegaConf.create(asdict(saved)), pairs)
         config = _fitted(_typed(asked), overrides)
     except (OmegaConfBaseException, YAMLError) as error:
-        raise CaliperError(sentence(error)) from error
+        said = sentence(error)
+        told = any(word.partition("=")[0] in said for word in overrides)
+        raise CaliperError(said if told else f"{' '.join(overrides)} does not fit: {said}") from error
     for group in ("agent", "encoder"):  # whose keys depend on the choice: the schema knows none
         had, has = getattr(saved, group), getattr(config, group)
         if new := [name for name in has if name not in had and name not in _known(group, had)]:
@@ -196,6 +198,8 @@ def _pairs(words: Sequence[str], purpose: str) -> Any:
                 f"{word} chooses what a run is made of, which is settled when it begins; a run is "
                 f"{what} with values such as evaluation.episodes=100"
             )
+        if value == "???":  # which OmegaConf would take for the value that there is
+            raise CaliperError(f"{word}: give a value, or leave it out")
         if "," in value and not value.startswith(("[", "{", "'", '"')) and key not in PATHS:
             raise several_values(word, begun=True)
         if key in PATHS and value != "null":

@@ -279,6 +279,11 @@ def test_overrides_that_a_saved_run_cannot_take(finished, capsys):
     assert "gives several values to one run; give one" in refused(
         capsys, "evaluate", folder, "evaluation.episodes=1,2"
     )
+    assert "evaluation.episodes=???: give a value" in refused(
+        capsys, "evaluate", folder, "evaluation.episodes=???"
+    )
+    for word in ("evaluation.episodes=[1", "evaluation=5"):
+        assert f"{word} does not fit: " in refused(capsys, "evaluate", folder, word)
     assert "no camera 'front'" in refused(capsys, "render", folder, "video.camera=front")
     assert "nothing to film" in refused(capsys, "render", folder, "video.episodes=0")
     assert "the run folder alone" in refused(capsys, "report", folder, "seed=1")
