@@ -10,6 +10,7 @@ six at a time. Every 20 seconds one of the workers that see a run through, which
 
     python benchmarks/launchers.py            # writes benchmarks/results/launchers.json
     python benchmarks/launchers.py --quick    # three runs and a kill or two; writes nothing
+    python benchmarks/launchers.py --keep F   # works in the folder F; given again, goes on where it was ended
 """
 
 import contextlib
@@ -69,31 +70,40 @@ def workers(driver):
 
 
 def disturbed(command, folder, seed, minutes):
-    """Runs the sweep to its end and kills workers meanwhile; its status, seconds, and the runs struck."""
-    choose, struck, begun = random.Random(seed), [], time.monotonic()
-    with open(folder.with_suffix(".txt"), "w") as said:
+    """Runs the sweep to its end and kills workers meanwhile; its status, seconds, and the runs struck.
+
+    Of each kill a line "SECONDS s: RUN, N ended" is added to kills.txt beside the sweep's folder. Those of an
+    earlier sitting, which was ended, stand there already: the clock goes on from its last kill.
+    """
+    record, now = folder.with_name("kills.txt"), time.monotonic
+    before = record.read_text().splitlines() if record.exists() else []
+    choose, sitting = random.Random(f"{seed} {len(before)}"), now()
+    begun = sitting - (int(before[-1].split()[0]) if before else 0)
+    with open(folder.with_suffix(".txt"), "a") as said, open(record, "a") as kills:
         driver = subprocess.Popen(command, stdout=said, stderr=said, env=os.environ | OF_RAY)
         try:
             due = None
             while driver.poll() is None:
-                if time.monotonic() > begun + 60 * minutes:
+                if now() > sitting + 60 * minutes:
                     raise RuntimeError(f"no end after {minutes} minutes; see {said.name}")
                 if (there := workers(driver.pid)) and due is None:
-                    due = time.monotonic() + EVERY
-                if there and time.monotonic() >= due:
+                    due = now() + EVERY
+                if there and now() >= due:
                     pid = choose.choice(list(there))
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-                        struck.append(there[pid])
                         ended = sum(map(finished, folder.glob("seed=*/")))
-                        print(f"{time.monotonic() - begun:.0f} s: {there[pid]}, {ended} ended", flush=True)
-                    due = max(due + EVERY, time.monotonic())
+                        line = f"{now() - begun:.0f} s: {there[pid]}, {ended} ended"
+                        print(line, flush=True)
+                        print(line, file=kills, flush=True)
+                    due = max(due + EVERY, now())
                 time.sleep(0.5)
         finally:
             if driver.poll() is None:
                 driver.send_signal(signal.SIGINT)
                 driver.wait()
-    return driver.returncode, time.monotonic() - begun, struck
+    struck = [line.split()[2].rstrip(",") for line in record.read_text().splitlines()]
+    return driver.returncode, now() - begun, struck
 
 
 def told(log):
@@ -111,6 +121,7 @@ def unbroken(bench, words, seeds):
     found, seconds = {}, None
     for seed in seeds:
         run, begun = bench.new("whole"), time.monotonic()
+        shutil.rmtree(run, ignore_errors=True)  # of an earlier sitting
         begin = bench.start if seconds is None else bench.fork
         process = begin("train", *words, f"seed={seed}", f"run_dir={run}")
         if process.wait():
