@@ -36,13 +36,17 @@ def test_a_run_whose_worker_is_killed_ends_as_an_unbroken_one(words, tmp_path):
     subprocess.run([*caliper, "train", *line, f"run_dir={whole}"], check=True, capture_output=True)
     sweep = [*caliper, "sweep", *line, "launcher=ray", f"sweep.dir={tmp_path / 'sweep'}"]
     folder = tmp_path / "sweep" / "run"
-    driver = subprocess.Popen(sweep, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    env = os.environ | {"RAY_worker_niceness": "0"}  # by 15 otherwise: beside other tests it hardly moves
+    driver = subprocess.Popen(sweep, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
     deadline = time.monotonic() + SECONDS
-    while not list(folder.glob("evaluations/online_*")):
-        assert time.monotonic() < deadline and driver.poll() is None
-        time.sleep(0.05)
-    os.kill(worker("run"), signal.SIGKILL)
-    _, said = driver.communicate(timeout=SECONDS)
+    try:
+        while not list(folder.glob("evaluations/online_*")):
+            assert time.monotonic() < deadline and driver.poll() is None
+            time.sleep(0.05)
+        os.kill(worker("run"), signal.SIGKILL)
+        _, said = driver.communicate(timeout=SECONDS)
+    finally:
+        driver.kill()  # and with it its Ray
     assert driver.returncode == 0, said
     assert finished(folder) and "1 running" in said and "1 finished" in said
     log = (tmp_path / "sweep" / "run.log").read_text()
