@@ -26,9 +26,9 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import _digests as digests  # type: ignore[import-not-found]  # beside this file
-from _common import parser, report  # type: ignore[import-not-found]
-from _processes import METHODS, RUN, Bench  # type: ignore[import-not-found]
+from _common import parser, report  # type: ignore[import-not-found]  # beside this file
+from campaigns import digests  # type: ignore[import-not-found]
+from campaigns.processes import METHODS, RUN, Bench  # type: ignore[import-not-found]
 
 from caliper.launching.job import finished
 

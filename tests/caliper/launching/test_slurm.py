@@ -131,7 +131,7 @@ def test_a_run_that_meets_its_time_limit_is_requeued_and_ends_as_an_unbroken_one
         os.kill(pid, signal.SIGCONT)
     assert driver.wait(SECONDS) == 0, (tmp_path / "said.txt").read_text()
     assert "stopped and saved" in (folder / "run.log").read_text() and "resume" in begins(folder / "run")[-1]
-    assert len(list(folder.glob(".slurm/*.sh"))) == 1  # the job itself went back into the queue
+    assert len(list(folder.glob(".slurm/[0-9]*.sh"))) == 1  # the job itself went back into the queue
     assert_same_run(folder / "run", unbroken(5))
 
 
