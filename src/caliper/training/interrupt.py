@@ -22,8 +22,10 @@ class InterruptedRunError(CaliperError):
 
 
 class Interrupt:
-    """Turns the first of the signals into a request that `check` answers; the second one stops at once.
+    """Turns signals into a request that `check` answers; a Ctrl-C after the first of them stops at once.
 
+    The others only ever ask, however often: a terminal that is closed sends SIGHUP itself, and so does its
+    shell; a job's keeper and its parent's death may each send SIGTERM. Who does not want to wait has SIGKILL.
     A context manager: outside of it the signals mean what they meant before. In a thread other than the main
     one, which receives no signals, it does nothing.
 
@@ -59,11 +61,14 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._restore()
+        if self.requested:
+            return
         self.requested = True
-        again = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        if signal.SIGINT in self._before:
+            signal.signal(signal.SIGINT, self._before[signal.SIGINT])
         if self.ranks.first:
-            print(f"\ncaliper: stopping; {again} again stops at once, without saving", file=sys.stderr)
+            again = "Ctrl-C again" if number == signal.SIGINT else "Ctrl-C"
+            print(f"\ncaliper: stopping; {again} stops at once, without saving", file=sys.stderr)
 
     def check(self) -> None:
         """Called wherever the run could be saved.

@@ -290,3 +290,17 @@ def test_the_second_ctrl_c_stops_at_once(tmp_path, capsys):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
     assert "Ctrl-C again" in capsys.readouterr().err
+
+
+def test_other_signals_ask_however_often_they_come(tmp_path, capsys):
+    """A terminal that is closed and its shell both send SIGHUP."""
+    before = [signal.getsignal(s) for s in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)]
+    with Interrupt(tmp_path) as stop:
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        with pytest.raises(InterruptedRunError):
+            stop.check()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert [signal.getsignal(s) for s in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)] == before
+    assert capsys.readouterr().err.count("stopping; Ctrl-C stops at once") == 1
