@@ -245,7 +245,7 @@ class Files:
         if kinds is mutations.structure:
             for _ in range(rnd.choice((1, 1, 1, 2))):
                 with contextlib.suppress(
-                    KeyError, ValueError, TypeError, OSError, RuntimeError, OverflowError
+                    KeyError, ValueError, TypeError, OSError, RuntimeError, OverflowError, MemoryError
                 ):
                     mutations.structure(path, rnd)  # some cannot follow another
         else:
