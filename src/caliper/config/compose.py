@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,7 @@ from caliper.config.messages import (
 from caliper.config.own_task import expanded, named
 from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
-from caliper.utils.foreign import ForeignFileError, is_sealed, read_yaml
+from caliper.utils.foreign import ForeignFileError, read_yaml
 
 PATHS = (  # values that are taken letter by letter
     *("run_dir", "data.path", "data.prior.path", "data.demonstrations", "task.code"),
@@ -176,15 +174,7 @@ def load(path: Path, overrides: Sequence[str] = (), purpose: str = "evaluate") -
         if new := [name for name in has if name not in had and name not in _known(group, had)]:
             raise CaliperError(unknown_key(f"{group}.{new[0]}", had))
     refuse_changes(changes(saved, config), purpose, path.parent, str(saved.agent.get("name")))
-    _tell_unsealed(path)
     return config
-
-
-@cache
-def _tell_unsealed(path: Path) -> None:
-    """Says once of a file that nobody vouches for it."""
-    if not is_sealed(path):
-        print(f"{path} carries no checksum: changes in it do not show", file=sys.stderr, flush=True)
 
 
 def _pairs(words: Sequence[str], purpose: str) -> Any:

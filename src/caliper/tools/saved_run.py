@@ -24,7 +24,7 @@ from caliper.rollout.evaluation import Result, evaluate, evaluate_appearances
 from caliper.rollout.film import film
 from caliper.training.checkpoint import load_checkpoint
 from caliper.training.devices import choose_devices
-from caliper.utils.foreign import write_json
+from caliper.utils.foreign import tell_unsealed, write_json
 
 
 def load_agent(folder: Path, config: RunConfig) -> tuple[Agent, dict[str, int]]:
@@ -34,6 +34,7 @@ def load_agent(folder: Path, config: RunConfig) -> tuple[Agent, dict[str, int]]:
         CaliperError: the run has no checkpoint, a damaged one, or one of another network.
     """
     weights, state = load_checkpoint(folder)
+    tell_unsealed(folder / "config.yaml")
     agent = make_agent(config, learner_device(config))
     try:
         agent.load_state_dict(weights)

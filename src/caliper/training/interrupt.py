@@ -54,9 +54,6 @@ class Interrupt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -65,7 +62,9 @@ class Interrupt:
             return
         self.requested = True
         if signal.SIGINT in self._before:
-            signal.signal(signal.SIGINT, self._before[signal.SIGINT])
+            before = self._before[signal.SIGINT]
+            ignored = before == signal.SIG_IGN  # as in a shell's background jobs
+            signal.signal(signal.SIGINT, signal.default_int_handler if ignored else before)
         if self.ranks.first:
             again = "Ctrl-C again" if number == signal.SIGINT else "Ctrl-C"
             print(f"\ncaliper: stopping; {again} stops at once, without saving", file=sys.stderr)

@@ -47,7 +47,7 @@ from caliper.training.logger import Logger, SilentLogger
 from caliper.training.share import share
 from caliper.training.together import GradientAverage, LostRankError, run_ranks
 from caliper.training.trainer import Trainer
-from caliper.utils.foreign import write_json
+from caliper.utils.foreign import tell_unsealed, write_json
 from caliper.utils.provenance import provenance
 from caliper.utils.ranks import Ranks, resume_command
 
@@ -99,6 +99,8 @@ def resume(folder: Path, config: RunConfig) -> Path:
     with run_ranks() as ranks, owned(folder, ranks):
         refuse_other_ranks(folder, ranks)
         checkpoint = load_checkpoint(folder, ranks.place.rank)
+        if ranks.first:
+            tell_unsealed(folder / "config.yaml")
         refuse_too_late(config, folder, checkpoint[1]["counters"])
         part = share(config, ranks)
         check(of_checkpoint(part))

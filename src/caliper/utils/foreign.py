@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def is_sealed(path: Path) -> bool:
     """Whether a YAML file carries a checksum: one without is older, changed by hand, or has lost it."""
     return _SEALED.match(read_text(path, MOST_YAML)) is not None
+
+
+def tell_unsealed(path: Path) -> None:
+    """Says so if nobody vouches for a YAML file."""
+    if not is_sealed(path):
+        print(f"{path} carries no checksum: changes in it do not show", file=sys.stderr, flush=True)
 
 
 def sealed_yaml(text: str) -> str:
