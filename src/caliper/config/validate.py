@@ -71,17 +71,12 @@ def check(config: RunConfig) -> None:
             "pip install 'caliper-rl[tensorboard]', or leave it out"
         )
     check_learner_device(config)
-    if (agent := config.agent.get("name")) in AGENTS:
-        _check_types("agent", config.agent, get_type_hints(AGENTS[agent][1]))
-        if config.offline.bc_updates and not AGENTS[agent][0].has_actor:
-            raise CaliperError(
-                f"offline.bc_updates={config.offline.bc_updates}, but the agent {agent} has no actor "
-                "to clone; set offline.bc_updates=0"
-            )
-    if (encoder := config.encoder.get("name")) in ENCODERS:
-        make = ENCODERS[encoder]
-        make = make.func if isinstance(make, partial) else make
-        _check_types("encoder", config.encoder, get_type_hints(make.__init__))
+    agent = config.agent.get("name")
+    if agent in AGENTS and config.offline.bc_updates and not AGENTS[agent][0].has_actor:
+        raise CaliperError(
+            f"offline.bc_updates={config.offline.bc_updates}, but the agent {agent} has no actor "
+            "to clone; set offline.bc_updates=0"
+        )
     if config.chunk > config.task.horizon:
         raise CaliperError(
             f"agent.chunk={config.chunk} is longer than an episode; it must be at most task.horizon="
@@ -119,6 +114,7 @@ def check_task(config: RunConfig) -> None:
         CaliperError: naming the key, its value and the fix.
     """
     _check_limits(config)
+    _check_parts(config)
     refuse_too_many_envs(config)
     check_engine_device(config)
     _check_unused(config)
@@ -139,6 +135,16 @@ def check_task(config: RunConfig) -> None:
     if config.data.prior.mixture is not None:
         _check_mixture("data.prior.mixture", config.data.prior.mixture)
     _check_seeds(config)
+
+
+def _check_parts(config: RunConfig) -> None:
+    """Types of the agent's and the encoder's keys, which the schema does not know."""
+    if (agent := config.agent.get("name")) in AGENTS:
+        _check_types("agent", config.agent, get_type_hints(AGENTS[agent][1]))
+    if (encoder := config.encoder.get("name")) in ENCODERS:
+        make = ENCODERS[encoder]
+        make = make.func if isinstance(make, partial) else make
+        _check_types("encoder", config.encoder, get_type_hints(make.__init__))
 
 
 def _check_unused(config: RunConfig) -> None:

@@ -51,6 +51,7 @@ def refused(capsys, *words):
         (["train", "online.env_steps=many"], "online.env_steps=many does not fit: Value 'many'"),
         (["train", "task.cameras=agentview"], "task.cameras=agentview does not fit"),
         (["train", "seed"], "'seed' is not understood"),
+        (["collect", "task=lift", "agent.chunk=null"], "agent.chunk=None has the wrong type; it must be int"),
         (["train", "agent=5"], "no agent '5'; choose one of: awac, bc"),
         (["train", "task=null"], "no task 'null'; choose one of: adroit_door"),
         (["train", "sim={name:warp}"], "no sim '{name:warp}'; choose one of: auto, batch, warp"),
