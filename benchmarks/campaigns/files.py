@@ -11,8 +11,6 @@ import json
 import os
 import random
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -34,8 +32,6 @@ from caliper.training.run import train
 from caliper.utils.foreign import is_sealed
 from caliper.utils.manifest import latest, saved_metrics, write_manifest
 from campaigns import digests, mutations  # type: ignore[import-not-found]
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # for the tests' folder
 from tests.small_runs import AGENTS, SMALL
 
 WORDS = [
@@ -173,7 +169,7 @@ class Files:
         """A run's own configuration."""
         if load(path, []) == self.known["config"]:
             return "unchanged"
-        return "changed" if is_sealed(path) else "told"  # once a process: the file is another each time
+        return "changed" if is_sealed(path) else "told"  # by whoever takes up the run
 
     def read_their_config(self, path):
         """A configuration that was edited, or comes from elsewhere, as `evaluate` takes it."""

@@ -25,8 +25,6 @@ from caliper.errors import CaliperError
 from caliper.rollout.collect import collect
 from caliper.training import run as run_module
 from campaigns import digests  # type: ignore[import-not-found]
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # for the tests' folder
 from tests.small_runs import AGENTS, SMALL
 
 RUN = [

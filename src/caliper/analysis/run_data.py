@@ -62,6 +62,11 @@ class Evaluation:
     others: Mapping[str, Look] = field(default_factory=dict)
     calibration_sha256: str | None = None
 
+    @property
+    def solved(self) -> dict[int, bool]:
+        """Whether the episode from each seed succeeded."""
+        return dict(zip(self.seeds, self.episode_success, strict=False))
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

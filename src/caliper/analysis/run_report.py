@@ -130,7 +130,7 @@ def _success(run: Run) -> str:
     verb = "rose" if change > 0 else "fell" if change < 0 else "stayed level"
     text = f"Success {verb}: {_rate(offline)} after the offline phase, {_rate(online)} after "
     text += f"{count(online.env_steps)} environment steps of fine-tuning."
-    before, after = (dict(zip(e.seeds, e.episode_success, strict=False)) for e in (offline, online))
+    before, after = (e.solved for e in (offline, online))
     shared = before.keys() & after.keys()
     if shared:
         gained = sum(after[s] and not before[s] for s in shared)
@@ -185,7 +185,7 @@ def _never_solved(run: Run) -> str:
     phase = next((name for name in ("online", "offline") if len(run.phase(name)) >= FEWEST), None)
     if phase is None:
         return ""
-    outcomes = [dict(zip(e.seeds, e.episode_success, strict=False)) for e in run.phase(phase)]
+    outcomes = [e.solved for e in run.phase(phase)]
     shared = sorted(set.intersection(*(set(solved) for solved in outcomes)))
     never = [seed for seed in shared if not any(solved[seed] for solved in outcomes)]
     if not never or len(never) == len(shared):

@@ -108,7 +108,7 @@ def _check_appearances(config: RunConfig) -> None:
 
 
 def check_task(config: RunConfig) -> None:
-    """The part of `check` that collecting data needs: numbers, engine, scene and seeds, but not the policy.
+    """The part of `check` that collecting data needs: values, engine, scene and seeds, not the policy.
 
     Raises:
         CaliperError: naming the key, its value and the fix.
