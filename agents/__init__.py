@@ -23,7 +23,7 @@ from caliper.agents.td3bc import TD3BC, TD3BCConfig
 from caliper.agents.wsrl import WSRL, WSRLConfig
 from caliper.encoders import build_encoder
 from caliper.errors import CaliperError, one_of
-from caliper.limits import check_limits
+from caliper.limits import check_limits, check_types
 from caliper.types import ObsSpec
 
 AGENTS: dict[str, tuple[type[Agent], type[AgentConfig]]] = {
@@ -61,8 +61,8 @@ def build_agent(
         seed: of its weights and of its random numbers; torch's global generator is left as it was.
 
     Raises:
-        CaliperError: unknown name or key, a value that makes no sense, or an encoder that does not fit the
-            images.
+        CaliperError: unknown name or key, a value of another type or that makes no sense, or an encoder that
+            does not fit the images.
     """
     options = {key: value for key, value in cfg.items() if key != "name"}
     name = cfg.get("name")
@@ -73,6 +73,7 @@ def build_agent(
     for key in options:
         if key not in known:
             raise CaliperError(f"The agent {name} has no key {key!r}; it knows {', '.join(known)}.")
+    check_types("agent", options, make_config)
     config = make_config(**options)
     check_limits(make_config, vars(config), "agent")
     with torch.random.fork_rng(devices=[]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,7 +111,7 @@ class Agent(nn.Module):
             CaliperError: a key's value makes no sense.
         """
         super().__init__()
-        refuse_unknown("precision", config.precision, ("float32", "bfloat16"))
+        refuse_unknown("precision", config.precision, ("float32", "bfloat16", "auto"))
         self.config = config
         self.action_dim = config.chunk * action_dim
         self.device = torch.device(device)
@@ -132,7 +132,7 @@ class Agent(nn.Module):
         computes = self.device if self.device.type != "meta" else torch.device("cpu")
         self.generator = torch.Generator(computes).manual_seed(seed)
         # No cache of cast weights: one made in a capture, or without gradient, must serve no other use.
-        half = config.precision == "bfloat16"
+        half = resolve_precision(config.precision, computes.type) == "bfloat16"
         self.autocast = torch.autocast(computes.type, torch.bfloat16, enabled=half, cache_enabled=False)
 
     def build(self, make_encoder: MakeEncoder) -> None:
@@ -223,10 +223,24 @@ def refuse_unknown(key: str, value: Any, known: Sequence[Any]) -> None:
         raise CaliperError(f"agent.{key}={value!r} is not known; {one_of(map(str, known), value)}")
 
 
+def resolve_precision(name: str, device: str) -> str:
+    """float32 or bfloat16; `auto` is the second where the device, cpu or cuda, has instructions for it.
+
+    A CPU without them imitates it, at less than half of float32's speed.
+    """
+    if name != "auto":
+        return name
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 may be without
+    return "bfloat16" if any(has.get(x) for x in ("avx512_bf16", "amx_bf16", "bf16")) else "float32"
+
+
 @dataclass(kw_only=True)
 class AgentConfig:
     """Keys that every agent has."""
 
     chunk: int = key(1, at_least=1)  # control steps that an action covers; executed open loop (Q-chunking)
     shift_pad: int = key(4, at_least=0, resume=True)  # random shift of the images, pixels (DrQ); 0 = off
-    precision: str = "float32"  # float32 | bfloat16 (networks by autocast; losses and weights stay float32)
+    # float32 | bfloat16 (networks by autocast; losses and weights stay float32) | auto (what is fast here)
+    precision: str = "float32"

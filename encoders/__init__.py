@@ -14,6 +14,7 @@ from caliper.encoders.impala import Impala
 from caliper.encoders.pretrained import Pretrained
 from caliper.encoders.resnet import ResNet18
 from caliper.errors import CaliperError, one_of
+from caliper.limits import check_types
 from caliper.types import ObsSpec
 
 ENCODERS: dict[str, Callable[..., Encoder]] = {
@@ -36,7 +37,7 @@ def build_encoder(cfg: Mapping[str, Any], spec: ObsSpec) -> Encoder:
         spec: cameras, image size and proprioception of the observations.
 
     Raises:
-        CaliperError: unknown name or option, or images too small for the network.
+        CaliperError: unknown name or option, a value of another type, or images too small for the network.
     """
     options = {key: value for key, value in cfg.items() if key != "name"}
     name = cfg.get("name")
@@ -49,6 +50,7 @@ def build_encoder(cfg: Mapping[str, Any], spec: ObsSpec) -> Encoder:
             raise CaliperError(
                 f"The encoder {name} has no option {key!r}; it knows {', '.join(known) or 'none'}."
             )
+    check_types("encoder", options, make)
     try:
         return make(spec, **options)
     except CaliperError as error:

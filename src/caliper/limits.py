@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import partial
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from caliper.errors import CaliperError, one_of
 
@@ -99,3 +101,31 @@ def check_limits(kind: type, values: Mapping[str, Any], path: str) -> None:
                 raise CaliperError(f"{name}={value} is unknown; {one_of(limits.choices, value)}")
             must = f"it must be {limits}" if str(limits) else "it must be a finite number"
             raise CaliperError(f"{name}={value} makes no sense; {must}")
+
+
+def check_types(group: str, options: Mapping[str, Any], of: Callable[..., Any]) -> None:
+    """Holds the keys of an agent's dataclass or of an encoder to the types of their annotations.
+
+    Unknown keys are left to whoever builds the part.
+
+    Raises:
+        CaliperError: naming the key, its value and the type.
+    """
+    make = of.func if isinstance(of, partial) else of
+    hints = get_type_hints(make if is_dataclass(make) else make.__init__)
+    for key, value in options.items():
+        if key in hints and not _fits(value, hint := hints[key]):
+            wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("collections.abc.", "")
+            raise CaliperError(f"{group}.{key}={value} has the wrong type; it must be {wanted}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    if get_origin(hint) is Sequence:
+        return isinstance(value, list | tuple) and all(_fits(entry, get_args(hint)[0]) for entry in value)
+    if hint is NoneType:
+        return value is None
+    if hint is float:
+        return type(value) in (int, float)
+    return type(value) is hint

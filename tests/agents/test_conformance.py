@@ -254,6 +254,8 @@ def test_unknown_names_and_keys_are_named():
         make("calql", tua=0.1)
     with pytest.raises(CaliperError, match=r"precision='half'.*float32, bfloat16"):
         make("calql", precision="half")
+    with pytest.raises(CaliperError, match=r"agent.chunk=None has the wrong type; it must be int"):
+        make("bc", chunk=None)  # as from a run folder that somebody has edited
     with pytest.raises(CaliperError, match="chunk=0"):
         make("bc", chunk=0)
     with pytest.raises(CaliperError, match="init_temperature"):

@@ -226,7 +226,7 @@ def test_what_a_preset_sets_for_other_agents_is_dropped_and_what_the_user_sets_i
     config = compose(["preset=pick_place_tray_demo", "agent=bc"])
     for key in ("bc_weight", "actor_lr"):  # cloning has a learning rate of its own
         assert key not in config.agent
-    assert config.agent["precision"] == "bfloat16" and "agent.precision" in [
+    assert config.agent["precision"] == "auto" and "agent.precision" in [
         d.key for d in deviations(asdict(config))
     ]
     with pytest.raises(CaliperError, match=r"bc has no key 'bc_weight'"):

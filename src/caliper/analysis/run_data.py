@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from caliper.analysis.stats import dip, regret
 from caliper.config.deviations import deviations
 from caliper.errors import CaliperError
-from caliper.utils.foreign import CHANGED, file_digest, read_json, read_yaml
+from caliper.utils.foreign import CHANGED, ForeignFileError, file_digest, is_sealed, read_json, read_yaml
 from caliper.utils.history import FILE, Event, read_history
 from caliper.utils.manifest import saved_metrics
 from caliper.utils.metrics import columns, lost_rows, read_table, rows_digest
@@ -179,6 +180,7 @@ def read_run(folder: Path | str) -> Run:
         f"metrics.csv: {count:.0f} rows before update {at} were lost, and could not be restored"
         for at, count in lost_rows(table)
     ]
+    problems += _unsealed(folder)
     videos = [attempt(_video, path, None) for path in sorted(folder.glob("videos/*.mp4"))]
     run = Run(
         folder,
@@ -196,6 +198,22 @@ def read_run(folder: Path | str) -> Run:
             f"{folder} is not a run folder: it has no config.yaml, metrics.csv or evaluations/."
         )
     return run
+
+
+def _unsealed(folder: Path) -> list[str]:
+    """The files that carry no checksum where others of the run do. A run of which none does is older."""
+    sealed = {}
+    for path in (
+        *(folder / name for name in ("config.yaml", "git.json", "devices.json")),
+        *sorted(folder.glob("evaluations/*/evaluation.json")),
+    ):
+        with contextlib.suppress(ForeignFileError):  # told where it is read
+            sealed[path.relative_to(folder)] = is_sealed(path)
+    if not any(sealed.values()):
+        return []
+    return [
+        f"{path}: carries no checksum: a change in it would not show" for path, s in sealed.items() if not s
+    ]
 
 
 def _config(path: Path) -> dict[str, Any]:

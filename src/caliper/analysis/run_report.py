@@ -105,7 +105,8 @@ def _header(run: Run) -> str:
         for name, value, note in _cards(run)
     )
     problems = "".join(f"<li>{escape(problem)}</li>" for problem in run.problems)
-    note = f'<div class="note">Some files could not be read, or not wholly:<ul>{problems}</ul></div>'
+    said = "Some files could not be read, not wholly, or have no checksum:"
+    note = f'<div class="note">{said}<ul>{problems}</ul></div>'
     return (
         f"<h1>{escape(task)}</h1><p class=sub>{escape(line)}</p>{note if problems else ''}"
         f"<p class=lead>{escape(_summary(run))}</p><dl class=cards>{cards}</dl>"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
-from functools import partial
 from importlib.util import find_spec
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from caliper.agents import AGENTS
 from caliper.config.build import (
@@ -30,7 +27,7 @@ from caliper.envs.robot.control import action_dim
 from caliper.envs.tasks import TASKS
 from caliper.envs.tasks.base import choose
 from caliper.errors import CaliperError, one_of
-from caliper.limits import check_limits
+from caliper.limits import check_limits, check_types
 
 
 def check(config: RunConfig) -> None:
@@ -140,11 +137,9 @@ def check_task(config: RunConfig) -> None:
 def _check_parts(config: RunConfig) -> None:
     """Types of the agent's and the encoder's keys, which the schema does not know."""
     if (agent := config.agent.get("name")) in AGENTS:
-        _check_types("agent", config.agent, get_type_hints(AGENTS[agent][1]))
+        check_types("agent", config.agent, AGENTS[agent][1])
     if (encoder := config.encoder.get("name")) in ENCODERS:
-        make = ENCODERS[encoder]
-        make = make.func if isinstance(make, partial) else make
-        _check_types("encoder", config.encoder, get_type_hints(make.__init__))
+        check_types("encoder", config.encoder, ENCODERS[encoder])
 
 
 def _check_unused(config: RunConfig) -> None:
@@ -249,23 +244,3 @@ def _check_seeds(config: RunConfig) -> None:
     for key, (value, limit) in ranges.items():
         if value >= limit:
             raise CaliperError(f"{key} is too large ({value}); it must stay below {limit}")
-
-
-def _check_types(group: str, options: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
-    """Holds the values to their types; unknown keys are refused where the agent or encoder is built."""
-    for key, value in options.items():
-        if key in hints and not _fits(value, hint := hints[key]):
-            wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("collections.abc.", "")
-            raise CaliperError(f"{group}.{key}={value} has the wrong type; it must be {wanted}")
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if get_origin(hint) in (Union, UnionType):
-        return any(_fits(value, part) for part in get_args(hint))
-    if get_origin(hint) is Sequence:
-        return isinstance(value, list) and all(_fits(entry, get_args(hint)[0]) for entry in value)
-    if hint is NoneType:
-        return value is None
-    if hint is float:
-        return type(value) in (int, float)
-    return type(value) is hint

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 import warp as wp
 
+from caliper.agents.base import resolve_precision
 from caliper.config.devices import engine_device, learner_device
 from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
@@ -61,6 +62,10 @@ def choose_devices(config: RunConfig) -> Devices:
     else:
         learner_why = f"device=auto, and torch sees {torch.cuda.get_device_name(learner)}"
     engine_why = f"sim={config.sim.name}"
+    if config.agent.get("precision") == "auto":
+        precision = resolve_precision("auto", learner.partition(":")[0])
+        has = "has" if precision == "bfloat16" else "has no"
+        learner_why += f"; in {precision}, agent.precision=auto: it {has} instructions for bfloat16"
     if config.task.env_id is not None:
         engine, engine_why = "batch", f"{config.task.env_id} is stepped by Gymnasium"
     elif config.task.env is not None:

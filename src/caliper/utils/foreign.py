@@ -88,8 +88,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether a YAML file carries a checksum: one without is older, changed by hand, or has lost it."""
-    return _SEALED.match(read_text(path, MOST_YAML)) is not None
+    """Whether a YAML or JSON file carries a checksum: one without is older, changed by hand, or has lost it.
+
+    Raises:
+        ForeignFileError: it cannot be read.
+    """
+    text = read_text(path, MOST_JSON)
+    if path.suffix != ".json":
+        return _SEALED.match(text) is not None
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ForeignFileError(f"is not JSON ({error})") from error
+    return isinstance(content, dict) and SEAL in content
 
 
 def tell_unsealed(path: Path) -> None:

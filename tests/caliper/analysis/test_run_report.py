@@ -14,6 +14,7 @@ from caliper.analysis.run_report import write_report
 from caliper.analysis.stats import wilson
 from caliper.errors import CaliperError
 from caliper.training.logger import Logger
+from caliper.utils.foreign import sealed_yaml, write_json
 from caliper.utils.provenance import provenance
 
 
@@ -236,6 +237,20 @@ def test_damaged_pieces_are_named_and_left_out(whole):
     assert run.last("online").success_once == 1.0 and not run.last("online").calibration
     page = Page(write_report(whole).read_text())
     assert "Some files could not be read" in page.text and "config.yaml:" in page.text
+
+
+def test_a_file_without_a_checksum_among_others_that_have_one_is_told(tmp_path):
+    write_json(tmp_path / "git.json", {"caliper": {"version": "1"}})
+    text = sealed_yaml("task: lift\n")
+    (tmp_path / "config.yaml").write_text(text)
+    evaluation(tmp_path, "offline", 0, 10, 5)
+    (left,) = read_run(tmp_path).problems
+    assert left.startswith("evaluations/offline_00000000_00000010/evaluation.json: carries no checksum")
+    (tmp_path / "config.yaml").write_text(text.partition("\n")[2].replace("lift", "door"))
+    (tmp_path / "git.json").write_text('{"caliper": {"version": "2"}}')
+    assert read_run(tmp_path).problems == ()  # an older run, of which no file has one
+    write_json(tmp_path / "git.json", {"caliper": {"version": "1"}})
+    assert read_run(tmp_path).problems[0].startswith("config.yaml: carries no checksum")
 
 
 def test_returns_that_are_unknown_are_left_out(tmp_path):

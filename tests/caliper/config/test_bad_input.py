@@ -83,11 +83,15 @@ def refused(capsys, *words):
         (["train", "agent.discount=high"], "agent.discount=high has the wrong type; it must be float"),
         (["train", "agent.n_critics=1.5"], "agent.n_critics=1.5 has the wrong type; it must be int"),
         (["train", "agent.critic_hidden=64"], "must be Sequence[int]"),
+        (
+            ["train", "agent.actor_hidden=[a]"],
+            "agent.actor_hidden=['a'] has the wrong type",
+        ),
         (["train", "encoder.latent=big"], "encoder.latent=big has the wrong type; it must be int | None"),
         (["train", "agent.discount=1.0"], "the discount gamma is 1.0"),
         (
             ["train", "agent.precision=float16"],
-            "did you mean bfloat16 or float32? There are: float32, bfloat16",
+            "did you mean bfloat16 or float32? There are: float32, bfloat16, auto",
         ),
         (["train", "agent=iql", "agent.expectile=1.0"], "agent.expectile=1.0 makes no sense"),
         (["train", "agent=awac", "agent.temperature=0.0"], "agent.temperature=0.0 makes no sense"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from caliper.config import devices as config_devices
-from caliper.config.build import make_envs, set_up_torch
+from caliper.config.build import make_agent, make_envs, set_up_torch
 from caliper.config.compose import compose
 from caliper.config.validate import check
 from caliper.errors import CaliperError
@@ -57,6 +57,19 @@ def test_without_a_gpu_everything_is_on_the_cpu(no_gpu):
         "learner on cpu (device=auto, and torch sees no GPU), "
         "sim=batch on cpu (sim=auto: the learner is on the CPU)"
     )
+
+
+@pytest.mark.parametrize(("has", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_bfloat16_is_taken_where_the_cpu_does_not_imitate_it(no_gpu, monkeypatch, has, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has}, raising=False)
+    config = compose(["preset=pick_place_tray_demo"])
+    told = choose_devices(config).learner_why
+    assert told.endswith(
+        f"in {precision}, agent.precision=auto: it has{'' if has else ' no'} instructions for bfloat16"
+    )
+    assert make_agent(config, "cpu").autocast._enabled is has
+    named = compose(["preset=pick_place_tray_demo", "agent.precision=bfloat16"])
+    assert make_agent(named, "cpu").autocast._enabled and "precision" not in choose_devices(named).learner_why
 
 
 def test_with_a_gpu_the_learner_takes_it_whatever_the_physics(gpu):
