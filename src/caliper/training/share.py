@@ -27,10 +27,6 @@ def share(config: RunConfig, ranks: Ranks) -> RunConfig:
     at = ranks.place
     if at.count == 1:
         return config
-    if config.learner == "graph":
-        raise CaliperError(
-            f"learner=graph makes the updates of one rank, and there are {at.count}; use learner=eager"
-        )
     divided = {"batch_size": config.batch_size, "online.num_envs": config.online.num_envs}
     for key, value in divided.items():
         if value % at.count:

@@ -175,7 +175,7 @@ class GradientAverage:
     Where losses are means over a batch, an update is then that of one rank with all ranks' batches.
 
     Attributes:
-        sent: bytes of gradients sent so far.
+        sent: bytes of gradients that the host has asked to be sent; a captured update asks once.
 
     Args:
         optimizers: whose parameters these are; afterwards each steps along the averages.

@@ -67,7 +67,8 @@ class GraphLearner(EagerLearner):
     batch is split otherwise, and at the switch, all are dropped. Before each capture `WARM_UPS` updates are
     made one operation after the other, an agent's very first among them. These draw the same numbers: it does
     not matter when a graph is captured, and a resumed run, which captures anew, goes on as an unbroken one
-    would, but for the GPU's order of sums.
+    would, but for the GPU's order of sums. Of several ranks each captures its own update, and with it how
+    NCCL sends the gradients: as many replay at once as captured at once, for all decide alike.
     """
 
     warm_ups: float = WARM_UPS

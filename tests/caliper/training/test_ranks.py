@@ -174,10 +174,6 @@ def test_an_evaluation_does_not_depend_on_the_ranks(killed):
     [
         (["batch_size=9"], "batch_size=9 does not divide among 2 ranks; try 10"),
         (["online.num_envs=3"], "online.num_envs=3 does not divide among 2 ranks; try 4"),
-        (
-            ["learner=graph"],
-            "learner=graph makes the updates of one rank, and there are 2; use learner=eager",
-        ),
     ],
 )
 def test_what_does_not_divide_is_refused(given, sentence, configure):

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
+from caliper.training.together import GradientAverage
 from caliper.training.update import WARM_UPS, EagerLearner, GraphLearner
 from tests.agents.conftest import keys_of
 from tests.agents.test_official_numbers import FIXTURE
@@ -83,6 +85,27 @@ def test_a_resumed_graph_goes_on_as_the_unbroken_one():
     resumed.generator.set_state(state[2].cpu())
     for expected in unbroken:
         assert_close(resumed.update(), expected)
+
+
+@pytest.fixture
+def nccl():
+    """A process group of this process alone."""
+    dist.init_process_group("cpu:gloo,cuda:nccl", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_a_graph_averages_gradients_over_nccl(nccl):
+    """What this rank alone sends comes back as it was; the sums of several take the same way."""
+    plain, _ = on_gpu(NeverCaptured, 10)
+    learner = make(GraphLearner, device="cuda")
+    average = GradientAverage(learner.agent.optimizers.values(), 1)
+    for expected in plain:
+        assert_close(learner.update(), expected)
+    assert all(graph.replay for graph in learner._graphs.values())
+    weights = sum(p.numel() for p in learner.agent.parameters() if p.requires_grad and p.grad is not None)
+    # Sent in each warm-up and once more in the capture.
+    assert average.sent == 4 * weights * (WARM_UPS + 1)
 
 
 def test_a_captured_update_waits_for_nothing():
