@@ -44,8 +44,8 @@ class Job:
         """Begins the run, or goes on with it from its last checkpoint, in a process of its own.
 
         Args:
-            leashed: for an `Attempt`, which alone tells the run to stop, with SIGINT; it also gets one when
-                the attempt's process dies.
+            leashed: for an `Attempt`, which alone tells the run to stop, with SIGINT; it gets SIGHUP when the
+                attempt's process dies.
         """
         resumable = (self.folder / "checkpoints" / "latest").exists()
         words = ["resume", str(self.folder)] if resumable else ["train", *self.words]
@@ -148,10 +148,15 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before 
 
 
 def _leash() -> None:
-    """Between fork and exec, so that the run has it from its first moment."""
+    """Between fork and exec, so that the run has it from its first moment.
+
+    Linux tells of a parent's death once for each of its threads: it must be a signal that asks however often it
+    comes, and the second Ctrl-C stops a run without saving.
+    """
     for number in SIGNALS_OF_A_CLUSTER:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ray's processes block it
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    for number in (signal.SIGINT, signal.SIGHUP):  # Ray's processes block the first
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGHUP])
     if _LIBC is not None:
-        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGHUP)

@@ -2,9 +2,12 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -81,6 +84,41 @@ def test_a_leashed_run_ignores_a_cluster_and_stops_with_its_attempt(tmp_path):
     script.write_text("#!/bin/sh\nexec sleep 30\n")
     script.chmod(0o755)
     assert in_a_worker(tmp_path, f"sys.executable = {str(script)!r}" + STOPPED_AS_ASKED) == 0
+
+
+ON_A_LEASH = """
+import threading
+for _ in range(8):
+    threading.Thread(target=time.sleep, args=(60,)).start()
+job.start(leashed=True)
+while not Path("ready").exists():
+    time.sleep(0.02)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+NOTES_SIGNALS = """#!{python}
+import signal, time
+def note(number, frame):
+    with open("come", "a") as file:
+        print(number, file=file)
+for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, note)
+open("ready", "w").close()
+for _ in range(100):
+    time.sleep(0.05)
+open("done", "w").close()
+"""
+
+
+def test_the_death_of_a_parent_with_many_threads_asks_and_never_stops_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "python"
+    script.write_text(NOTES_SIGNALS.format(python=sys.executable))
+    script.chmod(0o755)
+    assert in_a_worker(tmp_path, f"sys.executable = {str(script)!r}" + ON_A_LEASH) == -signal.SIGKILL
+    deadline = time.monotonic() + 60
+    while not Path("done").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert set(Path("come").read_text().split()) == {str(int(signal.SIGHUP))}
 
 
 def test_a_locked_folder_says_where_its_run_is(tmp_path):
