@@ -150,8 +150,8 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before 
 def _leash() -> None:
     """Between fork and exec, so that the run has it from its first moment.
 
-    Linux tells of a parent's death once for each of its threads: it must be a signal that asks however often it
-    comes, and the second Ctrl-C stops a run without saving.
+    Linux tells of a parent's death once for each of its threads: it must be a signal that only asks, however
+    often it comes; a second Ctrl-C stops a run without saving.
     """
     for number in SIGNALS_OF_A_CLUSTER:
         signal.signal(number, signal.SIG_IGN)
