@@ -113,6 +113,8 @@ class Episode:
         }
         if t == 0:
             return "it has no transition"
+        if t > meta.horizon:
+            return f"it has {t} transitions, and the file's horizon is {meta.horizon}"
         for name, shape in wanted.items():
             array = getattr(self, name)
             if array.shape != shape:

@@ -180,10 +180,14 @@ def _verdict(
     if installed is None:
         return "unknown: there is no installed scene to compare with"
     expected, model = installed
-    wrong = dataset.mismatches(expected)
+    wrong, freq = dataset.mismatches(expected), dataset.meta.control_freq
     if not wrong and model is not None and (fault := state_fault(dataset, model)):
         wrong = [fault]
+    if model is not None and round(1 / model.opt.timestep) % freq:
+        wrong.append(f"{freq} Hz do not divide the physics' {1 / model.opt.timestep:.0f}")
     wrong += [contrary] if contrary else []
     if wrong:
         return f"no: {'; '.join(wrong)}"
-    return "yes, the installed scene" + (f", with data.rewards={found}" if found != "success" else "")
+    with_key = f", with data.rewards={found}" if found != "success" else ""
+    other = dataset.meta.action not in ("", expected.action)
+    return f"yes, the installed scene{with_key}" + ", but its actions mean something else there" * other

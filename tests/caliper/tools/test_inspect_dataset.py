@@ -1,9 +1,11 @@
 import dataclasses
 
+import h5py
 import numpy as np
 import pytest
 
 from caliper.cli import main
+from caliper.config.build import installed
 from caliper.data.dataset import DatasetMeta, Episode
 from caliper.data.formats.robomimic import DatasetWriter
 from caliper.errors import CaliperError
@@ -18,7 +20,7 @@ META = DatasetMeta(
     control_freq=20,
     action_dim=7,
     state_dim=32,
-    horizon=40,
+    horizon=60,
     collector="expert",
     seed=7,
 )
@@ -72,6 +74,31 @@ def test_tells_why_it_does_not_fit(tmp_path):
     expected = dataclasses.replace(META, scene_hash="fff", action_dim=4)
     text = describe(write(tmp_path / "lift.hdf5", [0.0]), lambda _: (expected, None))
     assert "no: scene_hash is 'abc123' but 'fff' is needed; action_dim is 7 but 4 is needed" in text
+
+
+def test_actions_that_mean_something_else_are_told(tmp_path):
+    path = write(tmp_path / "lift.hdf5", [0.0])
+    with h5py.File(path, "r+") as file:
+        file["data"].attrs["action"] = '{"gripper": "1 opens"}'
+        del file["data"].attrs["sha256"], file["data/demo_0"].attrs["sha256"]
+    text = describe(path, lambda _: (dataclasses.replace(META, action='{"gripper": "1 closes"}'), None))
+    assert "fits            yes, the installed scene, but its actions mean something else there" in text
+
+
+def test_a_frequency_that_the_physics_cannot_have_does_not_fit(tmp_path):
+    meta, _ = installed(dataclasses.replace(META, control_freq=7))
+    still = {"states": np.zeros((10, meta.state_dim)), "final_state": np.zeros(meta.state_dim)}
+    with DatasetWriter(tmp_path / "lift.hdf5", meta) as writer:
+        writer.add(dataclasses.replace(episode(10, True, 0.0), **still))
+    assert "7 Hz do not divide the physics' 500" in describe(tmp_path / "lift.hdf5", installed)
+
+
+def test_an_episode_longer_than_the_horizon_is_refused(tmp_path):
+    with (
+        pytest.raises(ValueError, match="it has 70 transitions, and the file's horizon is 60"),
+        DatasetWriter(tmp_path / "lift.hdf5", META) as writer,
+    ):
+        writer.add(episode(70, True, 0.0))
 
 
 def test_a_damaged_file_is_an_error(tmp_path):
