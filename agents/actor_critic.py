@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from caliper.agents import deviations
 from caliper.agents.base import DRAWN, Agent, AgentConfig, Decision, Noise
 from caliper.agents.nets import Actor, AnyActor, Critic, Info, MakeEncoder, bc_loss, polyak, trained
-from caliper.errors import CaliperError
 from caliper.limits import key
 from caliper.types import Batch, Obs
 
@@ -32,14 +31,8 @@ class ActorCritic(Agent):
     config: ActorCriticConfig
 
     def build(self, make_encoder: MakeEncoder) -> None:
-        """See `Agent.build`.
-
-        Raises:
-            CaliperError: `best_grip` for a chunk of several control steps.
-        """
+        """See `Agent.build`."""
         cfg = self.config
-        if cfg.best_grip and cfg.chunk > 1:  # deviation
-            raise CaliperError("agent.best_grip chooses for one control step; set agent.chunk=1")
         self.actor = self.make_actor(make_encoder)
         self.critic = make_critic(cfg, make_encoder, self.action_dim)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
@@ -79,18 +72,18 @@ class ActorCritic(Agent):
         cfg = self.config
         with self.autocast:
             pi = (self.average_actor or self.actor)(obs)
-            if not (cfg.best_of > 1 or cfg.best_grip):  # deviation
-                return Decision(pi.mode() if deterministic else pi.sample(1, self.generator)[0][:, 0], pi)
-            features = self.critic.encoder(obs)
-            action = deviations.best_of(self.critic, features, pi, cfg.best_of, self.generator, deterministic)
-            if cfg.best_grip:  # deviation
-                action = deviations.best_grip(self.critic, features, action)
-            return Decision(action, pi, features)
+            if cfg.best_of > 1:  # deviation
+                features = self.critic.encoder(obs)
+                action = deviations.best_of(
+                    self.critic, features, pi, cfg.best_of, self.generator, deterministic
+                )
+                return Decision(action, pi, features)
+            return Decision(pi.mode() if deterministic else pi.sample(1, self.generator)[0][:, 0], pi)
 
     def acting(self) -> tuple[str, ...]:
         """See `Agent.acting`."""
         actor = "actor" if self.average_actor is None else "average_actor"
-        return (actor, "critic") if self.config.best_of > 1 or self.config.best_grip else (actor,)
+        return (actor, "critic") if self.config.best_of > 1 else (actor,)
 
 
 def make_critic(config: CriticConfig, make_encoder: MakeEncoder, action_dim: int) -> Critic:

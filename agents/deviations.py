@@ -15,8 +15,6 @@
     actor_tau                a moving average of the actor acts
     best_of                  the critic chooses among K samples of the policy when acting (Ghasemipour et al.
                              2021, arXiv:2007.11091)
-    best_grip                the critic chooses whether the gripper closes when acting: that part of an action
-                             is discrete (Neunert et al. 2020, arXiv:2001.00449)
 
 Each is applied by an algorithm under an `if` marked `# deviation`. With every key at its default an update
 enters no function of this file.
@@ -145,19 +143,6 @@ def best_of(
     return action.gather(1, best[:, None, None].expand(-1, 1, a))[:, 0]
 
 
-def best_grip(critic: Critic, features: Tensor, action: Tensor) -> Tensor:
-    """The actions (n, a) with their last entry, the gripper's, at -1 or 1, whichever the critic values more.
-
-    Only the sign of that entry moves a gripper, and recorded ones are -1 or 1: the conservative term digs a
-    valley between the two, and an actor that climbs Q does not cross it. Open over the object it wants, where
-    closing has the higher Q, it would wait for ever.
-    """
-    either = torch.stack([action, action], 1)  # (n, 2, a)
-    either[:, 0, -1], either[:, 1, -1] = -1.0, 1.0
-    best = critic(features, either).amin(0).argmax(1)  # (n,)
-    return either.gather(1, best[:, None, None].expand(-1, 1, action.shape[1]))[:, 0]
-
-
 @dataclass(kw_only=True)
 class ReturnConfig:
     """Of every agent with critics."""
@@ -172,7 +157,6 @@ class DeviationConfig(ReturnConfig):
     critic_encoder_from_bc: bool = False  # the critics' encoder starts from the actor's at the first update
     actor_tau: float = key(1.0, at_least=0, at_most=1)  # speed of the averaged actor that acts; 1 = none
     best_of: int = key(1, at_least=1, resume=True)  # K, actions of which the critic takes the best
-    best_grip: bool = key(False, resume=True)  # the critic says whether the gripper, the last entry, closes
 
 
 @dataclass(kw_only=True)

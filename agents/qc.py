@@ -112,8 +112,6 @@ class QC(ActorCritic):
         with self.autocast:
             flow, features = (self.average_actor or self.actor)(obs), self.critic.encoder(obs)
             action, _ = self.choose(flow, features, eps)
-            if self.config.best_grip:  # deviation
-                action = deviations.best_grip(self.critic, features, action)
         return Decision(action, flow, features)
 
     def acting(self) -> tuple[str, ...]:

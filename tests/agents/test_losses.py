@@ -9,9 +9,8 @@ import torch
 from caliper.agents import Noise
 from caliper.agents.nets import Critic, TanhGaussian, bc_loss, polyak, td_loss
 from caliper.encoders.base import State
-from caliper.errors import CaliperError
 from caliper.types import Batch, ObsSpec
-from tests.agents.conftest import linear_agent, linear_batch, make, random_batch, random_obs
+from tests.agents.conftest import linear_agent, linear_batch, make, random_batch
 
 HALF = math.atanh(0.5)  # tanh(HALF) = 0.5: standard normal noise of this value gives the action 0.5
 
@@ -274,29 +273,6 @@ def test_the_averaged_actor_acts():
     obs = linear_batch(1.0, 0.0).obs
     assert torch.equal(agent.act(obs, deterministic=True), agent.average_actor(obs).mode())
     assert not torch.equal(agent.act(obs, deterministic=True), agent.actor(obs).mode())
-
-
-@pytest.mark.parametrize("deterministic", [True, False])
-@pytest.mark.parametrize(("s", "grip"), [(1.0, -1.0), (-4.0, 1.0)])
-def test_the_critic_says_whether_the_gripper_closes(deterministic, s, grip):
-    # min(s + a, -2 a) at a = -1 and 1. s = 1: min(0, 2) = 0, min(2, -2) = -2; s = -4: -5, -3
-    agent = linear_agent(best_grip=True)
-    with torch.no_grad():
-        agent.critic.weights[0][1, 1] = -2.0
-    assert agent.act(linear_batch(s, 0.0).obs, deterministic).item() == grip
-
-
-def test_the_gripper_is_an_actions_last_entry_and_the_rest_stays():
-    agent, obs = make("calql", best_grip=True), random_obs(64)
-    action, plain = agent.act(obs, deterministic=True), agent.actor(obs).mode()
-    assert torch.equal(action[:, :-1], plain[:, :-1])
-    either = plain[:, None].repeat(1, 2, 1)
-    either[:, 0, -1], either[:, 1, -1] = -1.0, 1.0
-    q = agent.critic(agent.critic.encoder(obs), either).amin(0)
-    assert torch.equal(action[:, -1], torch.where(q[:, 0] >= q[:, 1], -1.0, 1.0))
-    assert set(action[:, -1].tolist()) == {-1.0, 1.0} and agent.acting() == ("actor", "critic")
-    with pytest.raises(CaliperError, match=r"best_grip .*agent.chunk=1"):
-        make("calql", best_grip=True, chunk=2)
 
 
 @pytest.mark.parametrize("deterministic", [True, False])

@@ -31,7 +31,6 @@ OPTIONS: list[dict[str, Any]] = [
     {"mc_weight": 0.5},
     {"actor_tau": 0.01},
     {"best_of": 4},
-    {"best_grip": True},
     {"chunk": 2},
 ]
 CASES = [(name, keys) for keys in OPTIONS for name in AGENTS if keys.keys() <= keys_of(name)]
@@ -69,7 +68,6 @@ def test_deviations_that_are_off_change_no_bit(name):
         "bc_better_only": True,
         "mc_weight": 0.0,
         "best_of": 4,
-        "best_grip": True,
     }
     if getattr(published.config, "conservative_weight_online", 0.0) is None:
         off["conservative_weight_online"] = published.config.conservative_weight

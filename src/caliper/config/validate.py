@@ -74,10 +74,6 @@ def check(config: RunConfig) -> None:
             f"offline.bc_updates={config.offline.bc_updates}, but the agent {agent} has no actor "
             "to clone; set offline.bc_updates=0"
         )
-    if config.agent.get("best_grip") and (config.task.env_id is not None or len(config.task.actors) > 1):
-        raise CaliperError(
-            "agent.best_grip=true asks for one gripper, an action's last entry, which this task does not have"
-        )
     if config.chunk > config.task.horizon:
         raise CaliperError(
             f"agent.chunk={config.chunk} is longer than an episode; it must be at most task.horizon="
