@@ -32,6 +32,7 @@ REACH_TIME, AIM_TIME, EASE_TIME = 4.0, 0.5, 1.0  # seconds after which more will
 MISSED = 0.006  # metres from the hole's axis: the rod is not in it
 LOST = 0.06  # metres from the grasp point: it is not in the hand
 ABOVE = 0.02  # metres above the mouth at which to aim
+INSIDE = 0.015  # metres below the mouth, from where on the walls hold the tip
 UNDER = 0.006  # metres above the floor that will do
 COVERED, TILTED = math.radians(20), math.radians(50)  # by how much the tool's outer end is down
 CLOSE_TIME, OPEN_TIME, STALL_TIME, INSERT_TIME, FIT_TIME = 0.4, 0.3, 1.25, 4.0, 2.0  # seconds
@@ -86,8 +87,16 @@ class Hand:
         turn = to_mat @ mat.transpose(1, 2)
         return to + apply(turn, self.pos - point), turn_between(mat, to_mat)
 
-    def take(self, first: int, point: Tensor, mat: Tensor, height: float) -> list[Move]:
-        """Phases `first` to `first` + 3: align before a point, go there, close, and lift to a height."""
+    def take(self, first: int, point: Tensor, mat: Tensor, level: Tensor, height: float) -> list[Move]:
+        """Phases `first` to `first` + 3: align before a point, go there, close, lift.
+
+        Args:
+            first: of the phases.
+            point: where the gripper is to be, (n, 3).
+            mat: the rotation it is to have, (n, 3, 3).
+            level: by what to turn what is held to keep it level, (n, 3).
+            height: of the gripper to lift to.
+        """
         env, phases = self.env, self.phases
         go, phase, seconds = phases.go, phases.before, phases.seconds
         ahead, gap, turn = mat[:, :, 2], point - self.pos, turn_between(self.mat, mat)
@@ -100,8 +109,8 @@ class Hand:
         go((phase == first + 2) & (seconds > CLOSE_TIME) & ~env.gripper_behind, first + 3)
         go((phase == first + 3) & (height - self.pos[:, 2] < NEAR), first + 4)
         go((phase > first + 2) & (phase < first + 6) & (gap.norm(dim=1) > LOST), first)
-        high = torch.cat([point[:, :2], torch.full_like(point[:, 2:], height)], 1)
-        return [(point - HOVER * ahead, turn), (point, turn), self.stay, (high, turn)]
+        high = torch.cat([phases.hold[:, :2], torch.full_like(point[:, 2:], height)], 1)
+        return [(point - HOVER * ahead, turn), (point, turn), self.stay, (high, level)]
 
     def fits(self, gap: Tensor, turn: Tensor) -> Tensor:
         """Whether something may go in, bool (n,): `gap` and `turn` are what it is off by, (n, 3) each."""
@@ -124,7 +133,9 @@ def _stand_up(hand: Hand, plan: HangParameters, off: Tensor) -> list[Move]:
     standing = (gap.norm(dim=1) < 3 * UNDER) & (turn.norm(dim=1) < NEAR_TURN)
     above = mouth + ABOVE * hand.up
     go((phase == REACH) & standing, TOOL)
-    moves = hand.take(REACH, held + off, _slanted(mat), ROD_Z)
+    along = _horizontal(mat[:, :, 2])
+    level = turn_between(mat, torch.stack([torch.linalg.cross(along, hand.up), -hand.up, along], 2))
+    moves = hand.take(REACH, held + off, _slanted(mat), level, ROD_Z)
     there = ((above - tip).norm(dim=1) < NEAR) & (turn.norm(dim=1) < NEAR_TURN)
     go((phase == CARRY) & there, AIM)
     go((phase == AIM) & hand.fits(flat, turn), INSERT)
@@ -135,14 +146,17 @@ def _stand_up(hand: Hand, plan: HangParameters, off: Tensor) -> list[Move]:
     left = (phase == LEAVE) & (away | (seconds > STALL_TIME))
     go(left & standing, TOOL)
     go(left & ~standing, REACH)
-    # The walls guide the rod from here on; the gripper goes straight down and does not turn.
-    slant = _slanted(upright)
     sink = (gap - UNDER * hand.up).clamp(min=-CALM * hand.step) * hand.up
-    down = (mouth - held) * hand.vector((1.0, 1.0, 0.0)) + sink
+    enter = hand.carry(mat, tip, upright, tip + flat + sink)
+    # Once it is in, the walls guide the rod: the gripper goes straight down and does not turn.
+    slant = _slanted(upright)
     keep = turn_between(hand.mat, slant)
+    down = hand.pos + (mouth - held) * hand.vector((1.0, 1.0, 0.0)) + sink
+    inside = (tip[:, 2] < mouth[:, 2] - INSIDE)[:, None]
+    insert = torch.where(inside, down, enter[0]), torch.where(inside, keep, enter[1])
     carry = hand.carry(mat, tip, upright, above)
     leave = hand.phases.hold - BACK_OFF * slant[:, :, 2]
-    return [*moves, carry, carry, (hand.pos + down, keep), (hand.phases.hold, keep), (leave, keep)]
+    return [*moves, carry, carry, insert, (hand.phases.hold, keep), (leave, keep)]
 
 
 def _hang_up(hand: Hand, plan: HangParameters, off: Tensor) -> list[Move]:
@@ -155,7 +169,9 @@ def _hang_up(hand: Hand, plan: HangParameters, off: Tensor) -> list[Move]:
     hole, upright = hand.now.site(plan.hole).double(), _upright(hand, plan)
     over, around, hung = (hand.at(plan.frame, point) for point in (plan.over, plan.around, plan.hung))
     grasp = _columns(-mat[:, :, 1], -mat[:, :, 2])
-    moves = hand.take(TOOL, hand.at(tool, plan.grasp) + off, grasp, TOOL_Z)
+    along = _horizontal(mat[:, :, 0])
+    level = turn_between(mat, torch.stack([along, torch.linalg.cross(hand.up, along), hand.up], 2))
+    moves = hand.take(TOOL, hand.at(tool, plan.grasp) + off, grasp, level, TOOL_Z)
     covered, tilted = (_sloped(upright, angle) for angle in (COVERED, TILTED))
     turn = turn_between(mat, covered)
     near = ((over - hole).norm(dim=1) < NEAR) & (turn.norm(dim=1) < NEAR_TURN)
@@ -198,6 +214,12 @@ def _sloped(upright: Tensor, angle: float) -> Tensor:
 def _columns(fingers: Tensor, ahead: Tensor) -> Tensor:
     """The gripper's rotation (n, 3, 3), from where its fingers are and where it points."""
     return torch.stack([fingers, torch.linalg.cross(ahead, fingers), ahead], 2)
+
+
+def _horizontal(vector: Tensor) -> Tensor:
+    """Unit vectors (n, 3) along the horizontal parts."""
+    flat = vector * torch.tensor([1.0, 1.0, 0.0]).to(vector)
+    return torch.nn.functional.normalize(flat, dim=1)
 
 
 def _eased(seconds: Tensor, after: float) -> Tensor:

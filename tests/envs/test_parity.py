@@ -225,6 +225,7 @@ on_every_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda",
                 ("stack", "osc_pose"),
                 ("door", "osc_pose"),
                 ("nut_assembly_square", "osc_pose"),
+                ("tool_hang", "osc_pose"),
                 ("lift", "joint_position"),
                 ("lift", "joint_velocity"),
             )

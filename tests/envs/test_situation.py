@@ -109,6 +109,7 @@ def test_a_wrench_hangs_with_its_hole_around_the_bar(sim, raised, along, down, a
 def test_a_scene_says_how_much_room_it_needs():
     assert room(task_scene("lift").model) == (CONTACTS, CONSTRAINTS, CONVEX)
     assert room(task_scene("nut_assembly_round").model) == (96, 400, 24)
+    assert room(task_scene("tool_hang").model) == (224, 700, 64)
 
 
 def test_a_nut_is_held_so_that_the_wrist_can_turn_it():
