@@ -20,7 +20,7 @@ import sys
 import time
 
 import torch
-from _common import RESULTS, parser, report  # type: ignore[import-not-found]  # beside this script
+from _common import RESULTS, hardware, parser, report  # type: ignore[import-not-found]  # beside this script
 from sim_cpu import CAMERAS, ROOT, SIZE, software_opengl  # type: ignore[import-not-found]
 
 sys.path.insert(0, str(ROOT))  # for the tests' folder
@@ -135,6 +135,8 @@ def measure(task, opengl, quick):
         "script_success": share,
         "script_steps_median": statistics.median(lengths) if lengths else None,
         "script_steps_max": max(lengths, default=None),
+        "hardware": hardware(),  # of this row: with --only, others may be of another machine
+        "opengl": opengl,
     }
     rounds = 2 if quick else 3
     for what, cameras, gl, theirs in (("physics", (), None, 10), ("rendered", CAMERAS, opengl, 6)):

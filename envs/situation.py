@@ -18,6 +18,8 @@ class Situation:
         model = engine.model
         self._engine, self._site = engine, engine.controller.index.grip_site
         self._bodies = {model.body(i).name: i for i in range(model.nbody)}
+        self._geoms = {model.geom(i).name: i for i in range(model.ngeom)}
+        self._sites = {model.site(i).name: i for i in range(model.nsite)}
         self._joints = {model.joint(i).name: int(model.jnt_qposadr[i]) for i in range(model.njnt)}
         self._sensors = {model.sensor(i).name: int(model.sensor_adr[i]) for i in range(model.nsensor)}
 
@@ -39,23 +41,36 @@ class Situation:
         """Rotation of a body, (n, 3, 3)."""
         return self._engine.xmat[:, self._bodies[body]].view(-1, 3, 3)
 
+    def geom(self, name: str) -> Tensor:
+        """Position of a geom's centre, (n, 3)."""
+        return self._engine.pose_arrays()["geom_xpos"][:, self._geoms[name]]
+
+    def site(self, name: str) -> Tensor:
+        """Position of a site, (n, 3)."""
+        return self._engine.site_xpos[:, self._sites[name]]
+
     def joint(self, name: str) -> Tensor:
         """Position of a hinge, radians, or of a slide, metres, (n,)."""
         return self._engine.qpos[:, self._joints[name]]
 
     def touching(self, body: str, other: str) -> Tensor:
-        """Whether two bodies touch, one of the task's `contacts`, bool (n,)."""
+        """Whether two bodies or geoms touch, one of the task's `contacts`, bool (n,)."""
         return self._engine.sensordata[:, self._sensors[f"{TOUCH}{body},{other}"]] > 0
 
 
-def add_touch_sensor(spec: mujoco.MjSpec, body: str, other: str) -> None:
-    """Lets `Situation.touching` know about two bodies. What is fixed to a body by joints belongs to it."""
+def add_touch_sensor(spec: mujoco.MjSpec, one: str, other: str) -> None:
+    """Lets `Situation.touching` know about two bodies or geoms. What hangs on a body belongs to it."""
     sensor = spec.add_sensor(
-        name=f"{TOUCH}{body},{other}",
+        name=f"{TOUCH}{one},{other}",
         type=mujoco.mjtSensor.mjSENS_CONTACT,
-        objtype=mujoco.mjtObj.mjOBJ_XBODY,  # with its subtree
-        objname=body,
-        reftype=mujoco.mjtObj.mjOBJ_XBODY,
+        objtype=_kind(spec, one),
+        objname=one,
+        reftype=_kind(spec, other),
         refname=other,
     )
     sensor.intprm[:3] = (1 << int(mujoco.mjtConDataField.mjCONDATA_FOUND), 0, 1)
+
+
+def _kind(spec: mujoco.MjSpec, name: str) -> mujoco.mjtObj:
+    """Of what is called so: a body with its subtree, or a geom."""
+    return mujoco.mjtObj.mjOBJ_GEOM if spec.body(name) is None else mujoco.mjtObj.mjOBJ_XBODY

@@ -22,6 +22,7 @@ ENVIRONMENTS = {
     "nut_assembly_square": "NutAssemblySquare",
     "nut_assembly_round": "NutAssemblyRound",
     "door": "Door",
+    "tool_hang": "ToolHang",
 }
 
 

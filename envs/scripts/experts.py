@@ -18,10 +18,11 @@ from torch import Tensor
 
 from caliper.envs.robot.robots import Robot, robot_facts
 from caliper.envs.scripts.handles import turn_handle
+from caliper.envs.scripts.hang import hang_tool
 from caliper.envs.scripts.phases import Phases
 from caliper.envs.seeding import normal
 from caliper.envs.sim import SimEnv
-from caliper.envs.tasks.base import ExpertParameters, HandleParameters, Opening
+from caliper.envs.tasks.base import ExpertParameters, HandleParameters, HangParameters, Opening
 
 HOVER, DESCEND, CLOSE, LIFT, CARRY, LOWER, OPEN, RETREAT = range(8)
 REACH, SINK, GRIP, SLIDE, FREE, RISE, RETURN = range(8, 15)  # the same for what covers the object
@@ -71,6 +72,8 @@ class Expert:
         off = torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], 1) * self.bias[:, None]
         if isinstance(plan, HandleParameters):
             way, turn, closed = turn_handle(env, plan, self.phases, off)
+        elif isinstance(plan, HangParameters):
+            way, turn, closed = hang_tool(env, plan, self.phases, off)
         else:
             way, turn, closed = self._pick_and_place(plan, off)
         move = torch.clamp((way - grip) / (GAIN * 20 / env.control_freq), -1, 1)

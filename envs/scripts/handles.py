@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from caliper.envs.scripts.phases import Phases
+from caliper.envs.scripts.turns import apply, turn_between
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks.base import HandleParameters
 
@@ -61,9 +62,9 @@ def turn_handle(
     hinge = now.pos(plan.door).double() + door_mat @ torch.tensor(
         plan.hinge, dtype=torch.float64, device=env.device
     )
-    pressed = handle + _apply(_about(handle_mat[:, :, 1], lead), grip - handle)
+    pressed = handle + apply(_about(handle_mat[:, :, 1], lead), grip - handle)
     swing = torch.full_like(lead, PULL_AHEAD)
-    pulled = hinge + _apply(_about(door_mat[:, :, 2], swing), pressed - hinge)
+    pulled = hinge + apply(_about(door_mat[:, :, 2], swing), pressed - hinge)
     way = phases.choose([grasp - plan.hover * handle_mat[:, :, 1], grasp, phases.hold, pressed, pulled])
     return way, error, phases.phase >= CLOSE
 
@@ -80,8 +81,7 @@ def _towards(grip: Tensor, handle: Tensor) -> Tensor:
     along = along * torch.sign((grip[:, :, 1] * along).sum(1, keepdim=True))  # either way round
     ahead = handle[:, :, 1]
     wanted = torch.stack([torch.linalg.cross(along, ahead), along, ahead], 2)
-    error: Tensor = 0.5 * torch.linalg.cross(grip, wanted, dim=1).sum(2)
-    return error
+    return turn_between(grip, wanted)
 
 
 def _about(axis: Tensor, angle: Tensor) -> Tensor:
@@ -91,7 +91,3 @@ def _about(axis: Tensor, angle: Tensor) -> Tensor:
     k = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).view(-1, 3, 3)
     sin, cos = angle.sin()[:, None, None], angle.cos()[:, None, None]
     return torch.eye(3, dtype=axis.dtype, device=axis.device) + sin * k + (1 - cos) * (k @ k)
-
-
-def _apply(mat: Tensor, vector: Tensor) -> Tensor:
-    return torch.einsum("nij,nj->ni", mat, vector)

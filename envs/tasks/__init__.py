@@ -1,6 +1,6 @@
 """Tasks by name."""
 
-from caliper.envs.tasks.base import ExpertParameters, HandleParameters, Opening, Task
+from caliper.envs.tasks.base import ExpertParameters, HandleParameters, HangParameters, Opening, Task
 from caliper.envs.tasks.door import Door
 from caliper.envs.tasks.lift import Lift
 from caliper.envs.tasks.nut_assembly import NutAssemblyRound, NutAssemblySquare
@@ -11,6 +11,7 @@ from caliper.envs.tasks.pick_place_cereal import PickPlaceCereal
 from caliper.envs.tasks.pick_place_milk import PickPlaceMilk
 from caliper.envs.tasks.pick_place_tray import PickPlaceTray
 from caliper.envs.tasks.stack import Stack
+from caliper.envs.tasks.tool_hang import ToolHang
 from caliper.errors import CaliperError, one_of
 
 TASKS: dict[str, type[Task]] = {
@@ -26,6 +27,7 @@ TASKS: dict[str, type[Task]] = {
         NutAssemblySquare,
         NutAssemblyRound,
         Door,
+        ToolHang,
         PickCovered,
     )
 }
@@ -47,6 +49,7 @@ __all__ = [
     "Door",
     "ExpertParameters",
     "HandleParameters",
+    "HangParameters",
     "Lift",
     "NutAssemblyRound",
     "NutAssemblySquare",
@@ -59,5 +62,6 @@ __all__ = [
     "PickPlaceTray",
     "Stack",
     "Task",
+    "ToolHang",
     "make_task",
 ]

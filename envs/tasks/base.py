@@ -13,6 +13,8 @@ from torch import Tensor
 from caliper.envs.situation import Situation, add_touch_sensor
 from caliper.errors import CaliperError
 
+Point = tuple[float, float, float]
+
 
 @dataclass(frozen=True)
 class Opening:
@@ -83,6 +85,39 @@ class HandleParameters:
     free: float
 
 
+@dataclass(frozen=True)
+class HangParameters:
+    """Numbers of the script that hangs the object, a tool, on a hook (`caliper.envs.scripts.hang`).
+
+    Points are in their bodies' frames, metres. The hook's rod lies along its body's third axis, the bar at
+    its top against the first; the tool's hole is at the start of its first axis, open along its third.
+
+    Attributes:
+        stand, frame: bodies of the stand and of the rod with its hook.
+        mouth, floor: ends of the stand's hole.
+        rod: the point to hold the rod by.
+        grasp: the point to hold the tool by.
+        tip, hole: sites at the rod's lower end and in the middle of the tool's hole.
+        heading: where the gripper points, horizontally, while it inserts the rod; in the world.
+        over: where the hole has to be before it is put over the hook's upright end, in the frame's frame.
+        around: where it is to be then.
+        hung: where it is to be when the tool is let go.
+    """
+
+    stand: str
+    frame: str
+    mouth: Point
+    floor: Point
+    rod: Point
+    grasp: Point
+    tip: str
+    hole: str
+    heading: Point
+    over: Point
+    around: Point
+    hung: Point
+
+
 class Task(ABC):
     """One task. Instances hold no state of any env.
 
@@ -90,7 +125,8 @@ class Task(ABC):
         name: as on the command line.
         object_body: body to manipulate.
         observed: further bodies whose poses a state observation holds, after the object's.
-        contacts: pairs of bodies of which `success` asks whether they touch, each with all that hangs on it.
+        contacts: pairs of bodies, each with all that hangs on it, or geoms, of which `success` asks whether
+            they touch.
         draws: how many uniform numbers `place` takes.
         plan: the scripted expert's numbers.
         joints: further joints whose positions `place_joints` draws.
@@ -106,7 +142,7 @@ class Task(ABC):
     observed: tuple[str, ...] = ()
     contacts: tuple[tuple[str, str], ...] = ()
     draws: int = 4
-    plan: ExpertParameters | HandleParameters
+    plan: ExpertParameters | HandleParameters | HangParameters
     joints: tuple[str, ...] = ()
     starts: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()

@@ -179,7 +179,7 @@ def test_final_obs_and_final_state_are_the_old_episodes_end():
 
 @every_task
 def test_success_terminates_and_pays_once(task):
-    env = make_envs(task, 2, cameras=())
+    env = make_envs(task, 2, cameras=(), **usual(task))
     expert = clean_expert(env)
     for _ in range(env.horizon):
         step = env.step(expert.act())

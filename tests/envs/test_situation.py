@@ -9,6 +9,8 @@ from caliper.envs.engines.warp import CONSTRAINTS, CONTACTS, CONVEX, room
 from caliper.envs.robot.robots import robot_facts
 from caliper.envs.scripts.experts import _grasp_turn, wrist_middle
 from caliper.envs.scripts.handles import _about, _towards
+from caliper.envs.scripts.hang import _slanted, _sloped
+from caliper.envs.scripts.turns import apply, limited, turn_between
 from caliper.envs.seeding import uniform
 from caliper.envs.sim import task_scene
 from caliper.envs.tasks import make_task
@@ -16,10 +18,10 @@ from caliper.envs.tasks.stack import APART, LARGE, SMALL, SPREAD, pads
 from tests.envs.conftest import make_envs, usual
 
 
-def put(env, states, joint, pos):
+def put(env, states, joint, pos, quat=(1.0, 0, 0, 0)):
     at = 1 + int(env.engine.model.joint(joint).qposadr[0])
     states[:, at : at + 3] = torch.tensor(pos, dtype=torch.float64)
-    states[:, at + 3 : at + 7] = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64)
+    states[:, at + 3 : at + 7] = torch.tensor(quat, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("sim", ["batch", pytest.param("warp", marks=pytest.mark.slow)])
@@ -77,9 +79,37 @@ def test_each_env_has_its_own_door_which_its_state_knows():
         assert env.solved().tolist() == [solved] * 2
 
 
+@pytest.mark.parametrize("sim", ["batch", pytest.param("warp", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("raised", "along", "down", "assembled", "hung"),
+    [
+        (0.0, 0.011, 0.0060, True, True),
+        (0.0, 0.011, 0.0055, True, False),  # the hole's rim does not touch the bar
+        (0.0, 0.003, 0.0060, True, False),  # not far enough on it
+        (0.0, -0.005, 0.0060, True, False),  # beside its end
+        (0.025, 0.011, 0.0060, False, True),  # the rod is not deep enough in the stand
+    ],
+)
+def test_a_wrench_hangs_with_its_hole_around_the_bar(sim, raised, along, down, assembled, hung):
+    """The hook points along the world's -y; `along` counts from the bar's end, metres."""
+    env = make_envs("tool_hang", 2, sim=sim, cameras=(), **usual("tool_hang"))
+    states, half = env.get_state(), math.sqrt(0.5)
+    put(env, states, "stand_joint0", (-0.08, 0.0, 0.88))
+    rod = (-0.08, 0.045, 0.812 + raised + 0.13445)  # where it would be, if it were in the frame's middle
+    put(env, states, "frame_joint0", (rod[0], rod[1] - 0.04375, rod[2]), (half, 0, 0, half))
+    hole = (rod[0], rod[1] - 0.04375 - 0.0475 + along, rod[2] + 0.08625 - down)
+    put(env, states, "tool_joint0", (hole[0], hole[1], hole[2] - 0.09353), (0.5, 0.5, 0.5, -0.5))
+    env.set_state(states)
+    env.engine.refresh()
+    assert env.task.assembled(env.now).tolist() == [assembled] * 2
+    assert env.task.hung(env.now).tolist() == [hung] * 2
+    assert env.solved().tolist() == [assembled and hung] * 2
+
+
 def test_a_scene_says_how_much_room_it_needs():
     assert room(task_scene("lift").model) == (CONTACTS, CONSTRAINTS, CONVEX)
     assert room(task_scene("nut_assembly_round").model) == (96, 400, 24)
+    assert room(task_scene("tool_hang").model) == (224, 700, 64)
 
 
 def test_a_nut_is_held_so_that_the_wrist_can_turn_it():
@@ -93,6 +123,23 @@ def test_a_nut_is_held_so_that_the_wrist_can_turn_it():
     assert way.abs().max() < 2.4 and end.abs().max() < 2.4
     # Already where it belongs: the gripper as at the start, 45 degrees from the middle.
     torch.testing.assert_close(way[-1:], torch.tensor([-math.pi / 4], dtype=torch.float64))
+
+
+def test_rotations_of_rod_and_wrench():
+    up, quarter = torch.tensor([[0.0, 0, 1]]), torch.tensor([math.pi / 2])
+    rod = torch.eye(3)[None]
+    across, ahead = _slanted(rod)[0, :, 0], _slanted(rod)[0, :, 2]
+    torch.testing.assert_close(across, torch.tensor([1.0, 0, 0]))
+    torch.testing.assert_close(ahead, torch.tensor([0.0, 0.5**0.5, -(0.5**0.5)]))
+    level, sunk = (_sloped(rod, angle)[0] for angle in (0.0, math.pi / 2))
+    torch.testing.assert_close(level, torch.diag(torch.tensor([-1.0, -1, 1])))  # away from the bar's end
+    torch.testing.assert_close(sunk[:, 0], torch.tensor([0.0, 0, -1]), atol=1e-6, rtol=0)
+    assert torch.det(_slanted(rod)) > 0.99 and torch.det(sunk) > 0.99
+    turned = _about(up, quarter)
+    torch.testing.assert_close(turn_between(rod, turned), up)
+    torch.testing.assert_close(apply(turned, torch.tensor([[1.0, 0, 0]])), torch.tensor([[0.0, 1, 0]]))
+    short = limited(torch.tensor([[3.0, 0, 4], [0.0, 0.1, 0], [0.0, 0, 0]]), torch.ones(3))
+    torch.testing.assert_close(short, torch.tensor([[0.6, 0, 0.8], [0.0, 0.1, 0], [0.0, 0, 0]]))
 
 
 def test_rotations_of_the_handle():
