@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import mujoco
 import numpy as np
@@ -12,6 +14,8 @@ from torch import Tensor
 
 from caliper.envs.situation import Situation, add_touch_sensor
 from caliper.errors import CaliperError
+
+GAIN = 0.02  # metres of error at which a script's command saturates, at 20 Hz
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class ExpertParameters:
         turn_tol: how near `turn` before lowering.
         level: whether to keep the gripper vertical, which turning and far reaching tilt.
         opening: what has to be moved aside first; None if nothing covers the object.
+        near: how near a waypoint, horizontally, before what comes next.
+        gain: distance from a waypoint at which the command saturates, at 20 Hz.
     """
 
     hover: float
@@ -60,6 +66,8 @@ class ExpertParameters:
     turn_tol: float = 0.08
     level: bool = False
     opening: Opening | None = None
+    near: float = 0.012
+    gain: float = GAIN
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,8 @@ class Task(ABC):
         observed: further bodies whose poses a state observation holds, after the object's.
         contacts: pairs of bodies of which `success` asks whether they touch, each with all that hangs on it.
         draws: how many uniform numbers `place` takes.
-        plan: the scripted expert's numbers.
+        plan: the scripted expert's numbers, made for the panda.
+        plans: those for other robots, by name, where they have to differ.
         joints: further joints whose positions `place_joints` draws.
         starts: names of the ways in which episodes can start, the usual one first; none if there is one way.
         stages: names of the stages after which the expert can stop, see `caliper.envs.scripts.experts`.
@@ -107,6 +116,7 @@ class Task(ABC):
     contacts: tuple[tuple[str, str], ...] = ()
     draws: int = 4
     plan: ExpertParameters | HandleParameters
+    plans: Mapping[str, ExpertParameters | HandleParameters] = MappingProxyType({})
     joints: tuple[str, ...] = ()
     starts: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
@@ -120,7 +130,7 @@ class Task(ABC):
         """
         if start is not None and start not in self.starts:
             raise CaliperError(f"task '{self.name}' has no start '{start}'; {choose('start', self.starts)}")
-        self.robot = robot
+        self.robot, self.plan = robot, self.plans.get(robot, self.plan)
         self.start = start or next(iter(self.starts), None)
 
     @abstractmethod
