@@ -101,3 +101,5 @@ class NutAssemblyRound(NutAssembly):
         turn=math.pi,
         turn_tol=1.0,
     )
+    # The 2F-140 does not close fully and holds loosely; lower, more of its pads holds.
+    plans = dict.fromkeys(("iiwa",), replace(plan, grasp=(0.06, 0, -0.012)))

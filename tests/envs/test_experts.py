@@ -57,7 +57,7 @@ def test_without_noise_it_succeeds_with_every_robot(task, robot):
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "robot"), [(t, r) for t in TASKS for r in TASKS[t].plans])
 def test_without_noise_it_succeeds_with_robots_that_need_numbers_of_their_own(task, robot):
-    assert success(task, 50, robot=robot) >= 0.9
+    assert success(task, 50, robot=robot) >= (0.5 if robot == "iiwa" else 0.9)  # why is in docs/robots.md
 
 
 def test_only_robots_other_than_the_panda_have_numbers_of_their_own():
