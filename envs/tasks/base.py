@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from caliper.envs.engines.sizes import add_size
 from caliper.envs.situation import Situation, add_touch_sensor
 from caliper.errors import CaliperError
 
@@ -106,8 +107,10 @@ class Task(ABC):
         starts: names of the ways in which episodes can start, the usual one first; none if there is one way.
         stages: names of the stages after which the expert can stop, see `caliper.envs.scripts.experts`.
         recorded_as: what robosuite and its relatives call the task; their recordings can be imported into it.
+        sizes: least and greatest half side of the object, a box, where episodes draw its size; metres.
         start: the way in which this instance's episodes start.
         robot: the one in the scene, see `caliper.envs.scene.scenes.ROBOTS`.
+        draw_size: whether episodes draw the object's size.
     """
 
     name: str
@@ -121,9 +124,10 @@ class Task(ABC):
     starts: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
     recorded_as: tuple[str, ...] = ()
+    sizes: tuple[float, float] | None = None
 
-    def __init__(self, start: str | None = None, robot: str = "panda") -> None:
-        """Args: one of `starts`, None for the usual; the robot that is to solve it.
+    def __init__(self, start: str | None = None, robot: str = "panda", draw_size: bool = False) -> None:
+        """Args: one of `starts`, None for the usual; the robot that is to solve it; whether to draw sizes.
 
         Raises:
             CaliperError: the task has no such start; lists them.
@@ -132,16 +136,19 @@ class Task(ABC):
             raise CaliperError(f"task '{self.name}' has no start '{start}'; {choose('start', self.starts)}")
         self.robot, self.plan = robot, self.plans.get(robot, self.plan)
         self.start = start or next(iter(self.starts), None)
+        self.draw_size = draw_size
 
     @abstractmethod
     def compose(self) -> mujoco.MjSpec:
         """The scene before harmonisation."""
 
     def scene(self) -> mujoco.MjSpec:
-        """The scene before harmonisation, with what `contacts` needs."""
+        """The scene before harmonisation, with what `contacts` and `draw_size` need."""
         spec = self.compose()
         for body, other in self.contacts:
             add_touch_sensor(spec, body, other)
+        if self.draw_size and self.sizes is not None:
+            add_size(spec, self.object_body, self.sizes[1])
         return spec
 
     @abstractmethod
@@ -169,7 +176,7 @@ def choose(what: str, known: tuple[str, ...]) -> str:
     return f"choose one of: {', '.join(known)}" if known else f"it has one {what}, so leave it out"
 
 
-def upright(x: Tensor, y: Tensor, z: float, yaw: Tensor) -> Tensor:
+def upright(x: Tensor, y: Tensor, z: float | Tensor, yaw: Tensor) -> Tensor:
     """Poses (n, 7) of objects standing upright at (x, y, z), turned by yaw about the vertical."""
     zero = torch.zeros_like(x)
     return torch.stack([x, y, zero + z, torch.cos(yaw / 2), zero, zero, torch.sin(yaw / 2)], dim=1)
