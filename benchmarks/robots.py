@@ -1,7 +1,7 @@
 """On which tasks the script works with which robot: success and length of its episodes without noise.
 
 Each with the controller, frequency and horizon of the task's own configuration, as `caliper collect
-task=TASK robot=ROBOT` has them. The file is written after each robot.
+task=TASK robot=ROBOT` has them. The file is written after each cell.
 
     python benchmarks/robots.py                       # full, writes benchmarks/results/robots.json
     python benchmarks/robots.py --only ur5e kinova3   # these alone; the other rows stay
@@ -45,16 +45,16 @@ def main():
                 "steps_max": max(lengths, default=None),
             }
             print(robot, task, row[task], flush=True)
-        report(
-            "robots",
-            ours=None,
-            peer=None,
-            ratio=None,
-            unit="share of 100 episodes of the script without noise that succeed",
-            packages=("mujoco", "robosuite", "torch"),
-            quick=args.quick,
-            robots=rows,
-        )
+            report(
+                "robots",
+                ours=None,
+                peer=None,
+                ratio=None,
+                unit="share of 100 episodes of the script without noise that succeed",
+                packages=("mujoco", "robosuite", "torch"),
+                quick=args.quick,
+                robots=rows,
+            )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ IDENTITY = (
     "scene_hash",
     "mujoco_version",
     "robot",
+    "draw_size",
     "controller",
     "control_freq",
     "action_dim",
@@ -57,6 +58,7 @@ class DatasetMeta:
         collector: who acted, such as "expert".
         seed: seed of the collection.
         schema_version: version of the file layout.
+        draw_size: whether each episode drew the size of its object; files that do not say it hold one size.
         action: what an action means, as JSON (see `caliper.envs.robot.action_meaning`); "" where nobody says.
     """
 
@@ -73,6 +75,7 @@ class DatasetMeta:
     schema_version: int = SCHEMA_VERSION
     action: str = ""
     robot: str = "panda"
+    draw_size: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,7 @@ class Dataset:
                 name in keys for name in IDENTITY if getattr(self.meta, name) != getattr(expected, name)
             )
             robot = "" if expected.robot == "panda" else f"robot={expected.robot} "
+            robot += "task.draw_size=true " * expected.draw_size
             use = (
                 f"use it as it is with task.controller={self.meta.controller} "
                 f"task.control_freq={self.meta.control_freq}, or "

@@ -238,7 +238,7 @@ def make_vector(
 
 KNOWN = (
     *("size", "depth", "segmentation", "robot", "controller", "control_freq", "horizon", "start"),
-    *("sim", "device", "threads", "max_diverged"),
+    *("draw_size", "sim", "device", "threads", "max_diverged"),
 )
 
 

@@ -33,9 +33,9 @@ BEHIND, MOVES = 0.8, 0.05  # half ranges of a gripper's motor, and the same per 
 
 
 @cache
-def task_scene(task: str, robot: str = "panda") -> Scene:
+def task_scene(task: str, robot: str = "panda", draw_size: bool = False) -> Scene:
     """The compiled scene of a task with a robot, built once per process."""
-    return build(make_task(task, robot=robot).scene)
+    return build(make_task(task, robot=robot, draw_size=draw_size).scene)
 
 
 class SimEnv(Drawn):
@@ -71,6 +71,7 @@ class SimEnv(Drawn):
         depth: bool = False,
         segmentation: bool = False,
         proprio: tuple[str, ...] = (STANDARD,),
+        draw_size: bool = False,
     ) -> None:
         """Builds the envs and starts an episode in each.
 
@@ -93,12 +94,13 @@ class SimEnv(Drawn):
             depth: whether each camera gives depth too.
             segmentation: whether each camera gives a segmentation by instance too.
             proprio: what the robot's part of the proprioception is, see `caliper.envs.observation.lowdim`.
+            draw_size: whether each episode draws the size of the task's object.
 
         Raises:
             CaliperError: an unknown name, or a frequency that does not divide the physics' rate.
         """
-        self.task = make_task(task, start, robot)
-        scene = task_scene(task, robot)
+        self.task = make_task(task, start, robot, draw_size)
+        scene = task_scene(task, robot, draw_size)
         substeps = 1 / scene.model.opt.timestep / control_freq
         if abs(substeps - round(substeps)) > 1e-6:
             raise CaliperError(

@@ -34,7 +34,7 @@ from caliper.data.rewards import converted
 from caliper.errors import CaliperError, no_file
 
 SEAL = "sha256"
-LATER = ("action", "robot")  # attributes that files written before them lack
+LATER = ("action", "robot", "draw_size")  # attributes that files written before them lack
 COUNTS = ("control_freq", "action_dim", "state_dim", "horizon")
 KINDS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 DEMO_FACTS = {"num_samples": "int", "success": "bool", "terminated": "bool", "seed": "int", "noise": "float"}
@@ -139,6 +139,8 @@ class DatasetWriter:
         facts = dataclasses.asdict(self.meta)
         if not self.meta.action:
             del facts["action"]
+        if not self.meta.draw_size:
+            del facts["draw_size"]
         facts |= {"total": self._total, "env_args": json.dumps(self._env_args())}
         for name, value in (facts | {SEAL: digest({**facts, "demos": self._seals})}).items():
             group.attrs[name] = value

@@ -61,7 +61,10 @@ class Engine(ABC):
 
     @abstractmethod
     def pose_arrays(self) -> dict[str, Tensor]:
-        """What a renderer needs: the `POSES`, as (n, count, 3[, 3])."""
+        """What a renderer needs: the `POSES`, as (n, count, 3[, 3]).
+
+        Where a scene has boxes whose size is drawn (`caliper.envs.engines.sizes`), also `geom_size`.
+        """
 
     @abstractmethod
     def overflow(self) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from mujoco.batch import Batch
 from torch import Tensor
 
 from caliper.envs.engines.base import POSES, Engine
+from caliper.envs.engines.sizes import FIELDS, Sizes, sized
 from caliper.envs.robot.control import Control
 
 STAGE_POS, STAGE_VEL = int(mujoco.mjtStage.mjSTAGE_POS), int(mujoco.mjtStage.mjSTAGE_VEL)
@@ -44,6 +45,9 @@ class BatchEngine(Engine):
         for name in ("mocap_pos", "mocap_quat", "sensordata"):
             setattr(self, name, self._tensors[name])
         self.warmstart = self._tensors["qacc_warmstart"]
+        names = FIELDS if sized(model) else ()
+        self._fields = {name: torch.from_numpy(self._batch.expand(name)) for name in names}
+        self._sizes = Sizes(model, self._fields)
         self.controller = control.on(model, arrays, self.wp_device)
 
     def _view(self, name: str) -> wp.array[Any]:
@@ -64,15 +68,18 @@ class BatchEngine(Engine):
 
     def refresh(self) -> None:
         """See `Engine`."""
+        self._sizes.fit(self.mocap_pos)
         self._batch.forward(stage=STAGE_VEL)
 
     def pose(self) -> None:
         """See `Engine`."""
+        self._sizes.fit(self.mocap_pos)
         self._batch.forward(stage=STAGE_POS)
 
     def pose_arrays(self) -> dict[str, Tensor]:
         """See `Engine`."""
-        return {k: self._tensors[k] for k in POSES}
+        sizes = {k: x for k, x in self._fields.items() if k == "geom_size"}
+        return {k: self._tensors[k] for k in POSES} | sizes
 
     def overflow(self) -> tuple[Tensor, Tensor]:
         """See `Engine`. MuJoCo grows its contact memory, so nothing is ever lost."""

@@ -5,6 +5,7 @@ A control step is some 3,000 kernels, so it is recorded once and replayed, on ei
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import mujoco
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from caliper.envs.engines.base import POSES, Engine
 from caliper.envs.engines.memory import env_bytes
+from caliper.envs.engines.sizes import FIELDS, Sizes, sized
 from caliper.envs.graphs import WarpGraph, scope, warp_device
 from caliper.envs.robot.control import Control
 from caliper.errors import CaliperError
@@ -84,8 +86,10 @@ class WarpEngine(Engine):
                 )
         self.model, self.num_envs, self.device = model, num_envs, device
         self.wp_device = warp_device(device)
+        own = {field.name for field in dataclasses.fields(mjw.Model)}
+        names = [name for name in FIELDS if name in own] if sized(model) else []
         with scope(self.wp_device):
-            self.mjw_model = mjw.put_model(model)
+            self.mjw_model = mjw.put_model(model, batch_sizes=dict.fromkeys(names, num_envs))
             self.mjw_model.opt.warn_overflow = 0  # counted by `overflow`, not printed
             self.mjw_model.opt.iterations, self.mjw_model.opt.ls_iterations = ITERATIONS, LINE_SEARCH
             self.mjw_data = mjw.make_data(
@@ -97,6 +101,9 @@ class WarpEngine(Engine):
         for name in ("mocap_pos", "mocap_quat", "sensordata"):
             setattr(self, name, wp.to_torch(getattr(data, name)))
         self._poses = {name: wp.to_torch(getattr(data, name)) for name in POSES}
+        fields = {name: wp.to_torch(getattr(self.mjw_model, name)) for name in names}
+        self._sizes = Sizes(model, fields)
+        self._poses |= {name: x for name, x in fields.items() if name == "geom_size"}
         self.warmstart = wp.to_torch(data.qacc_warmstart)
         self._overflow = wp.to_torch(data.overflow)
         self._limit_bits = torch.tensor([int(bit) for bit in LIMITS.values()], device=device)
@@ -121,10 +128,12 @@ class WarpEngine(Engine):
 
     def refresh(self) -> None:
         """See `Engine`."""
+        self._sizes.fit(self.mocap_pos)
         self._refresh(partial(mjw.step1, self.mjw_model, self.mjw_data))
 
     def pose(self) -> None:
         """See `Engine`."""
+        self._sizes.fit(self.mocap_pos)
         self._pose(partial(mjw.fwd_kinematics, self.mjw_model, self.mjw_data))
 
     def pose_arrays(self) -> dict[str, Tensor]:

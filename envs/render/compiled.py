@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 from caliper.envs.render.geometry import SLOT_BITS
-from caliper.envs.render.samples import EVERYTHING, MOVING, OPTIONS, STILL, ZERO, F, take
+from caliper.envs.render.samples import EVERYTHING, MOVING, OPTIONS, STILL, ZERO, F, dressed, take
 from caliper.envs.render.shade import View, shade
 from caliper.envs.render.visible import place, reach, see
 
@@ -42,8 +42,8 @@ def _drawing(sources: int) -> Any:
     """The function that draws, for numba to compile."""
 
     def draw(  # type: ignore[no-untyped-def]  # numba infers the types
-        t, positions, rotations, cameras, axes, light, views, lenses, still, colour, lamp, layers, wanted,
-        samples, rgb, depth, geoms, k, only_layers, counter,
+        tables, sizes, wear, positions, rotations, cameras, axes, light, views, lenses, still, colour, lamp,
+        layers, wanted, samples, rgb, depth, geoms, k, only_layers, counter,
     ):  # fmt: skip
         """Draws images of the wanted envs, or the layers they share, until the counter has told of all.
 
@@ -64,6 +64,7 @@ def _drawing(sources: int) -> Any:
             c, layer = views[view], i if layers.drawn.shape[0] > 1 else 0
             camera, turn, lens = cameras[i, c], axes[i, c], lenses[view]
             lens = (lens[0], lens[1], lens[2], lens[3], reach(lens, right, bottom))
+            t = dressed(tables, sizes[i if sizes.shape[0] > 1 else 0], wear[i if wear.shape[0] > 1 else 0])
             place(t, k, positions[i], rotations[i], camera, turn, lens, right, bottom)
             fresh = True  # the layer, if there is to be one
             if still[view] and (only_layers or layers.drawn.shape[0] > 1):

@@ -97,6 +97,20 @@ def tables(model: mujoco.MjModel, group: int) -> Tables:
     )
 
 
+def stretched(t: Tables, sizes: Array) -> Array:
+    """How boxes of other sizes (n, s, 3) wear their textures, as `Tables.wear`, (n, s, 6, 4).
+
+    For boxes whose texture is stretched over each face; one that repeats by the metre is not made for this.
+    """
+    wear = np.repeat(t.wear[None], len(sizes), 0)
+    for face in range(6):
+        for at, axis in zip((0, 2), ((1, 2), (0, 2), (0, 1))[face // 2], strict=True):
+            wear[:, :, face, at] *= np.where(
+                t.kind == BOX, t.size[:, axis] / np.maximum(sizes[..., axis], 1e-6), 1
+            )
+    return wear
+
+
 def is_still(model: mujoco.MjModel, body: int) -> bool:
     """Whether a body is fixed to the env for good."""
     root = model.body_weldid[body]

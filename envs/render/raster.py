@@ -20,7 +20,7 @@ from torch import Tensor
 
 from caliper.envs.render.base import Frames, Posed, Renderer, Size, check_cameras, height_width
 from caliper.envs.render.compiled import draw
-from caliper.envs.render.geometry import is_still, tables
+from caliper.envs.render.geometry import is_still, stretched, tables
 from caliper.envs.render.samples import Scratch, scratch
 from caliper.envs.scene.appearance import Appearance, own_colours
 from caliper.envs.scene.scenes import VISUAL_GROUP
@@ -69,6 +69,7 @@ class Rasteriser(Renderer):
         height, width = height_width(size)
         self._engine, self._model, self._antialias = engine, model, antialias
         self._tables = tables(model, VISUAL_GROUP)
+        self._sizes, self._wear = self._tables.size[None], self._tables.wear[None]  # of all envs
         ids = np.array([model.camera(name).id for name in cameras], np.int32)
         self._cameras = ids
         lenses = [lens(model, int(c), height * antialias, width * antialias) for c in ids]
@@ -141,6 +142,9 @@ class Rasteriser(Renderer):
             axes = (axes[..., None] * self._turn[..., None, :, :]).sum(-2)
         wanted = self._all if changed is None else changed.numpy()
         positions = poses["geom_xpos"]
+        if "geom_size" in poses:
+            self._sizes = poses["geom_size"][:, self._tables.geom]
+            self._wear = stretched(self._tables, self._sizes)
         parts = (positions, geoms, cameras, axes, light)
         sound = np.logical_and.reduce([(np.abs(x) < FARTHEST).reshape(n, -1).all(1) for x in parts])
         if not sound.all():  # NaN is not either
@@ -150,8 +154,8 @@ class Rasteriser(Renderer):
             like = np.where(sound, np.arange(n), sound.argmax())
             positions, geoms, cameras, axes, light = (x[like] for x in parts)
         common = (
-            self._tables, positions, geoms, cameras, axes, light, self._cameras, self._lenses,
-            self._still, self._colour, self._lamp, self._layers, wanted, self._antialias,
+            self._tables, self._sizes, self._wear, positions, geoms, cameras, axes, light, self._cameras,
+            self._lenses, self._still, self._colour, self._lamp, self._layers, wanted, self._antialias,
             self._rgb, self._depth, self._geoms,
         )  # fmt: skip
         if len(self._layers.drawn) == 1:  # for all envs: before they are drawn

@@ -47,6 +47,15 @@ class Scratch(NamedTuple):
     kept: NDArray[Any]  # (columns,) bool, samples of a row whose pixels are not coloured anew
 
 
+@njit(**OPTIONS)
+def dressed(t, size, wear):  # type: ignore[no-untyped-def]  # numba infers the types
+    """Tables with other sizes, and with textures that are worn as these ask."""
+    return Tables(
+        t.geom, t.kind, t.still, size, t.ball, t.texture, wear, t.groups, t.spheres, t.corners, t.faces,
+        t.texels, t.light_kind, t.light_fade, t.glow, t.near_lights, t.horizon,
+    )  # fmt: skip
+
+
 @intrinsic
 def take(context, counter):  # type: ignore[no-untyped-def]  # numba infers the types
     """Counts one up in an int64 array of one entry, and gives what it held: no two threads get the same."""

@@ -18,6 +18,7 @@ import warp as wp
 from torch import Tensor
 
 from caliper.envs.engines.base import POSES, Engine
+from caliper.envs.engines.sizes import sized
 from caliper.envs.graphs import TorchGraph, WarpGraph, scope
 from caliper.envs.render.base import Frames, Renderer, Size, check_cameras, height_width
 from caliper.envs.scene.appearance import Appearance, own_colours
@@ -46,7 +47,8 @@ class _Chunk:
         data = mujoco.MjData(model)
         mujoco.mj_forward(model, data)
         with scope(device):
-            self.model = mjw.put_model(model, batch_sizes={"geom_rgba": n, "light_diffuse": n})
+            own = ["geom_rgba", "light_diffuse", *(["geom_size"] if sized(model) else [])]
+            self.model = mjw.put_model(model, batch_sizes=dict.fromkeys(own, n))
             self.data = mjw.put_data(model, data, nworld=n)
             self.context = mjw.create_render_context(
                 model,
@@ -63,6 +65,8 @@ class _Chunk:
                 samples_per_pixel=antialias,
             )
         self.poses = {k: wp.to_torch(getattr(self.data, k)) for k in POSES}
+        if sized(model):
+            self.poses["geom_size"] = wp.to_torch(self.model.geom_size)
         self.rgba, self.lamps = wp.to_torch(self.model.geom_rgba), wp.to_torch(self.model.light_diffuse)
         self.colours = torch.as_tensor(own_colours(model), device=self.rgba.device)
         self.full_lamps = self.lamps.clone()

@@ -4,8 +4,8 @@ Where something on a slide covers the object (`ExpertParameters.opening`), it is
 as it takes.
 
 It reads the simulator's state (no images) and saturates its commands, because in robosuite's 'achieved'
-goal mode small offsets stall in friction: hence a gain that saturates at 2 cm, tolerances of 12 mm, and
-time-outs.
+goal mode small offsets stall in friction: hence a gain that saturates at 2 cm, tolerances of 12 mm
+(`ExpertParameters.near` where a robot needs less), and time-outs.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from caliper.envs.scripts.hang import hang_tool
 from caliper.envs.scripts.phases import Phases
 from caliper.envs.seeding import normal
 from caliper.envs.sim import SimEnv
-from caliper.envs.tasks.base import ExpertParameters, HandleParameters, HangParameters, Opening
+from caliper.envs.tasks.base import GAIN, ExpertParameters, HandleParameters, HangParameters, Opening
 
 HOVER, DESCEND, CLOSE, LIFT, CARRY, LOWER, OPEN, RETREAT = range(8)
 REACH, SINK, GRIP, SLIDE, FREE, RISE, RETURN = range(8, 15)  # the same for what covers the object
 SPOKEN = ("osc_pose", "osc_position")  # controllers that read the script's actions
-GAIN = 0.02  # metres of error at which the command saturates, at 20 Hz
-TOL, YAW_TOL, TURN_GAIN = 0.012, 0.08, 0.25
+TOL, YAW_TOL, TURN_GAIN = 0.012, 0.08, 0.25  # TOL is of heights, and of where a slide ends
 RETRY, DROPPED = 0.03, 0.10  # metres: the object moved away under the gripper; it was lost from it
 CLOSE_TIME, OPEN_TIME, STALL_TIME = 0.4, 0.3, 1.25  # seconds
 RETREAT_Z = 0.12
@@ -71,12 +70,12 @@ class Expert:
         angle = 2 * math.pi * normal(env.seeds, 1, stream=3)[:, 0]
         off = torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], 1) * self.bias[:, None]
         if isinstance(plan, HandleParameters):
-            way, turn, closed = turn_handle(env, plan, self.phases, off)
+            (way, turn, closed), gain = turn_handle(env, plan, self.phases, off), GAIN
         elif isinstance(plan, HangParameters):
-            way, turn, closed = hang_tool(env, plan, self.phases, off)
+            (way, turn, closed), gain = hang_tool(env, plan, self.phases, off), GAIN
         else:
-            way, turn, closed = self._pick_and_place(plan, off)
-        move = torch.clamp((way - grip) / (GAIN * 20 / env.control_freq), -1, 1)
+            (way, turn, closed), gain = self._pick_and_place(plan, off), plan.gain
+        move = torch.clamp((way - grip) / (gain * 20 / env.control_freq), -1, 1)
         eps = normal(env.seeds, 6, stream=16 + env.steps) * self.noise[:, None]
         parts = [move + eps[:, :3]]
         if env.action_dim == 7:
@@ -95,8 +94,8 @@ class Expert:
         flat = (grasp - grip)[:, :2].norm(dim=1)
 
         carried = obj - grip
-        go((phase == HOVER) & (flat < TOL) & (yaw_error.abs() < YAW_TOL), DESCEND)
-        near = (flat < TOL) & ((grasp - grip)[:, 2].abs() < TOL)
+        go((phase == HOVER) & (flat < plan.near) & (yaw_error.abs() < YAW_TOL), DESCEND)
+        near = (flat < plan.near) & ((grasp - grip)[:, 2].abs() < TOL)
         go((phase == DESCEND) & (near | (seconds > STALL_TIME)), CLOSE)
         go((phase == DESCEND) & (flat > RETRY), HOVER)
         closed = (seconds >= CLOSE_TIME) & ~env.gripper_behind
@@ -119,7 +118,7 @@ class Expert:
             go((phase == RETREAT) & (seconds > 1.0), HOVER)  # it missed: try again
         else:
             target = obj
-        uncover_ways = self._uncover(plan.opening, yaw_error, off) if plan.opening else []
+        uncover_ways = self._uncover(plan.opening, plan.near, yaw_error, off) if plan.opening else []
         # Waypoint of each phase.
         above = torch.where((phases.phase == CARRY)[:, None], target - carried, phases.hold)
         above = torch.cat([above[:, :2], torch.full_like(above[:, 2:], plan.carry_z)], 1)
@@ -146,7 +145,7 @@ class Expert:
             turn[:, :2] = torch.stack([-ahead[:, 1], ahead[:, 0]], 1)
         return way, turn, (phase >= CLOSE) & (phase <= LOWER) | (phase == GRIP) | (phase == SLIDE)
 
-    def _uncover(self, opening: Opening, yaw_error: Tensor, off: Tensor) -> list[Tensor]:
+    def _uncover(self, opening: Opening, near: float, yaw_error: Tensor, off: Tensor) -> list[Tensor]:
         """The first stage: makes its transitions, gives the waypoints of its phases, each (n, 3)."""
         go, phase, seconds = self.phases.go, self.phases.before, self.phases.seconds
         grip, body = self.env.grip_pos.double(), self.env.now.pos(opening.body).double()
@@ -154,8 +153,8 @@ class Expert:
         up = torch.tensor([0.0, 0.0, opening.hover], dtype=torch.float64, device=grip.device)
         flat = (knob - grip)[:, :2].norm(dim=1)
         go((phase == HOVER) & covered, REACH)
-        go((phase == REACH) & (flat < TOL) & (yaw_error.abs() < YAW_TOL), SINK)
-        low = (flat < TOL) & ((knob - grip)[:, 2].abs() < TOL)
+        go((phase == REACH) & (flat < near) & (yaw_error.abs() < YAW_TOL), SINK)
+        low = (flat < near) & ((knob - grip)[:, 2].abs() < TOL)
         go((phase == SINK) & (low | (seconds > STALL_TIME)), GRIP)
         go((phase == SINK) & (flat > RETRY), REACH)
         go((phase == GRIP) & (seconds >= CLOSE_TIME) & ~self.env.gripper_behind, SLIDE)

@@ -33,15 +33,21 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
-def make_task(name: str, start: str | None = None, robot: str = "panda") -> Task:
+def make_task(name: str, start: str | None = None, robot: str = "panda", draw_size: bool = False) -> Task:
     """A task by its name, of a robot, whose episodes start in one of its ways; None for the usual.
 
     Raises:
-        CaliperError: no such task, or no such start; lists them.
+        CaliperError: no such task, no such start, or no size to draw.
     """
     if name not in TASKS:
         raise CaliperError(f"task '{name}' is unknown; {one_of(TASKS, name)}")
-    return TASKS[name](start, robot)
+    kind = TASKS[name]
+    if not draw_size:
+        return kind(start, robot)  # a task of one's own may know no more
+    if kind.sizes is None:
+        able = ", ".join(other.name for other in TASKS.values() if other.sizes is not None)
+        raise CaliperError(f"task '{name}' draws no sizes; set task.draw_size=false (true is for {able})")
+    return kind(start, robot, draw_size=True)
 
 
 __all__ = [

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import mujoco
 import numpy as np
 import torch
 from torch import Tensor
 
+from caliper.envs.engines.sizes import add_size
 from caliper.envs.situation import Situation, add_touch_sensor
 from caliper.errors import CaliperError
 
+GAIN = 0.02  # metres of error at which a script's command saturates, at 20 Hz
 Point = tuple[float, float, float]
 
 
@@ -49,6 +53,8 @@ class ExpertParameters:
         turn_tol: how near `turn` before lowering.
         level: whether to keep the gripper vertical, which turning and far reaching tilt.
         opening: what has to be moved aside first; None if nothing covers the object.
+        near: how near a waypoint, horizontally, before what comes next.
+        gain: distance from a waypoint at which the command saturates, at 20 Hz.
     """
 
     hover: float
@@ -62,6 +68,8 @@ class ExpertParameters:
     turn_tol: float = 0.08
     level: bool = False
     opening: Opening | None = None
+    near: float = 0.012
+    gain: float = GAIN
 
 
 @dataclass(frozen=True)
@@ -128,13 +136,16 @@ class Task(ABC):
         contacts: pairs of bodies, each with all that hangs on it, or geoms, of which `success` asks whether
             they touch.
         draws: how many uniform numbers `place` takes.
-        plan: the scripted expert's numbers.
+        plan: the scripted expert's numbers, made for the panda.
+        plans: those for other robots, by name, where they have to differ.
         joints: further joints whose positions `place_joints` draws.
         starts: names of the ways in which episodes can start, the usual one first; none if there is one way.
         stages: names of the stages after which the expert can stop, see `caliper.envs.scripts.experts`.
         recorded_as: what robosuite and its relatives call the task; their recordings can be imported into it.
+        sizes: least and greatest half side of the object, a box, where episodes draw its size; metres.
         start: the way in which this instance's episodes start.
         robot: the one in the scene, see `caliper.envs.scene.scenes.ROBOTS`.
+        draw_size: whether episodes draw the object's size.
     """
 
     name: str
@@ -143,31 +154,36 @@ class Task(ABC):
     contacts: tuple[tuple[str, str], ...] = ()
     draws: int = 4
     plan: ExpertParameters | HandleParameters | HangParameters
+    plans: Mapping[str, ExpertParameters | HandleParameters | HangParameters] = MappingProxyType({})
     joints: tuple[str, ...] = ()
     starts: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
     recorded_as: tuple[str, ...] = ()
+    sizes: tuple[float, float] | None = None
 
-    def __init__(self, start: str | None = None, robot: str = "panda") -> None:
-        """Args: one of `starts`, None for the usual; the robot that is to solve it.
+    def __init__(self, start: str | None = None, robot: str = "panda", draw_size: bool = False) -> None:
+        """Args: one of `starts`, None for the usual; the robot that is to solve it; whether to draw sizes.
 
         Raises:
             CaliperError: the task has no such start; lists them.
         """
         if start is not None and start not in self.starts:
             raise CaliperError(f"task '{self.name}' has no start '{start}'; {choose('start', self.starts)}")
-        self.robot = robot
+        self.robot, self.plan = robot, self.plans.get(robot, self.plan)
         self.start = start or next(iter(self.starts), None)
+        self.draw_size = draw_size
 
     @abstractmethod
     def compose(self) -> mujoco.MjSpec:
         """The scene before harmonisation."""
 
     def scene(self) -> mujoco.MjSpec:
-        """The scene before harmonisation, with what `contacts` needs."""
+        """The scene before harmonisation, with what `contacts` and `draw_size` need."""
         spec = self.compose()
         for body, other in self.contacts:
             add_touch_sensor(spec, body, other)
+        if self.draw_size and self.sizes is not None:
+            add_size(spec, self.object_body, self.sizes[1])
         return spec
 
     @abstractmethod
@@ -195,7 +211,7 @@ def choose(what: str, known: tuple[str, ...]) -> str:
     return f"choose one of: {', '.join(known)}" if known else f"it has one {what}, so leave it out"
 
 
-def upright(x: Tensor, y: Tensor, z: float, yaw: Tensor) -> Tensor:
+def upright(x: Tensor, y: Tensor, z: float | Tensor, yaw: Tensor) -> Tensor:
     """Poses (n, 7) of objects standing upright at (x, y, z), turned by yaw about the vertical."""
     zero = torch.zeros_like(x)
     return torch.stack([x, y, zero + z, torch.cos(yaw / 2), zero, zero, torch.sin(yaw / 2)], dim=1)

@@ -1,4 +1,4 @@
-"""Lift: raise a cube off the table (robosuite's Lift, with the cube's size fixed)."""
+"""Lift: raise a cube off the table (robosuite's Lift; the cube's size is fixed unless it is to be drawn)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import math
 from typing import Any
 
 import mujoco
+import torch
 from torch import Tensor
 
+from caliper.envs.engines.sizes import SIZE
 from caliper.envs.scene.scenes import compose, load_robosuite
 from caliper.envs.situation import Situation
 from caliper.envs.tasks.base import ExpertParameters, Task, add_camera, spread, upright
@@ -53,17 +55,28 @@ class Lift(Task):
 
     name = "lift"
     object_body = "cube_main"
+    draws = 7
+    sizes = (0.020, 0.022)  # robosuite's
     recorded_as = ("Lift",)
     plan = ExpertParameters(hover=0.06, carry_z=TABLE_Z + 0.17, symmetry=math.pi / 2)
 
     def compose(self) -> mujoco.MjSpec:
         """See `Task`."""
-        return table_scene(self.robot)
+        half = self.sizes[1] if self.draw_size else CUBE_HALF
+        return table_scene(self.robot, [wooden_cube("cube", half, "red")])
 
     def place(self, uniform: Tensor) -> dict[str, Tensor]:
         """See `Task`. Anywhere within 3 cm, at any angle, 1 cm above the table as in robosuite."""
         x, y = spread(uniform[:, 0], -SPREAD, SPREAD), spread(uniform[:, 1], -SPREAD, SPREAD)
-        return {self.object_body: upright(x, y, TABLE_Z + CUBE_HALF + 0.01, 2 * math.pi * uniform[:, 2])}
+        yaw = 2 * math.pi * uniform[:, 2]
+        if not self.draw_size:
+            return {self.object_body: upright(x, y, TABLE_Z + CUBE_HALF + 0.01, yaw)}
+        half = spread(uniform[:, 4:7], *self.sizes)
+        fixture = torch.cat([half, torch.ones_like(half[:, :1]), torch.zeros_like(half)], 1)
+        return {
+            self.object_body: upright(x, y, TABLE_Z + half[:, 2] + 0.01, yaw),
+            f"{SIZE}{self.object_body}": fixture,
+        }
 
     def success(self, now: Situation) -> Tensor:
         """See `Task`. robosuite's own test."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import mujoco
 import torch
@@ -79,6 +80,8 @@ class NutAssemblySquare(NutAssembly):
         level=True,
         turn=math.pi,  # the handle towards the robot: on the peg's other side the arm is too short
     )
+    # The 2F-85's pads are so wide that nearer the nut they close on its corners, and it jumps away.
+    plans = dict.fromkeys(("ur5e", "kinova3"), replace(plan, grasp=(0.0615, 0, 0)))
 
 
 class NutAssemblyRound(NutAssembly):
@@ -98,3 +101,5 @@ class NutAssemblyRound(NutAssembly):
         turn=math.pi,
         turn_tol=1.0,
     )
+    # The 2F-140 does not close fully and holds loosely; lower, more of its pads holds.
+    plans = dict.fromkeys(("iiwa",), replace(plan, grasp=(0.06, 0, -0.012)))

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from caliper.envs.engines.sizes import SIZE
 from caliper.envs.scene.scenes import mend_contacts
 from caliper.envs.scripts.experts import Expert
 from caliper.envs.sim import SimEnv
@@ -57,13 +58,18 @@ def same_obs(a, b):
 
 
 def start_like(env, oracle):
-    """Puts every env into the oracle's state at the start of an episode, its nullspace posture included."""
+    """Puts every env into the oracle's state at the start of an episode, its nullspace posture included.
+
+    A size that an env's episode has drawn stays.
+    """
     qpos, qvel = joint_state(oracle, env.engine.model)
     state = env.state_dict()
     state["qpos"][:] = torch.as_tensor(qpos)
     state["qvel"][:] = torch.as_tensor(qvel)
     model = env.engine.model
     for body in np.flatnonzero(model.body_mocapid >= 0):
+        if model.body(body).name.startswith(SIZE):
+            continue
         there = oracle.sim.model._model.body(model.body(body).name)
         state["mocap_pos"][:, model.body_mocapid[body]] = torch.as_tensor(there.pos)
         state["mocap_quat"][:, model.body_mocapid[body]] = torch.as_tensor(there.quat)

@@ -55,6 +55,18 @@ def test_without_noise_it_succeeds_with_every_robot(task, robot):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("task", "robot"), [(t, r) for t in TASKS for r in TASKS[t].plans])
+def test_without_noise_it_succeeds_with_robots_that_need_numbers_of_their_own(task, robot):
+    assert success(task, 50, robot=robot) >= (0.5 if robot == "iiwa" else 0.9)  # why is in docs/robots.md
+
+
+def test_only_robots_other_than_the_panda_have_numbers_of_their_own():
+    for kind in TASKS.values():
+        assert set(kind.plans) <= set(ROBOTS) - {"panda"}
+        assert kind().plan is kind.plan and all(kind(robot=r).plan is kind.plans[r] for r in kind.plans)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_noise_and_bias_spoil_it_and_leave_it_mixed(task):
     """What `data.mixture` asks for by default, at its roughest."""

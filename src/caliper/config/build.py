@@ -83,6 +83,7 @@ def make_env(
         depth=task.depth and pixels and task.obs == "pixels",
         segmentation=task.segmentation and pixels and task.obs == "pixels",
         proprio=tuple(task.proprio),
+        draw_size=task.draw_size,
     )
 
 
@@ -172,12 +173,12 @@ def run_scene(config: RunConfig) -> Scene:
     """The scene of the run's task, of Caliper's own or of robosuite's."""
     if config.task.env is not None:
         return robosuite_plan(config).scene
-    return task_scene(config.task.name, config.task.robot)
+    return task_scene(config.task.name, config.task.robot, config.task.draw_size)
 
 
 def warp_memory(config: RunConfig) -> str:
     """How much memory the physics of a run's envs will take on MuJoCo Warp, in one line."""
-    model = task_scene(config.task.name, config.task.robot).model
+    model = run_scene(config).model
     held, besides = env_bytes(model, *room(model))
     counts = config.online.num_envs, config.evaluation.num_envs
     total = sum(counts) * held + max(counts) * besides
@@ -303,12 +304,13 @@ def dataset_meta(config: RunConfig) -> DatasetMeta:
             collector="",
             seed=config.data.seed,
         )
-    scene = task_scene(task.name, task.robot)
+    scene = run_scene(config)
     return DatasetMeta(
         task=task.name,
         scene_hash=scene.hash,
         mujoco_version=version("mujoco"),
         robot=task.robot,
+        draw_size=task.draw_size,
         controller=task.controller,
         control_freq=task.control_freq,
         action_dim=action_dim(task.controller, task.robot),
@@ -323,7 +325,7 @@ def dataset_meta(config: RunConfig) -> DatasetMeta:
 def task_words(meta: DatasetMeta) -> list[str]:
     """The words of a run in which a dataset was recorded: first its task, then who acted, and how."""
     name, _, env = meta.task.partition("/")
-    who = [f"task.robot={meta.robot}"]
+    who = [f"task.robot={meta.robot}", *(["task.draw_size=true"] * meta.draw_size)]
     if env:
         who = [f"task.env={env}", f"task.robots=[{meta.robot}]"]
     control = [f"task.controller={meta.controller}", f"task.control_freq={meta.control_freq}"]
@@ -337,7 +339,9 @@ def installed(meta: DatasetMeta) -> tuple[DatasetMeta, Any] | None:
     """
     if meta.task not in TASKS or meta.robot not in ROBOTS or meta.controller not in CONTROLLERS:
         return None
-    scene = task_scene(meta.task, meta.robot)
+    if meta.draw_size and TASKS[meta.task].sizes is None:
+        return None
+    scene = task_scene(meta.task, meta.robot, meta.draw_size)
     now = replace(
         meta,
         schema_version=SCHEMA_VERSION,

@@ -36,6 +36,7 @@ class TaskConfig:
     frame_stack: int = key(at_least=1, at_most=64)
     proprio: list[str] = key()
     start: str | None = key()
+    draw_size: bool = key()
     code: str | None = key(resume=True, evaluate=True)
     code_sha256: str | None = key(resume=True, evaluate=True)
     env: str | None = key()
@@ -255,6 +256,7 @@ class RunConfig:
             f"{self.recorded_horizon}steps",
         ]
         words += [f"from_{self.recorded_start}"] * (self.recorded_start is not None)
+        words += ["sizes"] * task.draw_size
         words += [f"until_{data.stage}"] * (data.stage is not None)
         mixture = zlib.crc32(json.dumps(data.mixture).encode())
         words += [str(data.episodes), f"seed{data.seed}"]

@@ -147,9 +147,9 @@ def _check_unused(config: RunConfig) -> None:
     task = config.task
     unused: tuple[str, ...]
     if task.env_id is not None:
-        what, unused = task.env_id, ("robots", "start")
+        what, unused = task.env_id, ("robots", "start", "draw_size")
     elif task.env is not None:
-        what, unused = f"{task.env} of robosuite", ("successes_only",)
+        what, unused = f"{task.env} of robosuite", ("successes_only", "draw_size")
     else:
         what, unused = f"task '{task.name}'", ("kwargs", "robots", "dense", "successes_only")
     if given := [key for key in unused if getattr(task, key)]:

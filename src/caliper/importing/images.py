@@ -18,6 +18,7 @@ from torch import Tensor
 
 from caliper.data.formats.recordings import RecordedDemo, Recording, read_images
 from caliper.envs.engines.base import Engine
+from caliper.envs.engines.sizes import Sizes, sized
 from caliper.envs.render import make_renderer
 from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError, one_of
@@ -47,6 +48,11 @@ class _Poses:
             "light_xpos": torch.zeros(envs, model.nlight, 3, dtype=torch.float64),
             "light_xdir": torch.zeros(envs, model.nlight, 3, dtype=torch.float64),
         }
+        self._size = {}
+        if sized(model):
+            self._size = {"geom_size": torch.from_numpy(np.repeat(model.geom_size[None], envs, 0))}
+        self._sizes = Sizes(model, self._size)
+        self._fixtures = torch.zeros(envs, model.nmocap, 3, dtype=torch.float64)
 
     def show(self, states: Array) -> None:
         """Puts envs into states (m, s)."""
@@ -57,9 +63,11 @@ class _Poses:
             mujoco.mj_camlight(self.model, self._data)
             for name, poses in self._poses.items():
                 poses[i] = torch.as_tensor(getattr(self._data, name)).view(poses.shape[1:])
+            self._fixtures[i] = torch.from_numpy(self._data.mocap_pos)
+        self._sizes.fit(self._fixtures)
 
     def pose_arrays(self) -> dict[str, Tensor]:
-        return self._poses
+        return self._poses | self._size
 
 
 def drawn(

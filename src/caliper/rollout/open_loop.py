@@ -81,6 +81,7 @@ def replay_actions(dataset: Dataset) -> Iterator[Replayed]:
         control_freq=meta.control_freq,
         horizon=1 << 40,
         robot=meta.robot,
+        draw_size=meta.draw_size,
     )
     for first in range(0, len(demos), env.num_envs):
         stop_if_told()

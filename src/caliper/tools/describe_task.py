@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from caliper.config.build import action_length, obs_spec, robosuite_plan
+from caliper.config.build import action_length, obs_spec, robosuite_plan, run_scene
 from caliper.config.compose import compose
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check_task
 from caliper.envs.observation.instances import instances
 from caliper.envs.robot.action_meaning import action_table
-from caliper.envs.sim import task_scene
 from caliper.envs.tasks import TASKS
 from caliper.types import ObsSpec
 
@@ -38,7 +37,7 @@ def describe_task(words: list[str]) -> str:
 
 
 def _own(config: RunConfig) -> list[tuple[str, str]]:
-    cfg, task, scene = config.task, TASKS[config.task.name], task_scene(config.task.name, config.task.robot)
+    cfg, task, scene = config.task, TASKS[config.task.name], run_scene(config)
     model, spec = scene.model, obs_spec(config)
     cameras = [model.camera(i).name for i in range(model.ncam)]
     return [

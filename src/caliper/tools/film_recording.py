@@ -95,7 +95,7 @@ def _clips(path: Path, count: int, assets: Path | None) -> list[_Clip]:
     meta = dataset.meta
     if meta.task not in TASKS:
         raise CaliperError(f"{path} is of task {meta.task}, which has no scene here")
-    scene = task_scene(meta.task, meta.robot)
+    scene = task_scene(meta.task, meta.robot, meta.draw_size)
     model = scene.model
     if meta.state_dim != scene.state_dim:
         raise CaliperError(f"{path} has states of {meta.state_dim} numbers, the scene {scene.state_dim}")

@@ -47,6 +47,7 @@ def describe(path: str | Path, installed: Callable[[DatasetMeta], tuple[DatasetM
         ("task", meta.task),
         ("scene", meta.scene_hash),
         ("robot", meta.robot),
+        *([("object", "its size is drawn anew in each episode")] if meta.draw_size else []),
         ("controller", f"{meta.controller}, {meta.action_dim}-D actions at {meta.control_freq} Hz"),
         ("actions", _meaning(meta, installed(meta))),
         ("states", f"{meta.state_dim} numbers, MuJoCo {meta.mujoco_version}"),
