@@ -144,7 +144,7 @@ class OnlineConfig:
     env_steps: int = key(at_least=0, at_most=MANY, resume=True)
     num_envs: int = key(at_least=1)
     utd: float = key(at_least=0, at_most=1000)
-    warmup_steps: int = key(at_least=0)
+    warmup_steps: int | None = key(at_least=0)
     mixing: float = key(at_most=1)
     capacity: int = key(at_least=2)
     stagger: bool = key()

@@ -36,6 +36,7 @@ from caliper.utils.metrics import LOST
 from caliper.utils.progress import bar
 from caliper.utils.ranks import ALONE, Ranks
 
+USUAL_WARM_UP = 500  # environment steps
 FEATURE_PROBES = 128  # observations on which the drift of the critic's encoder is measured
 
 
@@ -151,6 +152,13 @@ class Trainer:
     def _online(self) -> None:
         cfg, count = self.config.online, self.counters
         n = self.env.num_envs * self.ranks.count
+        warm_up = self._warm_up(n)
+        if cfg.env_steps and warm_up >= cfg.env_steps and self.ranks.first:
+            print(
+                f"online.env_steps={cfg.env_steps} end before the first online update, which waits for "
+                f"{warm_up} (online.warmup_steps)",
+                flush=True,
+            )
         obs = self.env.observe()
         with bar(cfg.env_steps, "online", "step", count.env_steps) as shown:
             while True:
@@ -168,8 +176,19 @@ class Trainer:
                 count.env_steps += n
                 shown.update(n)
                 # Without recorded data there is nothing to learn from before the first episode ends.
-                if count.env_steps > cfg.warmup_steps and self._data_everywhere():
+                if count.env_steps > warm_up and self._data_everywhere():
                     count.due += cfg.utd * n
+
+    def _warm_up(self, n: int) -> int:
+        """Environment steps of all n envs before the first update.
+
+        Less than a round of episodes holds only those that ended early, with success; where the envs are
+        staggered, others have ended too.
+        """
+        cfg = self.config.online
+        if cfg.warmup_steps is not None:
+            return cfg.warmup_steps
+        return USUAL_WARM_UP if cfg.stagger else max(USUAL_WARM_UP, n * self.env.horizon)
 
     def _data_everywhere(self) -> bool:
         if len(self.sampler.offline):

@@ -115,6 +115,23 @@ def test_updates_per_environment_step(utd, configure, tmp_path, monkeypatch):
     assert {s for fresh, s in splits if not fresh} <= {(8, 0)}
 
 
+@pytest.mark.parametrize(
+    ("usual", "given", "first"),
+    [(4, [], 14), (4, ["online.stagger=true"], 6), (16, [], 18), (500, [], None)],
+)
+def test_the_first_update_waits_for_a_round_of_episodes(
+    usual, given, first, configure, tmp_path, monkeypatch, capsys
+):
+    """Two envs make six control steps each; until then only those episodes have ended that succeed."""
+    monkeypatch.setattr(trainer, "USUAL_WARM_UP", usual)
+    quick = ["offline.bc_updates=0", "offline.updates=0", "evaluation.final_episodes=1", "online.utd=1"]
+    train(configure(f"run_dir={tmp_path / 'run'}", "online.warmup_steps=null", *quick, *given))
+    steps = [int(r["env_steps"]) for r in rows(tmp_path / "run") if r.get("critic/td_loss")]
+    assert min(steps, default=None) == first
+    said = "online.env_steps=28 end before the first online update, which waits for 500"
+    assert (said in capsys.readouterr().out) == (first is None)
+
+
 @pytest.mark.parametrize("agent", sorted(AGENTS))
 def test_every_agent_runs_through_both_phases(agent, configure, tmp_path):
     folder = tmp_path / "run"
