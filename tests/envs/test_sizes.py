@@ -52,6 +52,7 @@ def oracle_of(half):
     module.BoxObject = box
     mend_contacts(oracle)
     oracle.hard_reset = False
+    oracle.rng.bit_generator.state = np.random.default_rng(0).bit_generator.state
     oracle.reset()
     return oracle
 
