@@ -93,14 +93,9 @@ def is_sealed(path: Path) -> bool:
     Raises:
         ForeignFileError: it cannot be read.
     """
-    text = read_text(path, MOST_JSON)
-    if path.suffix != ".json":
-        return _SEALED.match(text) is not None
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ForeignFileError(f"is not JSON ({error})") from error
-    return isinstance(content, dict) and SEAL in content
+    if path.suffix == ".json":
+        return SEAL in _json_object(path)
+    return _SEALED.match(read_text(path, MOST_YAML)) is not None
 
 
 def tell_unsealed(path: Path) -> None:
@@ -120,15 +115,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ForeignFileError: it is damaged, changed since it was written, or not an object.
     """
-    try:
-        content = json.loads(read_text(path, MOST_JSON))
-        _refuse_odd(content)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, ForeignFileError):
-            raise
-        raise ForeignFileError(f"is not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ForeignFileError("is not a mapping")
+    content = _json_object(path)
     seal = content.pop(SEAL, None)
     if seal is not None and seal != _digest(_canonical(content)):
         raise ForeignFileError(CHANGED)
@@ -173,6 +160,20 @@ def _refuse_odd(content: Any) -> None:
     for where, text in _strings(content, ""):
         if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
             raise ForeignFileError(f"has a character in {where.lstrip('.') or 'a key'} that no text has")
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    """A JSON file's object, its checksum included but not looked at; raises as `read_json`."""
+    try:
+        content = json.loads(read_text(path, MOST_JSON))
+        _refuse_odd(content)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ForeignFileError):
+            raise
+        raise ForeignFileError(f"is not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ForeignFileError("is not a mapping")
+    return content
 
 
 def _canonical(content: Any) -> str:
