@@ -14,10 +14,15 @@ import statistics
 import sys
 
 import torch
-from _common import RESULTS, parser, report  # type: ignore[import-not-found]  # beside this script
+from _common import RESULTS, hardware, parser, report  # type: ignore[import-not-found]  # beside this script
 from tasks import ROOT, script  # type: ignore[import-not-found]
 
 sys.path.insert(0, str(ROOT))  # for the tests' folder
+
+NOTE = (
+    "Entries without hardware of their own were measured on an AMD EPYC or an Intel Xeon, 2 cores each, "
+    "which of them is not recorded; the hardware below is that of the latest entry."
+)
 
 
 def main():
@@ -43,6 +48,7 @@ def main():
                 "success": share,
                 "steps_median": statistics.median(lengths) if lengths else None,
                 "steps_max": max(lengths, default=None),
+                "hardware": hardware(),  # of this entry: others may be of another machine
             }
             print(robot, task, row[task], flush=True)
             report(
@@ -53,6 +59,7 @@ def main():
                 unit="share of 100 episodes of the script without noise that succeed",
                 packages=("mujoco", "robosuite", "torch"),
                 quick=args.quick,
+                note=NOTE,
                 robots=rows,
             )
 

@@ -50,7 +50,7 @@ def hang_tool(
     way, turn = (phases.choose([move[i] for move in moves]) for i in range(2))
     phase = phases.phase
     pace = torch.ones(len(phase), dtype=torch.float64, device=env.device)
-    for some, share in (((LIFT, CARRY, TOOL_LIFT, TOOL_CARRY), BRISK), ((COVER, TILT), CALM)):
+    for some, share in (((LIFT, CARRY, TOOL_LIFT, TOOL_CARRY), BRISK), ((COVER, TILT, DROP), CALM)):
         pace = torch.where(_any_of(phase, some), share, pace)
     way = hand.pos + limited(way - hand.pos, hand.step * pace)
     closed = (phase >= GRIP) & (phase <= INSERT) | (phase >= TOOL_GRIP) & (phase <= TILT)
@@ -187,8 +187,9 @@ def _hang_up(hand: Hand, plan: HangParameters, off: Tensor) -> list[Move]:
     carry = hand.carry(mat, hole, covered, over)
     still = torch.zeros_like(hole)
     back = hand.phases.hold - BACK_OFF * hand.mat[:, :, 2]
-    ways = [hand.carry(mat, hole, covered, around), hand.carry(mat, hole, tilted, hung)]
-    return [*moves, carry, carry, *ways, hand.stay, (back, still)]
+    # It presses on while slow fingers open: an arm that stops springs back, the tool still in its hand.
+    hang = hand.carry(mat, hole, tilted, hung)
+    return [*moves, carry, carry, hand.carry(mat, hole, covered, around), hang, hang, (back, still)]
 
 
 def _upright(hand: Hand, plan: HangParameters) -> Tensor:
