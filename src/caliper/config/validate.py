@@ -200,6 +200,10 @@ def _check_gymnasium(config: RunConfig) -> None:
         )
     if config.prior is not None:
         raise CaliperError(f"data.prior is for Caliper's own tasks, and {task.env_id} is none; leave it out")
+    if config.data.operator != "script":
+        raise CaliperError(
+            f"data.operator is for Caliper's own tasks, and {task.env_id} is none; leave it out"
+        )
     known = camera_names(task.env_id or "", task.kwargs)
     if config.video.episodes and config.video.camera not in known:
         raise CaliperError(
