@@ -74,6 +74,11 @@ def check(config: RunConfig) -> None:
             f"offline.bc_updates={config.offline.bc_updates}, but the agent {agent} has no actor "
             "to clone; set offline.bc_updates=0"
         )
+    if config.agent.get("gripper_switch") and (config.task.env_id is not None or len(config.task.actors) > 1):
+        raise CaliperError(
+            "agent.gripper_switch=true is for actions whose last entry is the one gripper's, which this task "
+            "does not have"
+        )
     if config.chunk > config.task.horizon:
         raise CaliperError(
             f"agent.chunk={config.chunk} is longer than an episode; it must be at most task.horizon="
@@ -202,6 +207,10 @@ def _check_gymnasium(config: RunConfig) -> None:
         )
     if config.prior is not None:
         raise CaliperError(f"data.prior is for Caliper's own tasks, and {task.env_id} is none; leave it out")
+    if config.data.operator != "script":
+        raise CaliperError(
+            f"data.operator is for Caliper's own tasks, and {task.env_id} is none; leave it out"
+        )
     known = camera_names(task.env_id or "", task.kwargs)
     if config.video.episodes and config.video.camera not in known:
         raise CaliperError(
