@@ -75,7 +75,10 @@ def test_what_an_episode_does():
 @pytest.mark.slow
 @pytest.mark.parametrize("task", SCRIPTS)
 def test_the_operator_does_each_task(task):
-    """At least 80 % of 50 seeds, with noise, and not only for a moment: it is done where the script ends."""
+    """At least 80 % of 50 seeds, with noise, and not only for a moment: it is done where the script ends.
+
+    Measured: 50 of 50 each, but the kettle 46.
+    """
     env = make([task], terminate_on_tasks_completed=False)
     done = sum(play_one(env, "complete", [task], seed, NOISE).rewards[-1] for seed in range(50))
     assert done >= 40
