@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from caliper.agents import deviations
 from caliper.agents.base import DRAWN, Agent, AgentConfig, Decision, Noise
 from caliper.agents.nets import Actor, AnyActor, Critic, Info, MakeEncoder, bc_loss, polyak, trained
+from caliper.errors import CaliperError
 from caliper.limits import key
 from caliper.types import Batch, Obs
 
@@ -31,10 +32,22 @@ class ActorCritic(Agent):
     config: ActorCriticConfig
 
     def build(self, make_encoder: MakeEncoder) -> None:
-        """See `Agent.build`."""
+        """See `Agent.build`.
+
+        Raises:
+            CaliperError: `gripper_switch` with a chunk of several control steps.
+        """
         cfg = self.config
         self.actor = self.make_actor(make_encoder)
-        self.critic = make_critic(cfg, make_encoder, self.action_dim)
+        kind = Critic
+        if cfg.gripper_switch:  # deviation
+            if cfg.chunk > 1:
+                raise CaliperError(
+                    "agent.gripper_switch is for actions of one control step, whose last entry is the "
+                    "gripper's; set agent.chunk=1"
+                )
+            kind = deviations.SwitchCritic
+        self.critic = make_critic(cfg, make_encoder, self.action_dim, kind)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.discount = cfg.discount**cfg.chunk
         self.actor_every = cfg.actor_every
@@ -72,13 +85,17 @@ class ActorCritic(Agent):
         cfg = self.config
         with self.autocast:
             pi = (self.average_actor or self.actor)(obs)
+            features = None
             if cfg.best_of > 1:  # deviation
                 features = self.critic.encoder(obs)
                 action = deviations.best_of(
                     self.critic, features, pi, cfg.best_of, self.generator, deterministic
                 )
-                return Decision(action, pi, features)
-            return Decision(pi.mode() if deterministic else pi.sample(1, self.generator)[0][:, 0], pi)
+            else:
+                action = pi.mode() if deterministic else pi.sample(1, self.generator)[0][:, 0]
+            if cfg.gripper_switch:  # deviation
+                action = deviations.switched(action)
+            return Decision(action, pi, features)
 
     def acting(self) -> tuple[str, ...]:
         """See `Agent.acting`."""
@@ -86,9 +103,11 @@ class ActorCritic(Agent):
         return (actor, "critic") if self.config.best_of > 1 else (actor,)
 
 
-def make_critic(config: CriticConfig, make_encoder: MakeEncoder, action_dim: int) -> Critic:
+def make_critic(
+    config: CriticConfig, make_encoder: MakeEncoder, action_dim: int, kind: type[Critic] = Critic
+) -> Critic:
     """The ensemble that the keys describe."""
-    return Critic(
+    return kind(
         make_encoder,
         action_dim,
         config.critic_hidden,

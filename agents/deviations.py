@@ -15,6 +15,8 @@
     actor_tau                a moving average of the actor acts
     best_of                  the critic chooses among K samples of the policy when acting (Ghasemipour et al.
                              2021, arXiv:2007.11091)
+    gripper_switch           an action's last entry opens or closes a gripper, and nothing between: its sign
+                             acts, and critics are linear in it from -1 to 1
 
 Each is applied by an algorithm under an `if` marked `# deviation`. With every key at its default an update
 enters no function of this file.
@@ -143,6 +145,29 @@ def best_of(
     return action.gather(1, best[:, None, None].expand(-1, 1, a))[:, 0]
 
 
+class SwitchCritic(Critic):
+    """Critics whose values are linear in an action's last entry, between those at -1 and 1.
+
+    Only its sign moves a gripper, and recorded ones are -1 or 1. Between them the conservative term digs
+    a valley, which an actor on its way from "open" to "closed" does not cross. Linear, Q is what a gripper is
+    worth that closes with probability (1 + g) / 2.
+    """
+
+    def forward(self, features: Tensor, action: Tensor, member: int | None = None) -> Tensor:
+        """See `Critic.forward`; all actions of a state are valued at both ends."""
+        ends = torch.cat([action, action], 1)  # (b, 2k, a)
+        k = action.shape[1]
+        ends[:, :k, -1], ends[:, k:, -1] = -1.0, 1.0
+        low, high = super().forward(features, ends, member).chunk(2, -1)  # (e, b, k)
+        return torch.lerp(low, high, (1.0 + action[..., -1].float()) / 2.0)
+
+
+def switched(action: Tensor) -> Tensor:
+    """The actions (n, a) with -1 or 1 as their last entry, as recorded ones have."""
+    rest, grip = action[:, :-1], action[:, -1:]
+    return torch.cat([rest, torch.where(grip < 0, -torch.ones_like(grip), torch.ones_like(grip))], 1)
+
+
 @dataclass(kw_only=True)
 class ReturnConfig:
     """Of every agent with critics."""
@@ -157,6 +182,7 @@ class DeviationConfig(ReturnConfig):
     critic_encoder_from_bc: bool = False  # the critics' encoder starts from the actor's at the first update
     actor_tau: float = key(1.0, at_least=0, at_most=1)  # speed of the averaged actor that acts; 1 = none
     best_of: int = key(1, at_least=1, resume=True)  # K, actions of which the critic takes the best
+    gripper_switch: bool = False  # an action's last entry opens or closes a gripper, and nothing between
 
 
 @dataclass(kw_only=True)

@@ -112,6 +112,8 @@ class QC(ActorCritic):
         with self.autocast:
             flow, features = (self.average_actor or self.actor)(obs), self.critic.encoder(obs)
             action, _ = self.choose(flow, features, eps)
+            if self.config.gripper_switch:  # deviation
+                action = deviations.switched(action)
         return Decision(action, flow, features)
 
     def acting(self) -> tuple[str, ...]:

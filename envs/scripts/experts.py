@@ -19,6 +19,7 @@ from torch import Tensor
 from caliper.envs.robot.robots import Robot, robot_facts
 from caliper.envs.scripts.handles import turn_handle
 from caliper.envs.scripts.hang import hang_tool
+from caliper.envs.scripts.person import Person
 from caliper.envs.scripts.phases import Phases
 from caliper.envs.seeding import normal
 from caliper.envs.sim import SimEnv
@@ -40,7 +41,9 @@ ROTATION_NOISE = 0.3  # of the translation's
 class Expert:
     """Acts in a `SimEnv`; one phase and one clock per env, restarted with the env's episode."""
 
-    def __init__(self, env: SimEnv, noise: Tensor, bias: Tensor, stage: str | None = None) -> None:
+    def __init__(
+        self, env: SimEnv, noise: Tensor, bias: Tensor, stage: str | None = None, operator: str = "script"
+    ) -> None:
         """Prepares for the episodes that run in `env`.
 
         Args:
@@ -48,8 +51,10 @@ class Expert:
             noise: (n,), standard deviation of the Gaussian noise on the translation, in units of the action.
             bias: (n,), metres by which the episode's grasp point is off, in a direction drawn from its seed.
             stage: the stage of the task after which to stop; None for the whole task.
+            operator: "script", always at full speed, or "person", see `caliper.envs.scripts.person`.
         """
         self.env, self.stage = env, stage
+        self.person = Person(env) if operator == "person" else None
         self.noise, self.bias = noise.to(env.device), bias.to(env.device)
         self.phases = Phases(env.num_envs, env.control_freq, env.device)
         self._grasp = torch.tensor(env.task.plan.grasp, dtype=torch.float64, device=env.device)
@@ -64,9 +69,12 @@ class Expert:
 
     def act(self) -> Tensor:
         """Actions for the envs as they are now, float32 (n, a) in [-1, 1]."""
-        env, plan = self.env, self.env.task.plan
-        grip = env.grip_pos.double()
-        self.phases.tick(env.steps == 0, grip)
+        env, plan, person = self.env, self.env.task.plan, self.person
+        grip, pace = env.grip_pos.double(), torch.ones_like(self.noise)
+        if person is not None:
+            person.tick(self.phases.phase)
+            pace = person.pace
+        self.phases.tick(env.steps == 0, grip, pace)
         angle = 2 * math.pi * normal(env.seeds, 1, stream=3)[:, 0]
         off = torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], 1) * self.bias[:, None]
         if isinstance(plan, HandleParameters):
@@ -75,13 +83,15 @@ class Expert:
             (way, turn, closed), gain = hang_tool(env, plan, self.phases, off), GAIN
         else:
             (way, turn, closed), gain = self._pick_and_place(plan, off), plan.gain
-        move = torch.clamp((way - grip) / (gain * 20 / env.control_freq), -1, 1)
-        eps = normal(env.seeds, 6, stream=16 + env.steps) * self.noise[:, None]
-        parts = [move + eps[:, :3]]
+        move = _at_most((way - grip) / (gain * 20 / env.control_freq), pace)
+        eps = normal(env.seeds, 6, stream=16 + env.steps) if person is None else person.noise()
+        eps = eps * self.noise[:, None]
+        arm = move + eps[:, :3]
         if env.action_dim == 7:
-            parts.append(torch.clamp(turn / TURN_GAIN, -1, 1) + ROTATION_NOISE * eps[:, 3:])
-        parts.append(torch.where(closed, 1.0, -1.0).double()[:, None])
-        return torch.cat(parts, 1).clamp(-1, 1).float()
+            arm = torch.cat([arm, _at_most(turn / TURN_GAIN, pace) + ROTATION_NOISE * eps[:, 3:]], 1)
+        if person is not None:
+            arm = person.follow(arm)
+        return torch.cat([arm, torch.where(closed, 1.0, -1.0).double()[:, None]], 1).clamp(-1, 1).float()
 
     def _pick_and_place(self, plan: ExpertParameters, off: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As `caliper.envs.scripts.handles.turn_handle`."""
@@ -239,6 +249,11 @@ def _grasp_turn(yaw: Tensor, to: float) -> Tensor:
     ways, ends = _wrapped(ways), _wrapped(ways + to - yaw[:, None])
     best = (ways**2 + ends**2).argmin(1, keepdim=True)
     return ways.gather(1, best)[:, 0]
+
+
+def _at_most(command: Tensor, pace: Tensor) -> Tensor:
+    """Commands (n, k) between minus and plus the pace (n,)."""
+    return torch.minimum(torch.maximum(command, -pace[:, None]), pace[:, None])
 
 
 def _any_of(phase: Tensor, *wanted: int) -> Tensor:

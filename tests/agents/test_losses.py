@@ -9,8 +9,9 @@ import torch
 from caliper.agents import Noise
 from caliper.agents.nets import Critic, TanhGaussian, bc_loss, polyak, td_loss
 from caliper.encoders.base import State
+from caliper.errors import CaliperError
 from caliper.types import Batch, ObsSpec
-from tests.agents.conftest import linear_agent, linear_batch, make, random_batch
+from tests.agents.conftest import equal, linear_agent, linear_batch, make, random_batch, random_obs
 
 HALF = math.atanh(0.5)  # tanh(HALF) = 0.5: standard normal noise of this value gives the action 0.5
 
@@ -273,6 +274,52 @@ def test_the_averaged_actor_acts():
     obs = linear_batch(1.0, 0.0).obs
     assert torch.equal(agent.act(obs, deterministic=True), agent.average_actor(obs).mode())
     assert not torch.equal(agent.act(obs, deterministic=True), agent.actor(obs).mode())
+
+
+def test_a_switchs_value_is_linear_between_its_ends():
+    # Q(g) = 3 relu(g): 0 at -1 and 3 at 1, so 1.5 + 1.5 g between, with the slope 1.5 everywhere
+    agent = linear_agent(critic_hidden=[1], gripper_switch=True)
+    with torch.no_grad():
+        for critic in (agent.critic, agent.target_critic):
+            critic.weights[0].copy_(torch.tensor([[[0.0], [1.0]], [[0.0], [1.0]]]))
+            critic.weights[1].fill_(3.0)
+    g = torch.tensor([[[-1.0], [-0.5], [0.0], [1.0]]], requires_grad=True)  # (b, k, a)
+    for critic in (agent.critic, agent.target_critic):
+        q = critic(torch.zeros(1, 1), g)
+        torch.testing.assert_close(q[0, 0], torch.tensor([0.0, 0.75, 1.5, 3.0]))
+        torch.testing.assert_close(torch.autograd.grad(q[1].sum(), g)[0], torch.full_like(g, 1.5))
+
+
+def test_a_switch_is_an_actions_last_entry_and_the_rest_counts_as_ever():
+    plain, switch = make("calql"), make("calql", gripper_switch=True)
+    assert equal(plain.state_dict(), switch.state_dict())
+    features, action = torch.randn(4, plain.critic.encoder.dim), 2 * torch.rand(4, 5, 3) - 1
+    low, high = action.clone(), action.clone()
+    low[..., -1], high[..., -1] = -1.0, 1.0
+    share = (1 + action[..., -1]) / 2
+    expected = (1 - share) * plain.critic(features, low) + share * plain.critic(features, high)
+    torch.testing.assert_close(switch.critic(features, action), expected)
+    torch.testing.assert_close(switch.critic(features, action, member=1), expected[1:])
+    torch.testing.assert_close(switch.critic(features, low), plain.critic(features, low))
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize(
+    ("name", "keys"), [("calql", {}), ("calql", {"best_of": 4}), ("iql", {}), ("qc", {})]
+)
+def test_what_acts_is_the_sign_of_a_switch(name, keys, deterministic):
+    agent, plain = make(name, gripper_switch=True, **keys), make(name, **keys)
+    obs = random_obs(64)
+    action, wish = agent.act(obs, deterministic), plain.act(obs, deterministic)
+    assert set(action[:, -1].tolist()) == {-1.0, 1.0}
+    if name == "calql" and not keys:  # the critics have no say
+        assert torch.equal(action[:, :-1], wish[:, :-1])
+        assert torch.equal(action[:, -1], torch.where(wish[:, -1] < 0, -1.0, 1.0))
+
+
+def test_a_switch_is_for_one_control_step():
+    with pytest.raises(CaliperError, match=r"gripper_switch .*agent.chunk=1"):
+        make("calql", gripper_switch=True, chunk=2)
 
 
 @pytest.mark.parametrize("deterministic", [True, False])

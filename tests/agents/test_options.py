@@ -31,6 +31,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"mc_weight": 0.5},
     {"actor_tau": 0.01},
     {"best_of": 4},
+    {"gripper_switch": True},
     {"chunk": 2},
 ]
 CASES = [(name, keys) for keys in OPTIONS for name in AGENTS if keys.keys() <= keys_of(name)]

@@ -79,7 +79,8 @@ def test_a_deviation_that_is_on_is_entered():
 
 def test_every_key_of_the_deviations_stands_under_a_mark():
     """Where an algorithm looks at such a key, or at what is built from it, the line is marked."""
-    keys = "mc_weight|critic_encoder_from_bc|actor_tau < 1|best_of > 1|(average_actor|bc_term) is not None"
+    keys = "mc_weight|critic_encoder_from_bc|actor_tau < 1|best_of > 1|gripper_switch"
+    keys += "|(average_actor|bc_term) is not None"
     looks = re.compile(rf"^ +if .*({keys})")
     lines = [
         line

@@ -48,9 +48,9 @@ def clean_expert(env):
     return spoiled_expert(env, 0.0, 0.0)
 
 
-def spoiled_expert(env, noise, bias):
+def spoiled_expert(env, noise, bias, operator="script"):
     fill = partial(torch.full, (env.num_envs,), dtype=torch.float64)
-    return Expert(env, fill(noise), fill(bias))
+    return Expert(env, fill(noise), fill(bias), operator=operator)
 
 
 def same_obs(a, b):

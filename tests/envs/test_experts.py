@@ -84,16 +84,51 @@ def test_noise_and_bias_spoil_it():
     assert max(noisy, biased) > 0  # mixed, not useless
 
 
-def test_actions_follow_from_the_seed_alone():
+@pytest.mark.parametrize("operator", ["script", "person"])
+def test_actions_follow_from_the_seed_alone(operator):
     many, one = (make_envs("pick_place_tray", n, cameras=(), **usual("pick_place_tray")) for n in (3, 1))
     runs = []
     for _ in range(2):
         many.reset(seeds=torch.tensor([4, 5, 6]))
-        runs.append(rollout(many, spoiled_expert(many, 0.5, 0.01))[1])
+        runs.append(rollout(many, spoiled_expert(many, 0.5, 0.01, operator))[1])
     assert torch.equal(*runs)
     one.reset(seeds=torch.tensor([5]))
-    alone = rollout(one, spoiled_expert(one, 0.5, 0.01))[1]
+    alone = rollout(one, spoiled_expert(one, 0.5, 0.01, operator))[1]
     assert torch.equal(alone[:, 0], runs[0][: len(alone), 1])
+
+
+def test_a_person_is_slower_uneven_and_pauses_and_gets_there():
+    """As in robosuite's recordings by hand: see `caliper.envs.scripts.person`."""
+    env = make_envs("lift", 25, cameras=(), **usual("lift") | {"horizon": 200})
+    solved, actions = rollout(env, spoiled_expert(env, 0.1, 0.0, "person"))
+    arm = actions[..., :-1].abs().amax(2)  # (t, n)
+    lengths, largest = (actions[..., -1] != 0).sum(0), arm.amax(0)
+    shares = ((arm < 0.02) & (actions[..., -1] != 0)).sum(0) / lengths
+    assert solved.mean() >= 0.95
+    assert largest.min() < 0.5 and largest.max() > 0.7  # each has its own pace
+    assert 0.05 < shares.mean() < 0.5
+    moving = arm[arm > 0.02]
+    assert 0.2 < moving.median() < 0.5
+    env.reset(seeds=torch.arange(25))
+    assert (
+        lengths.double().mean()
+        > 1.3 * (rollout(env, clean_expert(env))[1][..., -1] != 0).sum(0).double().mean()
+    )
+
+
+def test_a_pause_is_no_time_and_no_move():
+    env = make_envs("lift", 25, cameras=(), **usual("lift") | {"horizon": 200})
+    expert, paused = spoiled_expert(env, 0.1, 0.0, "person"), 0
+    for _ in range(20):
+        before, phase = expert.phases.seconds.clone(), expert.phases.phase.clone()
+        action = expert.act()
+        rests = (expert.person.pace == 0) & (env.steps > 0) & (expert.phases.before == phase)
+        waited = expert.phases.seconds[rests]
+        assert (action[rests, :-1] == 0).all()
+        assert ((waited == before[rests]) | (waited == 0)).all()  # 0: the phase had just begun
+        paused += int(rests.sum())
+        env.step(action)
+    assert paused > 10
 
 
 def test_it_starts_over_with_each_episode():

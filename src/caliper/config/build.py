@@ -316,10 +316,14 @@ def dataset_meta(config: RunConfig) -> DatasetMeta:
         action_dim=action_dim(task.controller, task.robot),
         state_dim=scene.state_dim,
         horizon=config.recorded_horizon,
-        collector="scripted expert" + (f" until {config.data.stage}" if config.data.stage else ""),
+        collector=f"scripted {WHO[config.data.operator]}"
+        + (f" until {config.data.stage}" if config.data.stage else ""),
         seed=config.data.seed,
         action=action_json(task.controller, task.control_freq, task.robot),
     )
+
+
+WHO = {"script": "expert", "person": "person"}  # who acts in a dataset of Caliper's, by `data.operator`
 
 
 def task_words(meta: DatasetMeta) -> list[str]:

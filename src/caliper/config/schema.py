@@ -108,6 +108,8 @@ class DataConfig:
     horizon: int | None = key(at_least=1)
     start: str | None = key()
     stage: str | None = key()
+    kind: str | None = key(choices=("complete", "partial", "mixed"))
+    operator: str = key(choices=("script", "person"))
     mixture: list[list[float]] = key()
     demonstrations: str | None = key()
     seed: int = key(at_least=0)
@@ -258,10 +260,12 @@ class RunConfig:
         words += [f"from_{self.recorded_start}"] * (self.recorded_start is not None)
         words += ["sizes"] * task.draw_size
         words += [f"until_{data.stage}"] * (data.stage is not None)
+        words += [f"by_{data.operator}"] * (data.operator != "script")
         mixture = zlib.crc32(json.dumps(data.mixture).encode())
         words += [str(data.episodes), f"seed{data.seed}"]
         if task.env_id is not None:  # a folder of Minari's
             shown = [PurePath(data.demonstrations).stem] if data.demonstrations else []
+            shown += [data.kind] if data.kind else []
             words = [task.name, f"{self.recorded_horizon}steps", *words[-2:], *shown, f"mix{mixture:08x}"]
             return str(data.path or f"datasets/{'_'.join(words)}")
         words += [f"mix{mixture:08x}"]

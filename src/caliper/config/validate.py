@@ -74,6 +74,11 @@ def check(config: RunConfig) -> None:
             f"offline.bc_updates={config.offline.bc_updates}, but the agent {agent} has no actor "
             "to clone; set offline.bc_updates=0"
         )
+    if config.agent.get("gripper_switch") and (config.task.env_id is not None or len(config.task.actors) > 1):
+        raise CaliperError(
+            "agent.gripper_switch=true is for actions whose last entry is the one gripper's, which this task "
+            "does not have"
+        )
     if config.chunk > config.task.horizon:
         raise CaliperError(
             f"agent.chunk={config.chunk} is longer than an episode; it must be at most task.horizon="
@@ -152,6 +157,8 @@ def _check_unused(config: RunConfig) -> None:
         what, unused = f"{task.env} of robosuite", ("successes_only", "draw_size")
     else:
         what, unused = f"task '{task.name}'", ("kwargs", "robots", "dense", "successes_only")
+    if config.data.kind is not None and not (task.env_id or "").startswith("FrankaKitchen"):
+        raise CaliperError(f"data.kind={config.data.kind} is of the kitchen's data alone; leave it out")
     if given := [key for key in unused if getattr(task, key)]:
         raise CaliperError(f"task.{given[0]}={getattr(task, given[0])} has no effect on {what}; leave it out")
 
@@ -200,6 +207,10 @@ def _check_gymnasium(config: RunConfig) -> None:
         )
     if config.prior is not None:
         raise CaliperError(f"data.prior is for Caliper's own tasks, and {task.env_id} is none; leave it out")
+    if config.data.operator != "script":
+        raise CaliperError(
+            f"data.operator is for Caliper's own tasks, and {task.env_id} is none; leave it out"
+        )
     known = camera_names(task.env_id or "", task.kwargs)
     if config.video.episodes and config.video.camera not in known:
         raise CaliperError(

@@ -59,7 +59,8 @@ def collect(config: RunConfig, path: Path, overwrite: bool = True) -> Path:
     def started(chunk: list[int]) -> None:
         nonlocal expert
         rows = np.array(chunk) - first
-        expert = Expert(env, torch.as_tensor(noise[rows]), torch.as_tensor(bias[rows]), data.stage)
+        knobs = torch.as_tensor(noise[rows]), torch.as_tensor(bias[rows])
+        expert = Expert(env, *knobs, data.stage, data.operator)
 
     def record(_: Obs, action: Tensor) -> Tensor:
         return torch.cat([env.get_state(), action.double()], dim=1)

@@ -8,6 +8,7 @@ from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
 from caliper.rollout.collect_adroit import collect_adroit
 from caliper.rollout.collect_antmaze import collect_antmaze
+from caliper.rollout.collect_kitchen import collect_kitchen
 
 
 def collect_observed(config: RunConfig, path: Path) -> Path:
@@ -24,6 +25,8 @@ def collect_observed(config: RunConfig, path: Path) -> Path:
         return collect_adroit(config, path)
     if env_id.startswith("AntMaze"):
         return collect_antmaze(config, path)
+    if env_id.startswith("FrankaKitchen"):
+        return collect_kitchen(config, path)
     raise CaliperError(
         f"task={config.task.name} has no expert to collect from; name a Minari dataset's folder: "
         "data.path=..."

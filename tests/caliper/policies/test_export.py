@@ -135,7 +135,7 @@ def test_the_weights_are_those_that_act(finished, exported):
 @pytest.mark.parametrize(
     ("name", "options"),
     [(name, {"best_of": 64} if name == "qc" else {}) for name in AGENTS]
-    + [("calql", {"best_of": 16}), ("iql", {"actor_tau": 0.5})],
+    + [("calql", {"best_of": 16}), ("calql", {"gripper_switch": True}), ("iql", {"actor_tau": 0.5})],
 )
 def test_what_acting_names_is_enough_and_needed(name, options):
     """Without the other networks the greedy action stays, and each that is kept has a say in it."""

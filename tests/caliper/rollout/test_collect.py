@@ -5,8 +5,10 @@ import pytest
 
 from caliper.config.build import COLLECT_SEEDS, dataset_meta
 from caliper.config.compose import compose
+from caliper.config.validate import check_task
 from caliper.data.formats.robomimic import read_dataset
 from caliper.envs.engines.batch import BatchEngine
+from caliper.errors import CaliperError
 from caliper.rollout import collect as collect_module
 from caliper.rollout.collect import collect
 from tests.caliper.conftest import WORDS
@@ -83,6 +85,16 @@ def test_another_mixture_is_another_file():
     common = "datasets/lift_osc_position_10hz_6steps_4_seed0_mix"
     assert usual.dataset_path().startswith(common) and other.dataset_path().startswith(common)
     assert usual.dataset_path() != other.dataset_path()
+
+
+def test_a_person_may_be_recorded_instead_of_the_script(tmp_path):
+    usual, other = compose(WORDS), compose([*WORDS, "data.operator=person"])
+    assert "_by_person_4_seed0_mix" in other.dataset_path() and "_by_" not in usual.dataset_path()
+    script, person = (read_dataset(collect(c, tmp_path / f"{i}.hdf5")) for i, c in enumerate((usual, other)))
+    assert (script.meta.collector, person.meta.collector) == ("scripted expert", "scripted person")
+    assert not np.array_equal(script.episodes[0].actions, person.episodes[0].actions)
+    with pytest.raises(CaliperError, match=r"data\.operator is for Caliper's own tasks"):
+        check_task(compose(["task=adroit_door", "data.operator=person"]))
 
 
 def test_an_interrupted_collection_leaves_the_earlier_file(tmp_path, monkeypatch):

@@ -108,7 +108,12 @@ def test_both_phases_and_a_resume(task, tmp_path, capsys, monkeypatch):
 def test_what_cannot_be_done_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CaliperError, match="task=kitchen has no expert to collect from; name a Minari"):
-        collect_observed(compose(["task=kitchen"]), tmp_path / "kitchen")
+        collect_observed(compose(["task=kitchen", "task.env_id=FetchReach-v4"]), tmp_path / "kitchen")
+    with pytest.raises(CaliperError, match="has 'hinge cabinet', for which there is no script; choose from"):
+        hinge = compose(["task=kitchen", "task.kwargs.tasks_to_complete=[kettle,hinge cabinet]"])
+        collect_observed(hinge, tmp_path / "kitchen")
+    said = refused(capsys, "collect", "task=antmaze", "data.kind=mixed")
+    assert "data.kind=mixed is of the kitchen's data alone" in said
     assert "of Minari datasets a run takes one" in refused(capsys, "train", "task=antmaze", "data.path=[a,b]")
     assert "there is no camera 'side'; choose one of: showcase, track" in refused(
         capsys, "train", "task=antmaze", "video.camera=side"
@@ -142,8 +147,13 @@ def test_the_data_decides_what_is_dropped(tmp_path):
         find_data(compose([*words(tmp_path, "adroit_door"), f"data.path={dense}"]))
 
 
+def test_another_kind_is_another_file():
+    paths = {compose(["task=kitchen", f"data.kind={kind}"]).dataset_path() for kind in ("complete", "mixed")}
+    assert len(paths) == 2 and all("mixed" in path or "complete" in path for path in paths)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["antmaze", "adroit_door"])
+@pytest.mark.parametrize("task", ["antmaze", "kitchen", "adroit_door"])
 def test_a_small_file_is_made_and_trained_on(task, tmp_path, monkeypatch):
     """`caliper train` alone: collects what is missing, and goes through both phases."""
     monkeypatch.chdir(tmp_path)
