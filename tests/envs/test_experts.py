@@ -60,6 +60,12 @@ def test_without_noise_it_succeeds_with_robots_that_need_numbers_of_their_own(ta
     assert success(task, 50, robot=robot) >= (0.5 if robot == "iiwa" else 0.9)  # why is in docs/robots.md
 
 
+@pytest.mark.slow
+def test_slow_fingers_do_not_take_the_wrench_off_the_bar_again():
+    """Where the arm stops pressing when it lets go, 36 of 100 episodes succeed, else 83."""
+    assert success("tool_hang", 50, robot="sawyer") >= 0.65
+
+
 def test_only_robots_other_than_the_panda_have_numbers_of_their_own():
     for kind in TASKS.values():
         assert set(kind.plans) <= set(ROBOTS) - {"panda"}
