@@ -42,6 +42,9 @@ class GymnasiumEnv(OneByOneEnv):
     Success ends an episode. Without `dense` it is what the environment's info says, and the raw reward is 1
     on that step and 0 else: AntMaze's own reward, and Adroit's binary one plus 1. With `dense` the raw reward
     is the environment's, and success its termination: the kitchen's number of tasks that are complete.
+
+    Attributes:
+        envs: the n environments, unwrapped.
     """
 
     def __init__(
@@ -67,8 +70,8 @@ class GymnasiumEnv(OneByOneEnv):
             CaliperError: gymnasium-robotics is not installed, or has no such environment.
         """
         self.env_id, self._dense = env_id, dense
-        self._envs = [_make(env_id, kwargs or {}) for _ in range(num_envs)]
-        space, model = self._envs[0].action_space, self._envs[0].model
+        self.envs = [_make(env_id, kwargs or {}) for _ in range(num_envs)]
+        space, model = self.envs[0].action_space, self.envs[0].model
         self._middle, self._reach = (space.high + space.low) / 2, (space.high - space.low) / 2  # (a,)
         proprio, actions = dimensions(env_id, kwargs or {})
         self.spec = ObsSpec((), 1, proprio)
@@ -83,12 +86,12 @@ class GymnasiumEnv(OneByOneEnv):
 
     def _begin(self, i: int, seed: int) -> None:
         self._shown = None
-        obs, _ = self._envs[i].reset(seed=seed)
+        obs, _ = self.envs[i].reset(seed=seed)
         self._obs[i] = flatten(obs)
 
     def _advance(self, i: int, move: NDArray[np.float32]) -> tuple[float, bool]:
         """See `OneByOneEnv`."""
-        obs, reward, terminated, _, info = self._envs[i].step(self._middle + move * self._reach)
+        obs, reward, terminated, _, info = self.envs[i].step(self._middle + move * self._reach)
         self._obs[i] = flatten(obs)
         if self._dense:
             return float(reward), bool(terminated)
@@ -118,7 +121,7 @@ class GymnasiumEnv(OneByOneEnv):
         """See `VectorEnv`; of what an environment remembers beside its model nothing is in it."""
         rows = [
             np.concatenate([[w.data.time], w.data.qpos, w.data.qvel, self._fixtures.poses(w.model)])
-            for w in self._envs
+            for w in self.envs
         ]
         return torch.as_tensor(np.stack(rows))
 
@@ -134,7 +137,7 @@ class GymnasiumEnv(OneByOneEnv):
     def render(self, cameras: tuple[str, ...], size: int) -> Tensor:
         """See `VectorEnv`; drawn by Caliper, for Gymnasium's renderers need OpenGL."""
         if self._puppets is None:
-            model = drawn_model(self._envs[0], self.env_id, getattr(self._envs[0], "scene_xml", None))
+            model = drawn_model(self.envs[0], self.env_id, getattr(self.envs[0], "scene_xml", None))
             self._puppets = Puppets(model, self._fixtures.names, self.num_envs)
         if (cameras, size) not in self._renderers:
             threads = len(os.sched_getaffinity(0))

@@ -26,7 +26,7 @@ class Phases:
         self.hold = torch.zeros(num_envs, 3, dtype=torch.float64, device=device)
         self.home, self._grip = torch.zeros_like(self.hold), torch.zeros_like(self.hold)
 
-    def tick(self, fresh: Tensor, grip: Tensor, pace: Tensor | float = 1.0) -> None:
+    def tick(self, fresh: Tensor, grip: Tensor, pace: Tensor) -> None:
         """Begins a control step.
 
         Args:

@@ -50,7 +50,7 @@ def test_a_goal_to_the_left_is_one_ahead_of_another_leg():
 
 
 def test_the_way_through_the_u(env):
-    maze = Maze(env._envs[0].maze)
+    maze = Maze(env.envs[0].maze)
     number = {tuple(cell): i for i, cell in enumerate(maze.cells.tolist())}
     start, goal = number[3, 1], number[1, 1]
     way = [start]
@@ -62,7 +62,7 @@ def test_the_way_through_the_u(env):
 
 
 def test_a_walk_is_its_seeds_and_gymnasiums(env):
-    inner = env._envs[0]
+    inner = env.envs[0]
     maze, noise = Maze(inner.maze), np.full(3, 0.2)
     together = list(walks(inner.model, maze, [7, 8, 9], noise, 40, 3, 1))
     alone = next(walks(inner.model, maze, [7], noise[:1], 40, 1, 1))

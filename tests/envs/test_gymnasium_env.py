@@ -88,7 +88,7 @@ def test_a_mask_resets_some_envs():
 
 def test_success_ends_an_episode_with_a_reward_of_one():
     env = GymnasiumEnv(DOOR, 2, horizon=50)
-    inner = env._envs[0]
+    inner = env.envs[0]
     state = inner.get_env_state()
     state["qpos"][inner.door_hinge_addrs] = 1.5  # the door is open
     inner.set_env_state(state)
@@ -101,7 +101,7 @@ def test_success_ends_an_episode_with_a_reward_of_one():
 
 def test_the_kitchen_counts_what_is_complete_now_and_ends_with_all():
     env = make("kitchen", 1)
-    inner = env._envs[0]
+    inner = env.envs[0]
     goals = {"kettle": (23, [-0.23, 0.75, 1.62, 0.99, 0.0, 0.0, -0.06]), "microwave": (22, [-0.75])}
     rewards = []
     for start, goal in (*goals.values(), (17, [-0.69, -0.05]), (19, [0.37])):
@@ -121,7 +121,7 @@ def test_antmaze_starts_and_ends_at_the_marked_cells():
     assert ((seen[:, :2] - torch.tensor([-10.0, 10.0])).abs() <= 1).all()
     assert ((seen[:, 2:4] - torch.tensor([10.0, -10.0])).abs() <= 1).all()
     assert not torch.equal(seen[0, :4], seen[1, :4])
-    inner = env._envs[0]
+    inner = env.envs[0]
     inner.goal = inner.data.qpos[:2].copy()
     assert env.step(torch.zeros(4, 8)).terminated.tolist() == [True, False, False, False]
 
@@ -130,8 +130,8 @@ def test_actions_are_scaled_to_the_space():
     env = GymnasiumEnv(DOOR, 1)
     env._middle, env._reach = env._middle + 0.25, env._reach / 2  # as of a space from -0.25 to 0.75
     taken = []
-    step = env._envs[0].step
-    env._envs[0].step = lambda action: taken.append(action.copy()) or step(action)
+    step = env.envs[0].step
+    env.envs[0].step = lambda action: taken.append(action.copy()) or step(action)
     for value in (-1.0, 0.0, 1.0, 5.0):
         env.step(torch.full((1, 28), value))
     assert [a[0] for a in taken] == [-0.25, 0.25, 0.75, 0.75]
@@ -142,7 +142,7 @@ def test_states_are_drawn_with_what_the_episode_moved():
     env = make("adroit_door", 2)
     env.reset(seeds=torch.tensor([1, 2]))
     state = env.get_state()
-    hung = [torch.as_tensor(e.model.body("frame").pos) for e in env._envs]
+    hung = [torch.as_tensor(e.model.body("frame").pos) for e in env.envs]
     assert not torch.equal(*hung) and torch.equal(state[:, -7:-4], torch.stack(hung))
     first, second = env.render(("fixed",), 24)[:, 0]
     env.step(torch.ones(2, 28))

@@ -42,7 +42,7 @@ def test_a_step_of_the_inverse_leans_only_where_the_gripper_does_not_notice():
 
 
 def test_the_arm_reaches_what_it_aims_at_and_carries_its_weight():
-    env = make()._envs[0]
+    env = make().envs[0]
     arm = Arm(env)
     place, turn = arm.site("slide_site") - [0.08, 0.12, 0], facing(0, 0.4)
     joints = arm.posture(arm.rest, place, turn, 60)

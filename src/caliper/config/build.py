@@ -8,7 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from caliper.agents import Agent, build_agent
 from caliper.config.cameras import camera_sizes
@@ -286,6 +288,14 @@ def collect_seeds(config: RunConfig) -> list[int]:
     return list(range(first, first + config.data.episodes))
 
 
+def collect_knobs(config: RunConfig) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Action noise and metres off the grasp point of each of the dataset's episodes, from `data.mixture`."""
+    data, mixture = config.data, np.array(config.data.mixture)
+    share = mixture[:, 0] / mixture[:, 0].sum()
+    rows = np.random.default_rng(data.seed).choice(len(mixture), size=data.episodes, p=share)
+    return mixture[rows, 1], mixture[rows, 2]
+
+
 def dataset_meta(config: RunConfig) -> DatasetMeta:
     """What a dataset must say of itself to fit the run, and what a new one will say."""
     task = config.task
@@ -305,6 +315,7 @@ def dataset_meta(config: RunConfig) -> DatasetMeta:
             seed=config.data.seed,
         )
     scene = run_scene(config)
+    who = "scripted person" if config.data.operator == "person" else "scripted expert"
     return DatasetMeta(
         task=task.name,
         scene_hash=scene.hash,
@@ -316,14 +327,10 @@ def dataset_meta(config: RunConfig) -> DatasetMeta:
         action_dim=action_dim(task.controller, task.robot),
         state_dim=scene.state_dim,
         horizon=config.recorded_horizon,
-        collector=f"scripted {WHO[config.data.operator]}"
-        + (f" until {config.data.stage}" if config.data.stage else ""),
+        collector=who + (f" until {config.data.stage}" if config.data.stage else ""),
         seed=config.data.seed,
         action=action_json(task.controller, task.control_freq, task.robot),
     )
-
-
-WHO = {"script": "expert", "person": "person"}  # who acts in a dataset of Caliper's, by `data.operator`
 
 
 def task_words(meta: DatasetMeta) -> list[str]:

@@ -157,10 +157,10 @@ def _check_unused(config: RunConfig) -> None:
         what, unused = f"{task.env} of robosuite", ("successes_only", "draw_size")
     else:
         what, unused = f"task '{task.name}'", ("kwargs", "robots", "dense", "successes_only")
-    if config.data.kind is not None and not (task.env_id or "").startswith("FrankaKitchen"):
-        raise CaliperError(f"data.kind={config.data.kind} is of the kitchen's data alone; leave it out")
     if given := [key for key in unused if getattr(task, key)]:
         raise CaliperError(f"task.{given[0]}={getattr(task, given[0])} has no effect on {what}; leave it out")
+    if config.data.kind is not None and not (task.env_id or "").startswith("FrankaKitchen"):
+        raise CaliperError(f"data.kind={config.data.kind} is of the kitchen's data alone; leave it out")
 
 
 def _check_limits(config: RunConfig) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caliper.config.build import collect_seeds, dataset_meta, make_env, no_expert
+from caliper.config.build import collect_knobs, collect_seeds, dataset_meta, make_env, no_expert
 from caliper.config.schema import RunConfig
 from caliper.config.validate import check_task
 from caliper.data.dataset import Episode
@@ -49,11 +49,7 @@ def collect(config: RunConfig, path: Path, overwrite: bool = True) -> Path:
     env = make_env(
         config, min(data.num_envs, data.episodes), False, config.recorded_horizon, config.recorded_start
     )
-    mixture = np.array(data.mixture)
-    draws = np.random.default_rng(data.seed).choice(
-        len(mixture), size=data.episodes, p=mixture[:, 0] / mixture[:, 0].sum()
-    )
-    noise, bias = mixture[draws, 1], mixture[draws, 2]
+    noise, bias = collect_knobs(config)
     expert = Expert(env, torch.zeros(0), torch.zeros(0))  # until a round starts
 
     def started(chunk: list[int]) -> None:

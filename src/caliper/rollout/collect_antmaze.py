@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caliper.config.build import collect_seeds
+from caliper.config.build import collect_knobs, collect_seeds
 from caliper.config.schema import RunConfig
 from caliper.data.formats.minari import Recording
 from caliper.data.formats.minari_writer import write_observations
@@ -25,10 +25,8 @@ def collect_antmaze(config: RunConfig, path: Path) -> Path:
         CaliperError: the dataset cannot be written.
     """
     task, data, seeds = config.task, config.data, collect_seeds(config)
-    inner = GymnasiumEnv(task.env_id or "", 1, task.kwargs)._envs[0]
-    mixture = np.array(data.mixture)
-    share = mixture[:, 0] / mixture[:, 0].sum()
-    noise = np.random.default_rng(data.seed).choice(mixture[:, 1], size=data.episodes, p=share)
+    inner = GymnasiumEnv(task.env_id or "", 1, task.kwargs).envs[0]
+    noise, _ = collect_knobs(config)
     horizon, threads = config.recorded_horizon, config.threads or len(os.sched_getaffinity(0))
     found = walks(inner.model, Maze(inner.maze), seeds, noise, horizon, data.num_envs, threads)
 

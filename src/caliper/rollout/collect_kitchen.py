@@ -11,7 +11,7 @@ from queue import SimpleQueue
 import numpy as np
 import torch
 
-from caliper.config.build import collect_seeds
+from caliper.config.build import collect_knobs, collect_seeds
 from caliper.config.schema import RunConfig
 from caliper.data.formats.minari import Recording
 from caliper.data.formats.minari_writer import write_observations
@@ -34,15 +34,13 @@ def collect_kitchen(config: RunConfig, path: Path) -> Path:
         GymnasiumEnv(task.env_id or "", 1, task.kwargs, task.dense, config.recorded_horizon)
         for _ in range(threads)
     ]
-    wanted = list(envs[0]._envs[0].goal)
+    wanted = list(envs[0].envs[0].goal)
     if unknown := [name for name in wanted if name not in SCRIPTS]:
         raise CaliperError(
             f"task.kwargs.tasks_to_complete has '{unknown[0]}', for which there is no script; choose from: "
             f"{', '.join(SCRIPTS)}, or name a Minari dataset's folder: data.path=..."
         )
-    kind, mixture = data.kind or "complete", np.array(data.mixture)
-    share = mixture[:, 0] / mixture[:, 0].sum()
-    noise = np.random.default_rng(data.seed).choice(mixture[:, 1], size=data.episodes, p=share)
+    kind, (noise, _) = data.kind or "complete", collect_knobs(config)
     with new_folder(path, "the dataset") as folder:
         episodes = _played(envs, kind, wanted, seeds, noise.tolist())
         description = f"{len(seeds)} episodes of a scripted operator, {kind}"
@@ -87,7 +85,7 @@ def play_one(env: GymnasiumEnv, kind: str, wanted: list[str], seed: int, noise: 
     """
     rng = np.random.default_rng(seed)
     obs = [env.reset(seeds=torch.tensor([seed])).proprio[0].numpy()]
-    operator = Operator(env._envs[0], draw_tasks(kind, wanted, rng))
+    operator = Operator(env.envs[0], draw_tasks(kind, wanted, rng))
     actions, rewards, ended = [], [], False
     while not ended and (action := operator.act()) is not None:
         noisy = np.clip(action + noise * rng.standard_normal(len(action)), -1, 1).astype(np.float32)
