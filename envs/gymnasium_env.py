@@ -82,6 +82,7 @@ class GymnasiumEnv(OneByOneEnv):
         self._puppets: Puppets | None = None
         self._renderers: dict[tuple[tuple[str, ...], int], Renderer] = {}
         self._obs = np.zeros((num_envs, proprio), np.float32)
+        self._no_pixels = torch.zeros((num_envs, 0, 3, 1, 1), dtype=torch.uint8)
         self._prepare(num_envs, actions, horizon, seed)
 
     def _begin(self, i: int, seed: int) -> None:
@@ -112,8 +113,7 @@ class GymnasiumEnv(OneByOneEnv):
 
     def _seen_now(self, changed: Tensor | None) -> Obs:
         """See `OneByOneEnv`."""
-        pixels = torch.zeros((self.num_envs, 0, 3, 1, 1), dtype=torch.uint8)
-        return Obs(pixels, torch.tensor(self._obs))
+        return Obs(self._no_pixels, torch.from_numpy(self._obs.copy()))
 
     # ---- states
 

@@ -65,21 +65,24 @@ class OneByOneEnv(VectorEnv):
 
     def step(self, action: Tensor) -> Step:
         """See `VectorEnv`."""
-        moves = action.detach().clamp(-1, 1).float().cpu().numpy()  # (n, a)
+        # In NumPy: on so few numbers torch's operations cost more.
+        moves = action.detach().float().cpu().numpy().clip(-1, 1)  # (n, a)
         self._actions[np.arange(self.num_envs), self.steps] = moves
         outcomes = [self._advance(i, moves[i]) for i in range(self.num_envs)]
-        reward, success = (torch.tensor(column) for column in zip(*outcomes, strict=True))
+        rewards, solved = zip(*outcomes, strict=True)
         self.steps += 1
-        diverged = torch.as_tensor(self._diverged())
-        success = success & ~diverged
-        truncated = torch.as_tensor(self.steps >= self.horizon) & ~success | diverged
+        blown = self._diverged()
+        succeeded = np.array(solved) & ~blown
+        ended = (self.steps >= self.horizon) & ~succeeded | blown
         final_obs, self.final_state = self.observe(), self.get_state()
-        done = success | truncated
+        done = succeeded | ended
         obs = final_obs
         if done.any():
-            self._start(done.numpy(), self._next_seed)
-            obs = self._seen_now(done)
-        return Step(obs, reward.float(), success, truncated, final_obs, success, diverged)
+            self._start(done, self._next_seed)
+            obs = self._seen_now(torch.from_numpy(done))
+        reward = torch.from_numpy(np.array(rewards, np.float32))
+        success, truncated, diverged = map(torch.from_numpy, (succeeded, ended, blown))
+        return Step(obs, reward, success, truncated, final_obs, success, diverged)
 
     def observe(self) -> Obs:
         """See `VectorEnv`."""
