@@ -2,6 +2,8 @@
 
     python docs/make_media.py tasks                               # docs/media/tasks/NAME.png
     python docs/make_media.py benchmarks                          # docs/media/tasks/gymnasium.png
+    python docs/make_media.py films antmaze kitchen               # docs/media/tasks/NAME.webp
+    python docs/make_media.py films adroit_door --policy policy_door.npz
     python docs/make_media.py rollouts RUN/videos/rollouts.mp4    # docs/media/rollouts.webp, for the README
     python docs/make_media.py rollouts VIDEO --out FILE.gif --crop 0 0 266 287 --width 480
 
@@ -16,6 +18,7 @@ import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import imageio_ffmpeg
 import numpy as np
@@ -23,11 +26,15 @@ import yaml
 from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MEDIA = Path(__file__).parent / "media"
 CONFIGS = Path(__file__).parent.parent / "configs" / "task"
 SIDE, GAP, CAPTION = 256, 6, 20  # pixels: side of each image, space between two, height of the line below
 LARGEST_IMAGE = 60_000  # bytes
 LARGEST_MOVING = 1_500_000
+LARGEST_FILM = 700_000
 
 
 # ---- tasks
@@ -90,7 +97,105 @@ def _save(image: Image.Image, path: Path) -> None:
     print(f"{path}: {content.tell() / 1000:.0f} kB, {colours} colours")
 
 
-# ---- the moving image
+# ---- films of gymnasium-robotics' tasks
+
+
+class Film(NamedTuple):
+    """How one is made."""
+
+    seed: int  # of its episode
+    every: int  # control steps from image to image
+    speed: float  # 1: as fast as in the simulation
+    side: int  # of what is drawn, pixels
+    crop: tuple[int, int, int, int]  # left, top, width and height of what is kept
+
+
+# The ant's seed sends it from one end of the U to the other; its outer walls are cut away.
+FILMS = {
+    "antmaze": Film(23, 3, 2, 400, (44, 50, 312, 272)),
+    "kitchen": Film(3, 2, 2, 304, (0, 0, 304, 304)),
+    "adroit_door": Film(0, 1, 1 / 8, 304, (0, 0, 304, 304)),
+}
+NOISE = 0.2  # on the scripts' actions, as on those of collected data
+
+
+def film_benchmarks(names: Sequence[str], policy: Path | None) -> None:
+    """An episode of each task, played as `caliper collect` plays them, by Caliper's renderer."""
+    from caliper.config.build import make_envs
+    from caliper.config.compose import compose
+    from caliper.rollout.film import draw_states
+
+    for name in names:
+        film, config = FILMS[name], compose([f"task={name}", "device=cpu"])
+        env: Any = make_envs(config, 1)
+        if name == "antmaze":
+            states = _ant_states(env, film.seed)
+        elif name == "kitchen":
+            states = _kitchen_states(env, film.seed)
+        else:
+            states = _door_states(env, film.seed, policy)
+        states = states[sorted({*range(0, len(states), film.every), len(states) - 1})]
+        (clip,) = draw_states(env, [states], "showcase", film.side)
+        left, top, wide, high = film.crop
+        images = [Image.fromarray(image[top : top + high, left : left + wide]) for image in clip]
+        pause = round(1000 * film.every / film.speed / config.task.control_freq)
+        _save_moving(images, pause, MEDIA / "tasks" / f"{name}.webp", wide, LARGEST_FILM)
+
+
+def _ant_states(env: Any, seed: int) -> Tensor:
+    """A walk through the maze; its observations hold all but the height of the goal's mark, (t + 1, s)."""
+    import torch
+
+    from caliper.envs.scripts.ant_maze import Maze, walks
+
+    inner = env.envs[0]
+    walk = next(walks(inner.model, Maze(inner.maze), [seed], np.array([NOISE]), env.horizon, 1, 1))
+    obs = torch.from_numpy(walk.obs).double()  # where it is, its goal, and the rest
+    states = env.get_state().repeat(len(obs), 1)
+    states[:, 1:-7] = torch.cat([obs[:, :2], obs[:, 4:]], 1)
+    states[:, -7:-5] = obs[:, 2:4]
+    return states
+
+
+def _kitchen_states(env: Any, seed: int) -> Tensor:
+    """The operator's four tasks, (t + 1, s): what it did is done again, for its recording has no states."""
+    import torch
+
+    from caliper.rollout.collect_kitchen import play_one
+
+    recording = play_one(env, "complete", list(env.envs[0].goal), seed, NOISE)
+    actions = iter(torch.from_numpy(recording.actions))
+    return _states(env, seed, lambda _: next(actions)[None])
+
+
+def _door_states(env: Any, seed: int, policy: Path | None) -> Tensor:
+    """The trained policy without noise opens the door, (t + 1, s)."""
+    import torch
+
+    from caliper.data.formats.adroit import TrainedPolicy, read_adroit
+
+    if policy is None:
+        raise SystemExit("the film of adroit_door needs the weights of a trained policy: --policy FILE.npz")
+    found = read_adroit(policy, env.env_id, env.spec.proprio, env.action_dim)
+    if not isinstance(found, TrainedPolicy):
+        raise SystemExit(f"{policy} holds demonstrations; name a trained policy's weights: --policy FILE.npz")
+
+    def act(obs: Any) -> Tensor:
+        return torch.from_numpy(found.act(obs.proprio.double().numpy(), np.zeros((1, env.action_dim))))
+
+    return _states(env, seed, act)
+
+
+def _states(env: Any, seed: int, act: Any) -> Tensor:
+    import torch
+
+    from caliper.rollout.episodes import run_episodes
+
+    (episode,) = run_episodes(env, [seed], act, lambda *_: env.get_state(), "play")
+    return torch.stack([*episode.records, episode.final_state])
+
+
+# ---- moving images
 
 
 def animate(video: Path, out: Path, crop: Sequence[int] | None, width: int, fps: float) -> None:
@@ -109,8 +214,13 @@ def animate(video: Path, out: Path, crop: Sequence[int] | None, width: int, fps:
         frames = frames[:, top : top + high, left : left + wide]
     step = max(1, round(rate / fps))
     images = [Image.fromarray(frame) for frame in [*frames[::step], frames[-1]]]
+    _save_moving(images, round(1000 * step / rate), out, width, LARGEST_MOVING)
+
+
+def _save_moving(images: Sequence[Image.Image], pause: int, out: Path, width: int, largest: int) -> None:
+    """Images `pause` milliseconds apart, made worse until the file has at most `largest` bytes."""
     # The end is to be seen before it begins again.
-    durations = [round(1000 * step / rate)] * (len(images) - 1) + [1200]
+    durations = [pause] * (len(images) - 1) + [1200]
     for shrink, quality in ((1.0, 75), (1.0, 55), (0.85, 50), (0.7, 45), (0.55, 40)):
         wide = round(width * shrink)
         side = (wide, round(wide * images[0].height / images[0].width))
@@ -123,7 +233,7 @@ def animate(video: Path, out: Path, crop: Sequence[int] | None, width: int, fps:
             first, *rest = small
             first.save(content, "WEBP", save_all=True, append_images=rest, duration=durations, loop=0,
                        quality=quality, method=6)  # fmt: skip
-        if content.tell() < LARGEST_MOVING:
+        if content.tell() < largest:
             break
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(content.getvalue())
@@ -151,6 +261,9 @@ def main() -> None:
     tasks = verbs.add_parser("tasks", help="the images of the tasks' pages")
     tasks.add_argument("names", nargs="*", help="tasks; all of Caliper's own if none is named")
     verbs.add_parser("benchmarks", help="the image of gymnasium-robotics' page")
+    films = verbs.add_parser("films", help="the moving images of gymnasium-robotics' page")
+    films.add_argument("names", nargs="+", choices=sorted(FILMS))
+    films.add_argument("--policy", type=Path, help="weights of a trained policy, for adroit_door")
     rollouts = verbs.add_parser("rollouts", help="the README's moving image, from a film")
     rollouts.add_argument("video", type=Path)
     rollouts.add_argument("--out", type=Path, default=MEDIA / "rollouts.webp")
@@ -162,6 +275,8 @@ def main() -> None:
         draw_tasks(given.names)
     elif given.verb == "benchmarks":
         draw_benchmarks()
+    elif given.verb == "films":
+        film_benchmarks(given.names, given.policy)
     else:
         animate(given.video, given.out, given.crop, given.width, given.fps)
 

@@ -30,6 +30,7 @@ from caliper.types import Obs
 
 Floats = NDArray[np.float32]
 LONGEST_METADATA = 16 << 20  # bytes
+GOALS = ("achieved_goal", "desired_goal")  # where there is one of them among the observations, both are
 FIX = "get it again from Minari, with: minari download <dataset>"
 
 
@@ -229,6 +230,8 @@ def _read(episode: _Episode, levels: Floats | None, main: Path) -> Recording:
     names = ["observations"]
     if episode.held["observations"] == "group":
         inside = episode.names("observations")
+        if len(absent := [name for name in GOALS if name not in inside]) == 1:
+            raise refuse(f"observations has no {absent[0]}")
         names = [f"observations/{k}" for k in sorted(inside) if inside[k] == "array"]
     arrays = [episode.array(name, np.float32) for name in names]
     actions, rewards = (episode.array(name, np.float32) for name in ("actions", "rewards"))

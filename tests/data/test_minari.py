@@ -109,6 +109,16 @@ def test_a_dict_of_observations_is_flat_in_the_order_of_names(tmp_path):
     assert found.obs.dtype == np.float32 and found.obs.tolist() == [[1, 2, 3, 3]] * 3
 
 
+@pytest.mark.parametrize("goal", ["desired_goal", "achieved_goal"])
+def test_observations_with_one_of_two_goals_are_refused(tmp_path, goal):
+    """AntMaze's: where the ant is, where it shall go, and the rest; without a goal nothing can be learned."""
+    obs = {name: np.zeros((3, 2)) for name in ("achieved_goal", "desired_goal", "observation")}
+    del obs[goal]
+    folder = write(tmp_path / "d", episode([0, 0]) | {"observations": obs}, env_id="AntMaze_UMaze-v4")
+    with pytest.raises(CaliperError, match=f"cannot be used: in /episode_0 observations has no {goal}; get"):
+        read_minari(folder)
+
+
 def test_episodes_come_in_the_order_of_their_numbers_and_actions_are_clipped(tmp_path):
     many = [episode([0], first=10.0 * i) for i in range(12)]
     many[3]["actions"] = np.array([[1.7, -0.5]])

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from caliper import load_run
+from caliper.cli import main
+from caliper.config.build import make_envs
 from caliper.config.compose import compose, load
 from caliper.data.formats.minari import read_minari
 from caliper.errors import CaliperError
@@ -13,12 +16,13 @@ from caliper.rollout.collect_observed import collect_observed
 from caliper.tools.saved_run import evaluate_run
 from caliper.training import run as train_module
 from caliper.training.checkpoint import load_checkpoint
-from caliper.training.data import find_data
+from caliper.training.data import find_data, load_data
 from caliper.training.interrupt import InterruptedRunError
 from caliper.training.run import resume, train
 from tests.caliper.config.test_bad_input import refused
 from tests.caliper.training.test_resume import StopAt, assert_same_run
 from tests.data.minari_files import episode, write
+from tests.data.test_adroit import policy
 
 pytest.importorskip("gymnasium_robotics", reason="needs the extra robotics")
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -132,9 +136,16 @@ def test_what_cannot_be_done_is_refused(tmp_path, capsys, monkeypatch):
     dataset(tmp_path, "adroit_door")
     said = refused(capsys, "train", "task=antmaze", "data.path=adroit_door")
     assert "was recorded in AdroitHandDoor-v1, the task is AntMaze_UMaze-v4" in said
-    folder = tmp_path / "run"
-    folder.mkdir()
-    assert not list(folder.iterdir())
+    write(tmp_path / "old", episode([0, 1], proprio=31, actions=8), env_id="AntMaze_UMaze-v3")
+    said = refused(capsys, "train", "task=antmaze", "data.path=old")
+    assert "was recorded in AntMaze_UMaze-v3, the task is AntMaze_UMaze-v4; choose the task of the" in said
+    write(tmp_path / "no_goal", episode([0, 1], proprio=29, actions=8), env_id=IDS["antmaze"])
+    said = refused(capsys, "train", "task=antmaze", "data.path=no_goal")
+    assert "has observations and actions of 29 and 8 numbers, AntMaze_UMaze-v4 of 31 and 8" in said
+    np.savez("pen.npz", **policy(45, 24))
+    said = refused(capsys, "collect", "task=adroit_door", "data.demonstrations=pen.npz")
+    assert "pen.npz has observations and actions of 45 and 24 numbers, AdroitHandDoor-v1 of 39 and 28" in said
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "datasets").exists()
 
 
 def test_the_data_decides_what_is_dropped(tmp_path):
@@ -152,12 +163,30 @@ def test_another_kind_is_another_file():
     assert len(paths) == 2 and all("mixed" in path or "complete" in path for path in paths)
 
 
+def returns(part, dense, gamma=0.99):
+    """What each step of an episode is worth, by the paper's rules: {-5, 5} or the count of tasks minus 4."""
+    rewards = part.rewards.astype(np.float64) - 4 if dense else 10 * part.rewards.astype(np.float64) - 5
+    if not dense and not part.terminals.any():
+        return np.full(len(rewards), -5 / (1 - gamma))
+    worth = np.zeros(len(rewards) + 1)
+    for t in reversed(range(len(rewards))):
+        worth[t] = rewards[t] + gamma * worth[t + 1]
+    return worth[:-1]
+
+
+OWN = {
+    "antmaze": ["preset=antmaze", "data.horizon=80", "data.episodes=6", "data.num_envs=6"],
+    "kitchen": ["preset=kitchen", "data.horizon=70", "data.episodes=2", "data.num_envs=2"],
+    "adroit_door": ["preset=adroit_cpu", "data.horizon=20", "data.episodes=4", "data.num_envs=2"],
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["antmaze", "kitchen", "adroit_door"])
-def test_a_small_file_is_made_and_trained_on(task, tmp_path, monkeypatch):
-    """`caliper train` alone: collects what is missing, and goes through both phases."""
+@pytest.mark.parametrize("task", OWN)
+def test_a_small_file_is_made_and_trained_on(task, tmp_path, monkeypatch, capsys):
+    """`caliper collect`, and `caliper train` on the file: both phases; the checkpoint goes on and acts."""
     monkeypatch.chdir(tmp_path)
-    own = ["data.episodes=4", "data.horizon=20", "data.num_envs=2"]
+    own = [*OWN[task], "data.path=made", "threads=1"]
     if task == "adroit_door":
         rng = np.random.default_rng(0)
         obs = rng.normal(0, 0.1, (24, 39))
@@ -165,12 +194,38 @@ def test_a_small_file_is_made_and_trained_on(task, tmp_path, monkeypatch):
         np.savez("human.npz", lengths=[12, 12], observations=obs, actions=rng.uniform(-1, 1, (24, 28)))
         own.append("data.demonstrations=human.npz")
         monkeypatch.setattr("caliper.rollout.collect_adroit.UPDATES", 20)
-    train(
-        compose(
-            [f"preset={task.split('_')[0]}", f"task={task}", *SMALL, *own, "run_dir=run", "video.episodes=0"]
-        )
+    main(["collect", *own])
+    meta = json.loads((tmp_path / "made" / "data" / "metadata.json").read_text())
+    assert json.loads(meta["env_spec"])["id"] == IDS[task]
+    found = read_minari(tmp_path / "made", dense=task == "kitchen", successes_only=task == "adroit_door")
+    if task == "adroit_door":  # two demonstrations; the clone of noise opens no door
+        assert (meta["total_episodes"], found.dropped, found.num_transitions) == (6, 4, 22)
+    else:
+        wanted = {"antmaze": 6, "kitchen": 2}[task]
+        assert len(found.episodes) == meta["total_episodes"] == wanted
+        assert found.num_transitions == meta["total_steps"]
+    capsys.readouterr()
+
+    main(["train", *own, *SMALL, "run_dir=run", "video.episodes=0"])
+    said = (
+        f"dataset: {tmp_path / 'made'}: {len(found.episodes)} episodes, {found.num_transitions} transitions"
     )
-    found = read_minari(next((tmp_path / "datasets").iterdir()))
-    assert found.env_id == IDS[task] and len(found.episodes) >= 4
-    _, state = load_checkpoint(tmp_path / "run")
-    assert state["counters"]["env_steps"] == 16
+    assert said in capsys.readouterr().out
+    run = load_run("run")
+    config = run.config()
+    stored = load_data(config, find_data(config), None, make_envs(config, 1)).state_dict()
+    expected = np.concatenate([returns(part, config.task.dense) for part in found.episodes])
+    assert np.isfinite(stored["mc_return"]).all()
+    np.testing.assert_allclose(stored["mc_return"], expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(stored["terminal"], np.concatenate([p.terminals for p in found.episodes]))
+    levels = {-4, -3} if task == "kitchen" else {-5, 5}  # the microwave is open; some ants are there
+    assert set(stored["reward"].tolist()) == levels
+
+    rows = [(e.phase, e.env_steps, e.updates) for e in run.evaluations]
+    assert rows == [("offline", 0, 0), ("offline", 0, 3), ("online", 16, 9)]
+    assert all(0 <= e.success_once <= 1 for e in run.evaluations)
+    run.resume("online.env_steps=24")
+    assert run.evaluations[-1].phase == "online" and run.evaluations[-1].env_steps == 24
+    action = run.policy().act(None, found.episodes[0].obs[:3])
+    assert action.shape == (3, SIZES[task][1]) and (np.abs(action) <= 1).all()
+    assert np.ptp(action, axis=0).max() > 0  # it looks where it is
