@@ -38,7 +38,7 @@ METHODS = sorted(choices("agent"))  # the algorithms, and what is one with other
 
 # The paper's state benchmarks, through Gymnasium; each family has a preset with the paper's settings.
 BENCHMARKS = [name for name in TASK_FILES if name.startswith(("antmaze", "kitchen", "adroit"))]
-PAPER = [name for name in PRESETS if name in ("antmaze", "kitchen", "adroit", "antmaze_cpu", "kitchen_cpu", "adroit_cpu")]
+PAPER = [name for name in PRESETS if name.startswith(("antmaze", "kitchen", "adroit"))]
 
 
 def content(group, name):
