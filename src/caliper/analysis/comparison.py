@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -109,6 +109,7 @@ def write_comparison(folder: Path, runs: Sequence[tuple[str, Path]]) -> str:
     sections = [
         section("Success across the switch", plot(SUCCESS)),
         section("The numbers", _table(variants)),
+        section("Under other light, colours and cameras", _appearances(variants)),
         section("Does Q follow the return?", plot(Q_AND_RETURN)),
         section("Is the critic calibrated?", *map(plot, CALIBRATION)),
         section("Videos", _videos(folder, variants)),
@@ -167,19 +168,41 @@ def _table(variants: Sequence[Variant]) -> str:
         "Area": lambda s: number(s.estimates["area"]),
         "Minutes": lambda s: f"{plain(s.minutes())} (CPU\u00a0{plain(s.minutes('cpu_minutes'))})",
     }
-    head = "".join(f"<th scope=col>{name}</th>" for name in columns)
-    body = "".join(
-        f"<tr><th scope=row>{escape(s.name)}</th>"
-        + "".join(f"<td>{cell(s)}</td>" for cell in columns.values())
-        + "</tr>"
-        for s in variants
-    )
     caption = (
         "Interquartile mean over the finished seeds (of fewer than four, their mean) with its 95% bootstrap "
         "interval. Offline and online: success at the last evaluation of the phase. Regret: failure rate "
         "averaged over the online evaluations. Dip: largest fall below the offline score in the first fifth "
         "of fine-tuning. Worst late: the worst of the last five evaluations of any seed. Area: mean height "
         "of the online curve. The same numbers are in variants.csv."
+    )
+    return _lines(variants, columns, caption)
+
+
+def _appearances(variants: Sequence[Variant]) -> str:
+    """Success at the last evaluation of each phase under each look; nothing where there was one alone."""
+    found = {phase: [v.appearances(phase) for v in variants] for phase in ("offline", "online")}
+    columns = {
+        f"{phase.capitalize()}, {name.replace('_', ' ')}": lambda v, phase=phase, name=name: percent(
+            v.appearances(phase).get(name, Estimate())
+        )
+        for phase, looks in found.items()
+        for name in dict.fromkeys(name for look in looks for name in look)
+    }
+    caption = (
+        "The same starts under each look, at the last evaluation of a phase: interquartile mean over the "
+        "finished seeds (of fewer than four, their mean) with its 95% bootstrap interval."
+    )
+    return _lines(variants, columns, caption) if columns else ""
+
+
+def _lines(variants: Sequence[Variant], columns: Mapping[str, Callable[[Variant], str]], caption: str) -> str:
+    """A table with a line for each variant."""
+    head = "".join(f"<th scope=col>{name}</th>" for name in columns)
+    body = "".join(
+        f"<tr><th scope=row>{escape(v.name)}</th>"
+        + "".join(f"<td>{cell(v)}</td>" for cell in columns.values())
+        + "</tr>"
+        for v in variants
     )
     return (
         "<figure><div class=scroll tabindex=0>"

@@ -86,6 +86,11 @@ def variant_of(name: str) -> str:
 def record(run: Run) -> dict[str, Any]:
     """A run as one object: what it was, how it ended, and its whole curve."""
     config, online = run.config, run.last("online")
+    looks = {
+        phase: {name: look.success_once for name, look in last.others.items()}
+        for phase in ("offline", "online")
+        if (last := run.last(phase)) is not None and last.others
+    }
     return {
         **{group: run.name_of(group) for group in ("task", "agent", "encoder")},
         "seed": config.get("seed"),
@@ -95,6 +100,7 @@ def record(run: Run) -> dict[str, Any]:
             [e.phase, e.updates if e.phase == "offline" else e.env_steps, e.success_once, e.episodes]
             for e in run.evaluations
         ],
+        **({"other_appearances": looks} if looks else {}),
         "env_steps": online.env_steps if online else 0,
         "minutes": round(_last(run, "wall_s") / 60, 1),
         "hardware": run.git.get("hardware"),

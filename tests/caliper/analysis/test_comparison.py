@@ -1,6 +1,7 @@
 """`caliper compare`: every number on hand-made curves, a comparison half done, the page in a browser."""
 
 import csv
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -117,6 +118,23 @@ def test_every_number_by_hand(written):
     page = Page((written.folder / "report.html").read_text()).text
     low, high = stratified_bootstrap(np.array([0.2, 0.8, 0.6, 1.0])[:, None])
     assert f"70% [{low:.0%},\u00a0{high:.0%}]" in page and "4 of 4" in page
+
+
+def test_other_appearances_get_a_table_where_there_are_some(runs):
+    folder = runs[0][1].parent
+    for (_, run), dim in zip(runs[:4], (0, 4, 5, 9), strict=True):
+        (path,) = run.glob("evaluations/online_00000600_*/evaluation.json")
+        look = {"success_once": dim / 10, "episodes": 10, "interval": [0.0, 1.0]}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"others": {"dim_light": look}}))
+    write_comparison(folder, runs)
+    text = Page((folder / "report.html").read_text()).text
+    low, high = stratified_bootstrap(np.array([0, 0.4, 0.5, 0.9])[:, None])
+    assert "Online, as isOnline, dim light" in text
+    assert f"45% [{low:.0%},\u00a0{high:.0%}]" in text  # the middle two of four seeds
+    assert "Offline, as is" not in text  # there is one look alone
+    told = json.loads((folder / "runs.json").read_text())
+    assert told[1]["other_appearances"] == {"online": {"dim_light": 0.4}}
+    assert "other_appearances" not in told[4]
 
 
 def test_what_is_not_finished_is_shown_and_not_counted(written):
