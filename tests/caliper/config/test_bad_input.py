@@ -42,7 +42,7 @@ def refused(capsys, *words):
         ),
         (["train", "agent=foo"], f"no agent 'foo'; choose one of: {', '.join(sorted(choices('agent')))}"),
         (["train", "encoder=foo"], "no encoder 'foo'; choose one of: conv, conv_tiny, d4pg"),
-        (["train", "preset=foo"], "no preset 'foo'; choose one of: adroit, adroit_cpu, antmaze, cog"),
+        (["train", "preset=foo"], "no preset 'foo'; choose one of: adroit, adroit_cpu, antmaze, antmaze_cpu"),
         (["train", "sim=foo"], "no sim 'foo'; choose one of: auto, batch, warp"),
         (["train", "onlin.utd=1"], "no key 'onlin'; did you mean online? There are: run_dir, seed"),
         (["train", "online.upd=1"], "no key 'online.upd'; the keys there are: env_steps"),
