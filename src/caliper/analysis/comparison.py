@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -180,14 +181,12 @@ def _table(variants: Sequence[Variant]) -> str:
 
 def _appearances(variants: Sequence[Variant]) -> str:
     """Success at the last evaluation of each phase under each look; nothing where there was one alone."""
-    found = {phase: [v.appearances(phase) for v in variants] for phase in ("offline", "online")}
-    columns = {
-        f"{phase.capitalize()}, {name.replace('_', ' ')}": lambda v, phase=phase, name=name: percent(
-            v.appearances(phase).get(name, Estimate())
-        )
-        for phase, looks in found.items()
-        for name in dict.fromkeys(name for look in looks for name in look)
-    }
+
+    def cell(key: tuple[str, str], v: Variant) -> str:
+        return percent(v.appearances.get(key, Estimate()))
+
+    keys = sorted(dict.fromkeys(key for v in variants for key in v.appearances), key=lambda key: key[0])
+    columns = {f"{key[0].capitalize()}, {key[1].replace('_', ' ')}": partial(cell, key) for key in keys}
     caption = (
         "The same starts under each look, at the last evaluation of a phase: interquartile mean over the "
         "finished seeds (of fewer than four, their mean) with its 95% bootstrap interval."

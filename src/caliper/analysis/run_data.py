@@ -64,6 +64,11 @@ class Evaluation:
     calibration_sha256: str | None = None
 
     @property
+    def looks(self) -> dict[str, Evaluation | Look]:
+        """Success under each appearance, by its name."""
+        return {self.appearance: self, **self.others}
+
+    @property
     def solved(self) -> dict[int, bool]:
         """Whether the episode from each seed succeeded."""
         return dict(zip(self.seeds, self.episode_success, strict=False))

@@ -205,10 +205,10 @@ def _appearances(phases: list[Evaluation]) -> dict[str, Callable[[Evaluation], s
     """Rows of success: one, or one for each appearance under which the policy was evaluated."""
 
     def cell(name: str, e: Evaluation) -> str:
-        found = e if name == e.appearance else e.others.get(name)
+        found = e.looks.get(name)
         return "" if found is None else f"{found.success_once:.0%} {interval(*found.interval)}"
 
-    names = dict.fromkeys(name for e in phases for name in (e.appearance, *e.others))
+    names = dict.fromkeys(name for e in phases for name in e.looks)
     if len(names) == 1:
         return {"Success": partial(cell, next(iter(names)))}
     return {f"Success, {name.replace('_', ' ')}": partial(cell, name) for name in names}

@@ -86,14 +86,17 @@ class Variant:
         """The last evaluation of a phase of each finished run."""
         return [last for run in self.finished if (last := run.last(phase)) is not None]
 
-    def appearances(self, phase: str) -> dict[str, Estimate]:
-        """Success of these evaluations under each look; empty where there is one look alone."""
-        success: dict[str, list[float]] = {}
-        for e in self.last(phase):
-            success.setdefault(e.appearance, []).append(e.success_once)
-            for name, look in e.others.items():
-                success.setdefault(name, []).append(look.success_once)
-        return {name: estimate(found) for name, found in success.items()} if len(success) > 1 else {}
+    @cached_property
+    def appearances(self) -> dict[tuple[str, str], Estimate]:
+        """Success of these evaluations by phase and look; nothing of a phase with one look alone."""
+        found = {}
+        for phase in ("offline", "online"):
+            looks = [e.looks for e in self.last(phase)]
+            names = dict.fromkeys(name for look in looks for name in look)
+            for name in names if len(names) > 1 else ():
+                values = [look[name].success_once for look in looks if name in look]
+                found[phase, name] = estimate(values)
+        return found
 
     def steps(self, phase: str) -> dict[str, NDArray[Any]]:
         """Q, return and steps left at all steps of these evaluations, seeds pooled; empty without Q."""
