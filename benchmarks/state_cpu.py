@@ -22,7 +22,6 @@ stand in for it. Without CORL only the environments are measured, and nothing is
 
 import importlib.util
 import os
-import statistics
 import subprocess
 import sys
 import warnings
@@ -140,14 +139,14 @@ def random_batch(config):
 def by_turns(ours, peer, factor=1):
     """Rates of two measurements that take turns, and their ratio: the medians, and the ratios' range."""
     rounds = np.array([[factor * ours(), factor * peer()] for _ in range(ROUNDS)])
-    ratios = (rounds[:, 0] / rounds[:, 1]).tolist()
-    typical = np.median(rounds, 0).tolist()
+    ratios = rounds[:, 0] / rounds[:, 1]
+    ours_typical, peer_typical = np.median(rounds, 0).tolist()
     return {
-        "ours": round(typical[0], 3),
-        "peer": round(typical[1], 3),
-        "ratio": round(statistics.median(ratios), 2),
-        "ratio_from": round(min(ratios), 2),
-        "ratio_to": round(max(ratios), 2),
+        "ours": round(ours_typical, 3),
+        "peer": round(peer_typical, 3),
+        "ratio": round(float(np.median(ratios)), 2),
+        "ratio_from": round(float(ratios.min()), 2),
+        "ratio_to": round(float(ratios.max()), 2),
     }
 
 
