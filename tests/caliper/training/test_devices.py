@@ -212,6 +212,15 @@ def test_torch_takes_the_chosen_gpu(gpu, monkeypatch):
     assert torch.backends.cudnn.benchmark is False and len(taken) == 1
 
 
+def test_a_cpu_takes_tiny_numbers_for_zero():
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this CPU has no such mode")
+    tiny = torch.full((8,), 1e-30)
+    assert (tiny * 1e-10 > 0).all()
+    set_up_torch(compose(["task=lift", "device=cpu"]))
+    assert (tiny * 1e-10 == 0).all()
+
+
 def test_envs_come_to_the_learner(monkeypatch):
     monkeypatch.setattr(config_devices, "learner_device", lambda config: "meta")
     monkeypatch.setattr("caliper.config.build.learner_device", lambda config: "meta")
