@@ -1,0 +1,79 @@
+"""The learning results: the numbers and curves of finished runs as one file of benchmarks/results.
+
+A FOLDER is one that `caliper compare` or `sweep` made; its runs have the names that these give them. Several
+folders are put together, such as that of a method which takes a key of its own.
+
+    python benchmarks/learning.py NAME FOLDER.. --command COMMAND.. [--note NOTE]
+
+Writes benchmarks/results/learning_NAME.json, and prints a table of the variants.
+"""
+
+import argparse
+import datetime
+import json
+from pathlib import Path
+
+from _common import RESULTS  # type: ignore[import-not-found]  # beside this script
+
+from caliper.analysis.run_data import read_run
+from caliper.analysis.run_table import numbers, record, runs_of, text_table
+from caliper.analysis.variant import gather, without_intervals
+
+EVERYWHERE = ("task", "encoder", "hardware", "versions")  # told once, where all runs share it
+MORE = ("regret", "dip", "cpu_minutes")  # columns of the table that a run's own record leaves out
+
+
+def collected(name, folders, commands, note):
+    """The result, and its variants' table as text.
+
+    Raises:
+        CaliperError: a folder is not of runs.
+        ValueError: there are no runs in it, or one of them is not finished.
+    """
+    named = [pair for folder in folders for pair in runs_of(folder)]
+    if not named:
+        where = ", ".join(map(str, folders))
+        raise ValueError(f"no runs in {where}; name a folder that caliper compare made")
+    found = [(variant, read_run(path)) for variant, path in named]
+    waiting = [run.folder for _, run in found if not run.complete]
+    if waiting:
+        raise ValueError(f"{waiting[0]} is not finished; give its comparison's command again")
+    runs = [
+        {"variant": variant, **record(run), **{key: round(numbers(run)[key], 4) for key in MORE}}
+        for variant, run in found
+    ]
+    shared = {key: runs[0][key] for key in EVERYWHERE if all(run[key] == runs[0][key] for run in runs)}
+    result = {
+        "name": f"learning_{name}",
+        "commands": commands,
+        **shared,
+        "date": datetime.date.today().isoformat(),
+        **({"note": note} if note else {}),
+        "columns of evaluations": ["phase", "updates offline or env steps online", "success", "episodes"],
+        "runs": [{key: value for key, value in run.items() if key not in shared} for run in runs],
+    }
+    return result, text_table(without_intervals([variant.row() for variant in gather(named, found)]))
+
+
+def compact(result):
+    """JSON with a line for each run, that a change of one shows as one."""
+    *head, last = json.dumps({**result, "runs": []}, indent=1).rsplit("[]", 1)
+    lines = ",\n  ".join(json.dumps(run) for run in result["runs"])
+    return f"{head[0]}[\n  {lines}\n ]{last}\n"
+
+
+def main():
+    """Writes the result of the folders that the command line names."""
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("name")
+    words.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
+    words.add_argument("--command", action="append", required=True, help="what made a folder; once for each")
+    words.add_argument("--note", default="")
+    given = words.parse_args()
+    result, table = collected(given.name, given.folders, given.command, given.note)
+    (RESULTS / f"learning_{given.name}.json").write_text(compact(result))
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
