@@ -5,7 +5,8 @@ folders are put together, such as that of a method which takes a key of its own.
 
     python benchmarks/learning.py NAME FOLDER.. --command COMMAND.. [--note NOTE]
 
-Writes benchmarks/results/learning_NAME.json, and prints a table of the variants.
+Writes benchmarks/results/learning_NAME.json, and prints a table of the folders' variants. With --add the
+file keeps what else it holds, such as the seeds of another day.
 """
 
 import argparse
@@ -23,8 +24,11 @@ EVERYWHERE = ("task", "encoder", "hardware", "versions")  # told once, where all
 MORE = ("regret", "dip", "cpu_minutes")  # columns of the table that a run's own record leaves out
 
 
-def collected(name, folders, commands, note):
-    """The result, and its variants' table as text.
+def collected(name, folders, commands, note="", old=None):
+    """The result, and the folders' variants as a table.
+
+    Args:
+        old: a result whose other runs it keeps.
 
     Raises:
         CaliperError: a folder is not of runs.
@@ -38,14 +42,20 @@ def collected(name, folders, commands, note):
     waiting = [run.folder for _, run in found if not run.complete]
     if waiting:
         raise ValueError(f"{waiting[0]} is not finished; give its comparison's command again")
+    old = old or {"commands": [], "runs": []}
     runs = [
+        {"variant": run["variant"], **{k: old[k] for k in EVERYWHERE if k in old}, **run}
+        for run in old["runs"]
+    ]
+    runs += [
         {"variant": variant, **record(run), **{key: round(numbers(run)[key], 4) for key in MORE}}
         for variant, run in found
     ]
+    runs = list({(run["variant"], run["seed"]): run for run in runs}.values())
     shared = {key: runs[0][key] for key in EVERYWHERE if all(run[key] == runs[0][key] for run in runs)}
     result = {
         "name": f"learning_{name}",
-        "commands": commands,
+        "commands": list(dict.fromkeys([*old["commands"], *commands])),
         **shared,
         "date": datetime.date.today().isoformat(),
         **({"note": note} if note else {}),
@@ -69,9 +79,12 @@ def main():
     words.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     words.add_argument("--command", action="append", required=True, help="what made a folder; once for each")
     words.add_argument("--note", default="")
+    words.add_argument("--add", action="store_true", help="keep the other runs that the file has")
     given = words.parse_args()
-    result, table = collected(given.name, given.folders, given.command, given.note)
-    (RESULTS / f"learning_{given.name}.json").write_text(compact(result))
+    path = RESULTS / f"learning_{given.name}.json"
+    old = json.loads(path.read_text()) if given.add else None
+    result, table = collected(given.name, given.folders, given.command, given.note, old)
+    path.write_text(compact(result))
     print(table)
 
 

@@ -32,7 +32,7 @@ def comparison(folder, agent, curves):
 def test_two_comparisons_become_one_result(script, tmp_path):
     first = comparison(tmp_path / "a", "calql", {0: (6, [5, 7, 8, 8, 9, 2]), 1: (4, [6, 9, 3, 10, 10, 8])})
     second = comparison(tmp_path / "b", "iql", {0: (3, [3, 3, 3, 3, 3, 3])})
-    result, table = script.collected("door", [first, second], ["one", "two"], "")
+    result, table = script.collected("door", [first, second], ["one", "two"])
     runs = result["runs"]
     assert [(run["variant"], run["seed"]) for run in runs] == [
         ("agent=calql", 0),
@@ -51,10 +51,23 @@ def test_two_comparisons_become_one_result(script, tmp_path):
     assert sum(line.startswith('  {"variant"') for line in text.splitlines()) == 3
 
 
+def test_the_seeds_of_another_day_are_added(script, tmp_path):
+    first = comparison(tmp_path / "a", "cql", {0: (6, [5, 7, 8, 8, 9, 2]), 1: (4, [6, 9, 3, 10, 10, 8])})
+    second = comparison(tmp_path / "b", "cql", {1: (5, [5, 5, 5, 5, 5, 5]), 2: (3, [3, 3, 3, 3, 3, 3])})
+    old = json.loads(script.compact(script.collected("door", [first], ["one"])[0]))
+    old["versions"] = old.get("versions") or "of another day"
+    result, table = script.collected("door", [second], ["one", "two"], old=old)
+    assert [(run["seed"], run["offline"]) for run in result["runs"]] == [(0, 0.6), (1, 0.5), (2, 0.3)]
+    assert result["commands"] == ["one", "two"]
+    assert "versions" not in result  # they differ, so each run tells its own
+    assert [run["versions"] for run in result["runs"]] == ["of another day", None, None]
+    assert "agent=cql" in table
+
+
 def test_a_run_that_is_not_finished_is_named(script, tmp_path):
     folder = comparison(tmp_path / "a", "cql", {0: (8, [3, 4, 6, 8, 9, 9]), 1: (8, [2, 5])})
     with pytest.raises(ValueError, match=r"agent=cql,seed=1 is not finished; give its comparison's command"):
-        script.collected("door", [folder], ["one"], "")
+        script.collected("door", [folder], ["one"])
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match=r"no runs in .*none; name a folder that caliper compare made"):
-        script.collected("door", [tmp_path / "none"], ["one"], "")
+        script.collected("door", [tmp_path / "none"], ["one"])

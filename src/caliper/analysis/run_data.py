@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -44,6 +45,8 @@ class Evaluation:
         calibration: q, mc_return, time_to_go, episode and what `agents.probe` saw, each (m,); empty for an
             agent without a critic.
         features: the critic's features of some recorded observations, the same at each evaluation, (n, f).
+        score: mean over the episodes of the largest raw reward of a step: in Franka Kitchen, of its tasks how
+            many were complete at once; `success_once` where rewards are sparse, and in runs that are older.
         appearance: how the scene looked; `others`, by their names, are further appearances of the same
             episodes.
         calibration_sha256: of calibration.npz, unless the run is older.
@@ -55,6 +58,7 @@ class Evaluation:
     success_once: float
     episodes: int
     interval: tuple[float, float]
+    score: float
     episode_success: tuple[bool, ...] = ()
     seeds: tuple[int, ...] = ()
     calibration: Mapping[str, NDArray[Any]] = field(default_factory=dict)
@@ -288,6 +292,7 @@ def _evaluation(path: Path) -> Evaluation:
         success_once=once,
         episodes=episodes,
         interval=_interval(record),
+        score=_score(record, once),
         episode_success=tuple(success),
         seeds=tuple(seeds),
         calibration_sha256=record.get("calibration_sha256"),
@@ -297,6 +302,13 @@ def _evaluation(path: Path) -> Evaluation:
             for name, part in others.items()
         },
     )
+
+
+def _score(record: Mapping[str, Any], otherwise: float) -> float:
+    score = record.get("score", otherwise)
+    if type(score) not in (int, float) or not math.isfinite(score):
+        raise ValueError(f"score is {score!r:.40}, not a number")
+    return float(score)
 
 
 def _interval(record: Mapping[str, Any]) -> tuple[float, float]:

@@ -100,6 +100,7 @@ def record(run: Run) -> dict[str, Any]:
             [e.phase, e.updates if e.phase == "offline" else e.env_steps, e.success_once, e.episodes]
             for e in run.evaluations
         ],
+        **({"scores": [e.score for e in run.evaluations]} if _scored(run) else {}),
         **({"other_appearances": looks} if looks else {}),
         "env_steps": online.env_steps if online else 0,
         "minutes": round(_last(run, "wall_s") / 60, 1),
@@ -126,6 +127,11 @@ def numbers(run: Run) -> dict[str, float]:
         "minutes": _last(run, "wall_s") / 60,
         "cpu_minutes": _last(run, "cpu_s") / 60,
     }
+
+
+def _scored(run: Run) -> bool:
+    """Whether there is more to tell than success: a number of tasks done, or a dense reward."""
+    return any(e.score != e.success_once for e in run.evaluations)
 
 
 def _success(run: Run, phase: str) -> float:

@@ -137,6 +137,16 @@ def test_other_appearances_get_a_table_where_there_are_some(runs):
     assert "other_appearances" not in told[4]
 
 
+def test_scores_are_recorded_where_they_tell_more_than_success(runs, tmp_path):
+    for path in runs[0][1].glob("evaluations/*/evaluation.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"score": 4 * record["success_once"] - 0.5}))
+    write_runs(tmp_path, runs[:2])
+    first, second = json.loads((tmp_path / "runs.json").read_text())
+    assert first["scores"] == pytest.approx([4 * row[2] - 0.5 for row in first["evaluations"]])
+    assert "scores" not in second
+
+
 def test_what_is_not_finished_is_shown_and_not_counted(written):
     found = rows(written.folder)
     assert [row["seeds"] for row in found.values()] == ["4", "1", "1", "0"]

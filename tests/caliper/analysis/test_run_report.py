@@ -253,6 +253,19 @@ def test_a_file_without_a_checksum_among_others_that_have_one_is_told(tmp_path):
     assert read_run(tmp_path).problems[0].startswith("config.yaml: carries no checksum")
 
 
+def test_the_score_of_a_task_with_several_parts_is_read(tmp_path):
+    evaluation(tmp_path, "offline", 0, 10, 5, score=2.6)
+    evaluation(tmp_path, "offline", 0, 20, 4)  # of an older run
+    assert [e.score for e in read_run(tmp_path).evaluations] == [2.6, 0.4]
+
+
+@pytest.mark.parametrize("score", [True, "2", float("nan"), None])
+def test_a_score_that_is_no_number_is_told(tmp_path, score):
+    evaluation(tmp_path, "offline", 0, 10, 5, score=score)
+    run = read_run(tmp_path)
+    assert not run.evaluations and f"score is {score!r}, not a number" in run.problems[0]
+
+
 def test_returns_that_are_unknown_are_left_out(tmp_path):
     path = evaluation(tmp_path, "offline", 0, 10, 5)
     arrays = dict(np.load(path / "calibration.npz"))
