@@ -171,7 +171,8 @@ def _table(variants: Sequence[Variant]) -> str:
     }
     caption = (
         "Interquartile mean over the finished seeds (of fewer than four, their mean) with its 95% bootstrap "
-        "interval. Offline and online: success at the last evaluation of the phase. Regret: failure rate "
+        "interval. Offline and online: success at the last evaluation of the phase; where a task has several "
+        "parts, such as Franka Kitchen, the share of them that was done. Regret: what this lacks of all, "
         "averaged over the online evaluations. Dip: largest fall below the offline score in the first fifth "
         "of fine-tuning. Worst late: the worst of the last five evaluations of any seed. Area: mean height "
         "of the online curve. The same numbers are in variants.csv."

@@ -30,7 +30,8 @@ POINTS = 1500
 
 def success(variants: Variants) -> Figure | None:
     """Success of each variant, offline and then over environment steps: interquartile mean and interval."""
-    if not any(variant.runs for variant in variants):
+    begun = [variant for variant in variants if variant.runs]
+    if not begun:
         return None
     fig = Figure(figsize=(9, 3.9 + 0.2 * math.ceil(len(variants) / 2)), layout="constrained")
     panels = fig.subplots(1, 2, sharey=True, width_ratios=[1.0, 1.6])
@@ -44,7 +45,7 @@ def success(variants: Variants) -> Figure | None:
         ax.set_xlabel("gradient updates" if phase == "offline" else "environment steps")
         ax.xaxis.set_major_locator(MaxNLocator(5 if phase == "offline" else 7))
         ax.xaxis.set_major_formatter(FuncFormatter(thousands))
-    panels[0].set(ylim=(-0.02, 1.02), ylabel="success rate")
+    panels[0].set(ylim=(-0.02, 1.02), ylabel=begun[0].measure)
     panels[0].yaxis.set_major_formatter(PercentFormatter(1))
     entries = _entries(panels)
     columns = 2 if len(variants) <= len(COLOURS) else 3
@@ -54,10 +55,10 @@ def success(variants: Variants) -> Figure | None:
 
 def _curve(run: Run, phase: str) -> NDArray[np.float64]:
     """Points (t, 2) of a run in a phase; the online curve begins where the offline one ended."""
-    points = [(e.updates if phase == "offline" else e.env_steps, e.success_once) for e in run.phase(phase)]
+    points = [(e.updates if phase == "offline" else e.env_steps, e.height) for e in run.phase(phase)]
     before = run.last("offline") if phase == "online" else None
     if before is not None and points and points[0][0] > 0:
-        points = [(0, before.success_once), *points]
+        points = [(0, before.height), *points]
     return np.array(points, dtype=np.float64)
 
 

@@ -21,7 +21,7 @@ def summary(variants: Sequence[Variant]) -> str:
     first, others = _leaders(ranked, "online")
     text = [
         f"{_names(first)} {'ends' if len(first) == 1 else 'end'} {'highest, ' if others else ''}"
-        f"at {percent(top)} success."
+        f"at {percent(top)} {'success' if ranked[0].measure == 'success' else 'of the tasks'}."
     ]
     seeds = min(len(s.finished) for s in ranked)
     near = [s for s in others if not s.estimates["online"].high < top.low]

@@ -85,7 +85,7 @@ def _drift(ax: Axes, shown: list[Evaluation]) -> None:
 
 def _width(ax: Axes, shown: list[Evaluation], run: Run) -> None:
     at = [e.updates for e in shown]
-    ax.plot(at, [e.success_once for e in shown], "o-", ms=3, color=GREEN, label="success, greedy")
+    ax.plot(at, [e.height for e in shown], "o-", ms=3, color=GREEN, label=f"{run.measure}, greedy")
     if has(run, "collect/success"):
         x, y = series(run, "collect/success")
         recent = np.convolve(y, np.ones(RECENT))[: len(y)] / np.minimum(np.arange(len(y)) + 1, RECENT)

@@ -70,16 +70,17 @@ def learning_curve(run: Run) -> Figure | None:
         if before is not None and x[0] > 0:  # the curve goes on where the offline phase ended
             points, x = [before, *points], [0, *x]
         style: dict[str, Any] = {"color": PHASES[name]}
-        low, high = zip(*(e.interval for e in points), strict=True)
-        ax.fill_between(x, low, high, alpha=0.15, lw=0, label="95% Wilson interval", **style)
-        ax.plot(x, [e.success_once for e in points], "o-", label="success", **style)
+        if run.measure == "success":
+            low, high = zip(*(e.interval for e in points), strict=True)
+            ax.fill_between(x, low, high, alpha=0.15, lw=0, label="95% Wilson interval", **style)
+        ax.plot(x, [e.height for e in points], "o-", label=run.measure, **style)
         ax.set(title=name.capitalize(), xlim=(0, max(x) * 1.03 or 1))
         ax.set_xlabel("gradient updates" if name == "offline" else "environment steps")
         ax.xaxis.set_major_locator(MaxNLocator(5 if name == "offline" else 7))
         ax.xaxis.set_major_formatter(FuncFormatter(thousands))
         if name == "online":
             _annotate_online(run, ax)
-    panels[0].set(ylim=(-0.02, 1.02), ylabel="success rate")
+    panels[0].set(ylim=(-0.02, 1.02), ylabel=run.measure)
     panels[0].yaxis.set_major_formatter(PercentFormatter(1))
     panels[0].legend(loc="best")
     return fig
@@ -90,7 +91,7 @@ def _annotate_online(run: Run, ax: Axes) -> None:
     offline, online = run.last("offline"), run.phase("online")
     words = [] if math.isnan(run.regret) else [f"regret {run.regret:.2f}"]
     if offline is not None:
-        level, end = offline.success_once, online[-1].env_steps
+        level, end = offline.height, online[-1].env_steps
         ax.axhline(level, color=BLUE, lw=1, ls="--")
         place: dict[str, Any] = {
             "xy": (0.995, level),
@@ -103,10 +104,10 @@ def _annotate_online(run: Run, ax: Axes) -> None:
         if not math.isnan(run.dip):
             words.append(f"dip {run.dip:.2f}" if run.dip > 0 else "no dip")
         if run.dip > 0:
-            worst = min((e for e in online if e.env_steps <= 0.2 * end), key=lambda e: e.success_once)
+            worst = min((e for e in online if e.env_steps <= 0.2 * end), key=lambda e: e.height)
             arrow = {"arrowstyle": "->", "color": INK, "lw": 1.2, "shrinkA": 0, "shrinkB": 3}
             x = worst.env_steps
-            ax.annotate("", (x, worst.success_once), (x, level), arrowprops=arrow)
+            ax.annotate("", (x, worst.height), (x, level), arrowprops=arrow)
     ax.set_title("    ".join(words), loc="right", fontweight="normal")
 
 

@@ -47,6 +47,7 @@ class Evaluation:
         features: the critic's features of some recorded observations, the same at each evaluation, (n, f).
         score: mean over the episodes of the largest raw reward of a step: in Franka Kitchen, of its tasks how
             many were complete at once; `success_once` where rewards are sparse, and in runs that are older.
+        parts: tasks that make up the whole: four in Franka Kitchen.
         appearance: how the scene looked; `others`, by their names, are further appearances of the same
             episodes.
         calibration_sha256: of calibration.npz, unless the run is older.
@@ -65,7 +66,13 @@ class Evaluation:
     features: NDArray[Any] | None = None
     appearance: str = "as_is"
     others: Mapping[str, Look] = field(default_factory=dict)
+    parts: int = 1
     calibration_sha256: str | None = None
+
+    @property
+    def height(self) -> float:
+        """What curves show: success, or in a task of several parts the share of them that was done."""
+        return self.success_once if self.parts == 1 else self.score / self.parts
 
     @property
     def looks(self) -> dict[str, Evaluation | Look]:
@@ -111,6 +118,11 @@ class Run:
         return None if name is None else str(name)
 
     @property
+    def measure(self) -> str:
+        """What the heights of its curves are called."""
+        return "tasks done" if any(e.parts > 1 for e in self.evaluations) else "success"
+
+    @property
     def complete(self) -> bool:
         """Whether it was evaluated after its last environment step; one without a configuration is not."""
         last, online = self.last("online"), self.config.get("online")
@@ -141,7 +153,7 @@ class Run:
     def regret(self) -> float:
         """See `stats.regret`; NaN without an online phase. One before its first step is left out."""
         online = [e for e in self.phase("online") if e.env_steps > 0]
-        return regret([e.env_steps for e in online], [e.success_once for e in online])
+        return regret([e.env_steps for e in online], [e.height for e in online])
 
     @property
     def dip(self) -> float:
@@ -149,7 +161,7 @@ class Run:
         online, offline = self.phase("online"), self.last("offline")
         if offline is None:
             return float("nan")
-        return dip([e.env_steps for e in online], [e.success_once for e in online], offline.success_once)
+        return dip([e.env_steps for e in online], [e.height for e in online], offline.height)
 
 
 def read_run(folder: Path | str) -> Run:
@@ -174,6 +186,7 @@ def read_run(folder: Path | str) -> Run:
             problems.append(f"{path.relative_to(folder)}: {first}")
             return absent
 
+    config = attempt(_config, folder / "config.yaml", {})
     evaluations = []
     for path in folder.glob("evaluations/*/evaluation.json"):
         evaluation = attempt(_evaluation, path, None)
@@ -181,7 +194,9 @@ def read_run(folder: Path | str) -> Run:
             read = partial(_calibration, sha256=evaluation.calibration_sha256)
             arrays = attempt(read, path.with_name("calibration.npz"), {})
             features = arrays.pop("features", None)
-            evaluations.append(replace(evaluation, calibration=arrays, features=features))
+            evaluations.append(
+                replace(evaluation, calibration=arrays, features=features, parts=_parts(config))
+            )
     evaluations.sort(key=lambda e: (e.phase != "offline", e.updates, e.env_steps))
     table, wrong = attempt(_metrics, folder / "metrics.csv", ({}, []))
     problems += [f"metrics.csv: {what}" for what in wrong]
@@ -193,7 +208,7 @@ def read_run(folder: Path | str) -> Run:
     videos = [attempt(_video, path, None) for path in sorted(folder.glob("videos/*.mp4"))]
     run = Run(
         folder,
-        config=attempt(_config, folder / "config.yaml", {}),
+        config=config,
         git=attempt(_git, folder / "git.json", {}),
         devices=attempt(_devices, folder / "devices.json", ()),
         metrics=table,
@@ -232,6 +247,14 @@ def _config(path: Path) -> dict[str, Any]:
             raise ValueError(f"{group} is not a mapping")
     json.dumps(content)  # what is not plain has no place in a report
     return content
+
+
+def _parts(config: Mapping[str, Any]) -> int:
+    """Tasks whose number its rewards count."""
+    task = config.get("task")
+    kwargs = task.get("kwargs") if isinstance(task, Mapping) and task.get("dense") else None
+    parts = kwargs.get("tasks_to_complete") if isinstance(kwargs, Mapping) else None
+    return max(len(parts), 1) if isinstance(parts, list) else 1
 
 
 def _git(path: Path) -> dict[str, Any]:

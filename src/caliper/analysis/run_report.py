@@ -127,9 +127,11 @@ def _success(run: Run) -> str:
         assert only is not None
         missing = "" if only is online else " The online phase has no evaluation yet."
         return f"After the {only.phase} phase so far the policy succeeds in {_rate(only)}.{missing}"
-    change = online.success_once - offline.success_once
+    change = online.height - offline.height
     verb = "rose" if change > 0 else "fell" if change < 0 else "stayed level"
-    text = f"Success {verb}: {_rate(offline)} after the offline phase, {_rate(online)} after "
+    text = (
+        f"{run.measure.capitalize()} {verb}: {_rate(offline)} after the offline phase, {_rate(online)} after "
+    )
     text += f"{count(online.env_steps)} environment steps of fine-tuning."
     before, after = (e.solved for e in (offline, online))
     shared = before.keys() & after.keys()
@@ -148,6 +150,8 @@ def _cards(run: Run) -> Iterable[tuple[str, str, str]]:
     for phase in ("offline", "online"):
         last = run.last(phase)
         if last is not None:
+            if last.parts > 1:
+                yield f"{phase.capitalize()} tasks done", f"{last.score:.1f}", f"of {last.parts}"
             yield f"{phase.capitalize()} success", f"{last.success_once:.0%}", interval(*last.interval)
     if not math.isnan(run.regret):
         yield "Regret", f"{run.regret:.2f}", "0 is best"
@@ -286,4 +290,5 @@ def _minutes(run: Run) -> dict[str, float]:
 
 
 def _rate(e: Evaluation) -> str:
-    return f"{e.success_once:.0%} of {e.episodes} episodes {interval(*e.interval)}"
+    all_done = f"{e.success_once:.0%} of {e.episodes} episodes {interval(*e.interval)}"
+    return all_done if e.parts == 1 else f"{e.score:.2f} of {e.parts}, all in {all_done},"

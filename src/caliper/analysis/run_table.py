@@ -120,8 +120,8 @@ def numbers(run: Run) -> dict[str, float]:
     return {
         "offline": _success(run, "offline"),
         "online": _success(run, "online"),
-        "area": area_under_curve([e.env_steps for e in online], [e.success_once for e in online]),
-        "worst_late": min((e.success_once for e in online[-LATE:]), default=math.nan),
+        "area": area_under_curve([e.env_steps for e in online], [e.height for e in online]),
+        "worst_late": min((e.height for e in online[-LATE:]), default=math.nan),
         "dip": run.dip,
         "regret": run.regret,
         "minutes": _last(run, "wall_s") / 60,
@@ -136,7 +136,7 @@ def _scored(run: Run) -> bool:
 
 def _success(run: Run, phase: str) -> float:
     last = run.last(phase)
-    return last.success_once if last else math.nan
+    return last.height if last else math.nan
 
 
 def _last(run: Run, column: str) -> float:

@@ -52,6 +52,11 @@ class Variant:
     runs: tuple[Run, ...]
     planned: int
 
+    @property
+    def measure(self) -> str:
+        """What its numbers are shares of, see `Run.measure`."""
+        return self.runs[0].measure if self.runs else "success"
+
     @cached_property
     def finished(self) -> tuple[Run, ...]:
         """The runs that came to their end; only of these are there numbers."""

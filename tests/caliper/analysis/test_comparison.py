@@ -10,13 +10,15 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+import yaml
 
 from caliper.analysis import comparison_plots as contrast
-from caliper.analysis import page
+from caliper.analysis import page, plots
 from caliper.analysis.comparison import write_comparison
 from caliper.analysis.comparison_plots import by_value
 from caliper.analysis.comparison_summary import summary
 from caliper.analysis.plots import draw
+from caliper.analysis.run_report import write_report
 from caliper.analysis.run_table import runs_of, write_runs
 from caliper.analysis.stats import stratified_bootstrap
 from caliper.analysis.variant import Variant, estimate, gather
@@ -137,14 +139,30 @@ def test_other_appearances_get_a_table_where_there_are_some(runs):
     assert "other_appearances" not in told[4]
 
 
-def test_scores_are_recorded_where_they_tell_more_than_success(runs, tmp_path):
-    for path in runs[0][1].glob("evaluations/*/evaluation.json"):
-        record = json.loads(path.read_text())
-        path.write_text(json.dumps(record | {"score": 4 * record["success_once"] - 0.5}))
-    write_runs(tmp_path, runs[:2])
-    first, second = json.loads((tmp_path / "runs.json").read_text())
-    assert first["scores"] == pytest.approx([4 * row[2] - 0.5 for row in first["evaluations"]])
-    assert "scores" not in second
+def test_a_task_of_several_parts_is_told_by_the_share_that_was_done(runs, tmp_path):
+    kitchen = {"name": "kitchen", "dense": True, "kwargs": {"tasks_to_complete": ["kettle", "microwave"]}}
+    for _, path in runs[:2]:
+        given = yaml.safe_load((path / "config.yaml").read_text())
+        (path / "config.yaml").write_text(yaml.safe_dump(given | {"task": kitchen}))
+        for file in path.glob("evaluations/*/evaluation.json"):
+            record = json.loads(file.read_text())
+            file.write_text(json.dumps(record | {"score": 2 * record["success_once"] + 0.1}))
+    found = write_runs(tmp_path, runs[:3])
+    first, _, third = json.loads((tmp_path / "runs.json").read_text())
+    assert first["scores"] == pytest.approx([2 * row[2] + 0.1 for row in first["evaluations"]])
+    assert (first["offline"], first["online"]) == pytest.approx((0.65, 0.25))
+    assert "scores" not in third and third["offline"] == 0.6
+    _, run = found[0]
+    assert run.dip == pytest.approx(0.1) and run.measure == "tasks done"
+    assert run.regret == pytest.approx(1 - 0.05 - (0.5 + 0.7 + 0.8 + 0.8 + 0.9 + 0.2) / 6)
+    variant = Variant("agent=calql", (run, found[1][1]), 2)
+    told = summary([variant])
+    assert told.startswith("agent=calql ends at 55%") and "] of the tasks. " in told
+    axes = draw(contrast.success, [variant]).axes
+    assert axes[0].get_ylabel() == "tasks done"
+    np.testing.assert_allclose(draw(plots.learning_curve, run).axes[0].lines[0].get_ydata(), [0.65])
+    text = Page(write_report(run.folder).read_text()).text
+    assert "Offline tasks done" in text and "1.30 of 2, all in 60% of 10 episodes" in text
 
 
 def test_what_is_not_finished_is_shown_and_not_counted(written):
