@@ -3,9 +3,12 @@
     python benchmarks/train_ant.py OUT --updates 600000
 
 OUT holds a checkpoint, from which the same command goes on, log.csv, and walker.npz, the greedy policy's
-weights: envs/scripts/ant_walker.npz, which `caliper collect task=antmaze` uses. The world is Gymnasium's ant
-on its floor; it is rewarded with its speed towards the goal in m/s, up to 2, and half a point for each step
-on its feet. A reached goal gives way to another.
+weights, from which `distil_ant.py` makes the walker of `caliper collect task=antmaze`. The world is
+Gymnasium's ant on its floor; it is rewarded with its speed towards the goal in m/s, up to 2, and half a point
+for each step on its feet. A reached goal gives way to another.
+
+The ant looks the same after each quarter turn. So the walker is asked only for goals ahead, within 45
+degrees: `Quarter` turns the ant's numbers by quarters until the goal lies there, and its actions back.
 """
 
 import argparse
@@ -13,6 +16,7 @@ import csv
 import math
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium
@@ -22,12 +26,13 @@ import torch
 from mujoco.batch import Batch as Worlds
 
 from caliper.agents import build_agent
-from caliper.envs.scripts.ant import SEEN, Quarter
+from caliper.envs.scripts.ant import REACH
 from caliper.types import Batch, Obs, ObsSpec
 
 ENVS, LIMIT, NEAR, SUBSTEPS = 16, 300, 0.5, 5
 FASTEST, PER_STEP = 2.0, 2  # m/s that still count; updates for each step of all envs
 KEEP = 600_000  # transitions
+SEEN = 28  # numbers that the walker sees
 AGENT = {
     "name": "sac",
     "actor_hidden": [128, 128],
@@ -40,21 +45,86 @@ AGENT = {
     "init_temperature": 0.1,
     "target_entropy": -4.0,
 }
+# An ankle's axis points the other way on the second and third leg.
+ANKLE_SIGN = np.array([1.0, -1.0, -1.0, 1.0])
+MOTORS = np.array([6, 7, 0, 1, 2, 3, 4, 5])  # Gymnasium's motors begin with the fourth leg
+
+
+def turned(vectors: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """Vectors (n, 2) in a frame that is turned by `angle` (n,)."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.stack([c * vectors[:, 0] + s * vectors[:, 1], c * vectors[:, 1] - s * vectors[:, 0]], 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Quarter:
+    """n ants as seen by the walker.
+
+    Attributes:
+        seen: (n, 28): height, which way is up, velocity, spin, hips and ankles, their speeds, the goal.
+        turns: quarter turns of each ant, (n,).
+    """
+
+    seen: np.ndarray
+    turns: np.ndarray
+
+    @staticmethod
+    def of(qpos: np.ndarray, qvel: np.ndarray, goal: np.ndarray) -> "Quarter":
+        """Ants at `qpos` (n, 15) with `qvel` (n, 14), to go to `goal` (n, 2), metres."""
+        w, x, y, z = qpos[:, 3:7].T
+        yaw = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+        up = np.stack(
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], 1
+        )  # in the ant's frame
+        offset = goal - qpos[:, :2]
+        angle = np.arctan2(offset[:, 1], offset[:, 0]) - yaw
+        turns = np.round(angle / (math.pi / 2)).astype(np.int64)
+        quarter = turns * (math.pi / 2)
+        distance = np.linalg.norm(offset, axis=1, keepdims=True)
+        ahead = turned(offset, yaw + quarter) / np.maximum(distance, 1e-6) * np.minimum(distance, REACH)
+        flat = np.concatenate([up[:, 2:], qvel[:, 2:3]], 1)
+        legs = (np.arange(4) + turns[:, None]) % 4  # (n, 4), the ant's own number of each leg
+        hips = [np.take_along_axis(v.reshape(-1, 4, 2)[..., 0], legs, 1) for v in (qpos[:, 7:], qvel[:, 6:])]
+        ankles = [
+            np.take_along_axis(v.reshape(-1, 4, 2)[..., 1] * ANKLE_SIGN, legs, 1)
+            for v in (qpos[:, 7:], qvel[:, 6:])
+        ]
+        seen = [
+            qpos[:, 2:3],
+            turned(up[:, :2], quarter),
+            flat,
+            turned(qvel[:, :2], yaw + quarter),
+            turned(qvel[:, 3:5], quarter),
+            qvel[:, 5:6],
+            hips[0],
+            ankles[0],
+            0.1 * hips[1],
+            0.1 * ankles[1],
+            ahead,
+        ]
+        return Quarter(np.concatenate(seen, 1), turns)
+
+    def motors(self, action: np.ndarray) -> np.ndarray:
+        """Controls (n, 8) in Gymnasium's order, of the walker's action (n, 8): hips, then ankles."""
+        legs = (np.arange(4) - self.turns[:, None]) % 4
+        hips = np.take_along_axis(action[:, :4], legs, 1)
+        ankles = np.take_along_axis(action[:, 4:], legs, 1) * ANKLE_SIGN
+        return np.stack([hips, ankles], -1).reshape(-1, 8)[:, MOTORS]
 
 
 class Field:
     """Ants on the floor, each with a goal."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, ants=ENVS):
         path = Path(gymnasium.__file__).parent / "envs/mujoco/assets/ant.xml"
         self.model = mujoco.MjModel.from_xml_path(str(path))
-        self.worlds = Worlds(self.model, nsim=ENVS, nthread=1, persistent=True)
+        self.worlds = Worlds(self.model, nsim=ants, nthread=1, persistent=True)
         self.qpos, self.qvel, self.ctrl, self.warm = (
             self.worlds.bind(k) for k in ("qpos", "qvel", "ctrl", "qacc_warmstart")
         )
         self.rng = np.random.default_rng(seed)
-        self.goal, self.steps = np.zeros((ENVS, 2)), self.rng.integers(0, LIMIT, ENVS)
-        self.reset(np.ones(ENVS, bool))
+        self.goal, self.steps = np.zeros((ants, 2)), self.rng.integers(0, LIMIT, ants)
+        self.reset(np.ones(ants, bool))
 
     def reset(self, mask):
         n = int(mask.sum())
@@ -77,9 +147,9 @@ class Field:
     def look(self):
         return Quarter.of(self.qpos, self.qvel, self.goal)
 
-    def step(self, action, quarter):
+    def step(self, motors):
         """What the ants see next (n, 28), reward, falls, speed and goals reached (n,); then new episodes."""
-        self.ctrl[:] = quarter.motors(action)
+        self.ctrl[:] = motors
         before = np.linalg.norm(self.goal - self.qpos[:, :2], axis=1)
         self.worlds.step(nstep=SUBSTEPS)
         after = np.linalg.norm(self.goal - self.qpos[:, :2], axis=1)
@@ -89,7 +159,7 @@ class Field:
             self.new_goals(reached)
         seen = self.look().seen
         fell = (seen[:, 3] < 0.2) | (seen[:, 0] < 0.2) | ~np.isfinite(seen).all(1)
-        reward = np.minimum(speed, FASTEST) + 0.5 - 0.02 * np.square(action).sum(1)
+        reward = np.minimum(speed, FASTEST) + 0.5 - 0.02 * np.square(motors).sum(1)
         self.steps += 1
         over = fell | (self.steps >= LIMIT)
         if over.any():
@@ -151,7 +221,7 @@ def main():
             action = torch.rand(ENVS, 8, generator=rng) * 2 - 1
         else:
             action = agent.act(Obs(pixels.expand(ENVS, -1, -1, -1, -1), seen), deterministic=False)
-        after, reward, fell, speed, reached = field.step(action.double().numpy(), quarter)
+        after, reward, fell, speed, reached = field.step(quarter.motors(action.double().numpy()))
         at = (stored + torch.arange(ENVS)) % KEEP
         kept["seen"][at], kept["action"][at] = seen, action
         kept["next"][at] = torch.tensor(after, dtype=torch.float32)

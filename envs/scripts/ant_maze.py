@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from caliper.envs.scripts.ant import Array, Walker
 
 SUBSTEPS = 5  # of the physics in a step of Gymnasium's ant
-NEAR, AT_CELL = 0.45, 1.0  # metres from which on Gymnasium's goal is reached, and a waypoint
+NEAR = 0.45  # metres from which on Gymnasium's goal is reached
+STRIP = 1.0  # metres to each side of the line between two cells' middles, within which the ant follows it
 JITTER = 0.25  # of a cell's side, from its middle, as Gymnasium places starts and goals
 Ints = NDArray[np.int64]
 
@@ -69,6 +70,21 @@ class Maze:
         cell: Ints = np.where(inside < 0, nearest, inside)
         return cell  # a torso above a wall belongs to the cell beside it
 
+    def waypoint(self, xy: Array, goal: Array) -> Array:
+        """Where ants at `xy` (n, 2) have to go next for a goal (n, 2), metres; the place alone decides.
+
+        The goal itself in its own cell; else the next cell's middle, and for one who is beside the line that
+        leads there the middle of its own cell first. A clone does not see who came from where.
+        """
+        at, last = self.cell_at(xy), self.cell_at(goal)
+        following = self.following[at, last]
+        along = self.middles[following] - self.middles[at]  # as long as a cell's side
+        offset = xy - self.middles[at]
+        across = np.abs(offset[:, 0] * along[:, 1] - offset[:, 1] * along[:, 0]) / self.side
+        middle = self.middles[np.where(across < STRIP, following, at)]
+        way: Array = np.where((at == last)[:, None], goal, middle)
+        return way
+
 
 @dataclass(frozen=True, slots=True)
 class Walk:
@@ -108,7 +124,7 @@ def walks(
     qpos, qvel, ctrl, warm = (worlds.bind(name) for name in ("qpos", "qvel", "ctrl", "qacc_warmstart"))
     walker, first = Walker(), model.qpos0.copy()
     goal, shake = np.zeros((n, 2)), np.zeros((n, horizon, 8))
-    aim, last, steps = (np.zeros(n, np.int64) for _ in range(3))  # waypoint, the goal's cell, steps taken
+    steps = np.zeros(n, np.int64)
     obs, actions = np.zeros((n, horizon + 1, 31), np.float32), np.zeros((n, horizon, 8), np.float32)
     waiting, live = list(zip(seeds, noise, strict=True)), np.zeros(n, bool)
 
@@ -120,7 +136,7 @@ def walks(
         qpos[i], qvel[i], warm[i] = first, 0, 0
         qpos[i, :2], goal[i] = places
         shake[i] = level * rng.standard_normal((horizon, 8))
-        aim[i], last[i], steps[i], live[i] = start, end, 0, True
+        steps[i], live[i] = 0, True
         obs[i, 0] = seen()[i]
 
     def seen() -> Array:
@@ -130,14 +146,10 @@ def walks(
         begin(i)
     every = np.arange(n)
     while live.any():
-        at = maze.cell_at(qpos[:, :2])
-        astray = np.abs(maze.cells[at] - maze.cells[aim]).sum(1) > 1
-        aim[astray] = at[astray]
-        there = np.linalg.norm(qpos[:, :2] - maze.middles[aim], axis=1) < AT_CELL
-        aim[there] = maze.following[aim, last][there]
-        way = np.where((aim == last)[:, None] & ((at == last) | there)[:, None], goal, maze.middles[aim])
         now = np.minimum(steps, horizon - 1)
-        action = walker.act(qpos, qvel, way, shake[every, now]).astype(np.float32)
+        action = walker.act(qpos, qvel, maze.waypoint(qpos[:, :2], goal), shake[every, now]).astype(
+            np.float32
+        )
         ctrl[:] = action
         worlds.step(nstep=SUBSTEPS)
         actions[every, now], obs[every, now + 1] = action, seen()

@@ -8,7 +8,7 @@ pytest.importorskip("gymnasium_robotics", reason="needs the extra robotics")
 
 from caliper.config.compose import compose
 from caliper.envs.gymnasium_env import GymnasiumEnv
-from caliper.envs.scripts.ant import Quarter
+from caliper.envs.scripts.ant import seen
 from caliper.envs.scripts.ant_maze import Maze, walks
 
 
@@ -18,35 +18,15 @@ def env():
     return GymnasiumEnv(task.env_id, 1, task.kwargs)
 
 
-def test_a_goal_to_the_left_is_one_ahead_of_another_leg():
-    qpos = np.array(
-        [[5.0, 1, 0.6, 1, 0, 0, 0, 0.1, 0.5, 0.2, -0.6, 0.3, -0.7, 0.4, 0.8]]
-    )  # hip, ankle by leg
-    qvel = np.zeros((1, 14))
-    qvel[0, :6] = [-2, 1, 0.5, 0.7, 0.2, 0.1]
-    quarter = Quarter.of(qpos, qvel, np.array([[5.0, 4.0]]))
-    assert quarter.turns.tolist() == [1]
-    seen = quarter.seen[0]
-    expected = [
-        0.6,
-        0,
-        0,
-        1,
-        0.5,
-        1,
-        2,
-        0.2,
-        -0.7,
-        0.1,
-    ]  # height; up; rise, speed ahead and to the left; spin
-    np.testing.assert_allclose(seen[:10], expected, atol=1e-12)
-    np.testing.assert_allclose(
-        seen[10:18], [0.2, 0.3, 0.4, 0.1, 0.6, 0.7, 0.8, 0.5]
-    )  # from the second leg on
-    np.testing.assert_allclose(seen[26:], [2, 0], atol=1e-12)  # no farther than 2
-    motors = quarter.motors(np.array([[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]]))
-    # Gymnasium's order: fourth leg, first, second, third; the first action's pair belongs to the second leg.
-    np.testing.assert_allclose(motors[0], [0.3, 0.7, 0.4, 0.8, 0.1, -0.5, 0.2, -0.6])
+def test_the_walker_sees_the_way_no_farther_than_two_metres():
+    qpos = np.arange(30, dtype=float).reshape(2, 15)
+    qvel = np.arange(28, dtype=float).reshape(2, 14)
+    goal = qpos[:, :2] + [[3.0, 4.0], [0.6, -0.8]]
+    found = seen(qpos, qvel, goal)
+    np.testing.assert_allclose(found[:, :2], [[1.2, 1.6], [0.6, -0.8]])
+    np.testing.assert_array_equal(found[:, 2:15], qpos[:, 2:])
+    np.testing.assert_allclose(found[:, 15:], qvel / 5)
+    assert seen(qpos, qvel, qpos[:, :2])[:, :2].tolist() == [[0, 0], [0, 0]]  # where it is already
 
 
 def test_the_way_through_the_u(env):
@@ -59,6 +39,22 @@ def test_the_way_through_the_u(env):
     assert [maze.cells[i].tolist() for i in way] == [[3, 1], [3, 2], [3, 3], [2, 3], [1, 3], [1, 2], [1, 1]]
     assert maze.middles[start].tolist() == [-4, -4]
     assert maze.cell_at(np.array([[-4.0, -4], [-2.1, -2.1], [0, 0.1]])).tolist()[:2] == [start, start]
+
+
+def test_the_place_alone_decides_where_to_go_next(env):
+    maze = Maze(env.envs[0].maze)  # a U: along the lower corridor to the right, up, and back to the left
+    goal = np.array([-4.3, 4.2])
+    expected = {
+        (-4.0, -4.9): (0, -4),  # in the first cell, on the line to the second
+        (-4.0, -5.1): (-4, -4),  # beside it
+        (2.5, -4.0): (4, -4),  # in the corner's cell, not yet below the next
+        (3.1, -4.0): (4, 0),
+        (4.9, 1.0): (4, 4),
+        (-3.0, 3.0): (-4.3, 4.2),  # in the goal's own cell
+    }
+    places = np.array(list(expected))
+    found = maze.waypoint(places, np.repeat(goal[None], len(places), 0))
+    np.testing.assert_allclose(found, list(expected.values()))
 
 
 def test_a_walk_is_its_seeds_and_gymnasiums(env):
