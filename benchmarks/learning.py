@@ -12,6 +12,7 @@ file keeps what else it holds, such as the seeds of another day.
 import argparse
 import datetime
 import json
+import math
 from pathlib import Path
 
 from _common import RESULTS  # type: ignore[import-not-found]  # beside this script
@@ -48,7 +49,7 @@ def collected(name, folders, commands, note="", old=None):
         for run in old["runs"]
     ]
     runs += [
-        {"variant": variant, **record(run), **{key: round(numbers(run)[key], 4) for key in MORE}}
+        {"variant": variant, **record(run), **{key: rounded(numbers(run)[key]) for key in MORE}}
         for variant, run in found
     ]
     runs = list({(run["variant"], run["seed"]): run for run in runs}.values())
@@ -65,10 +66,15 @@ def collected(name, folders, commands, note="", old=None):
     return result, text_table(without_intervals([variant.row() for variant in gather(named, found)]))
 
 
+def rounded(value):
+    """A number as JSON has it: null for what there is not, such as the regret of a clone."""
+    return round(value, 4) if math.isfinite(value) else None
+
+
 def compact(result):
     """JSON with a line for each run, that a change of one shows as one."""
-    *head, last = json.dumps({**result, "runs": []}, indent=1).rsplit("[]", 1)
-    lines = ",\n  ".join(json.dumps(run) for run in result["runs"])
+    *head, last = json.dumps({**result, "runs": []}, indent=1, allow_nan=False).rsplit("[]", 1)
+    lines = ",\n  ".join(json.dumps(run, allow_nan=False) for run in result["runs"])
     return f"{head[0]}[\n  {lines}\n ]{last}\n"
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from caliper.analysis.comparison import write_sweep
 from tests.caliper.analysis.test_comparison import make
@@ -49,6 +50,16 @@ def test_two_comparisons_become_one_result(script, tmp_path):
     text = script.compact(result)
     assert json.loads(text) == result
     assert sum(line.startswith('  {"variant"') for line in text.splitlines()) == 3
+
+
+def test_a_clone_has_no_regret(script, tmp_path):
+    folder = comparison(tmp_path / "a", "bc", {0: (8, [8])})
+    path = folder / "agent=bc,seed=0" / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"online": {"env_steps": 0}}))
+    (online,) = (folder / "agent=bc,seed=0").glob("evaluations/online_*/evaluation.json")
+    online.write_text(json.dumps(json.loads(online.read_text()) | {"env_steps": 0}))
+    (run,) = json.loads(script.compact(script.collected("door", [folder], ["one"])[0]))["runs"]
+    assert run["regret"] is None and run["online"] == 0.8
 
 
 def test_the_seeds_of_another_day_are_added(script, tmp_path):

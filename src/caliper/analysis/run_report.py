@@ -126,7 +126,8 @@ def _success(run: Run) -> str:
         only = offline or online
         assert only is not None
         missing = "" if only is online else " The online phase has no evaluation yet."
-        return f"After the {only.phase} phase so far the policy succeeds in {_rate(only)}.{missing}"
+        does = "succeeds in" if only.parts == 1 else "does"
+        return f"After the {only.phase} phase so far the policy {does} {_rate(only)}.{missing}"
     change = online.height - offline.height
     verb = "rose" if change > 0 else "fell" if change < 0 else "stayed level"
     text = (
@@ -291,4 +292,4 @@ def _minutes(run: Run) -> dict[str, float]:
 
 def _rate(e: Evaluation) -> str:
     all_done = f"{e.success_once:.0%} of {e.episodes} episodes {interval(*e.interval)}"
-    return all_done if e.parts == 1 else f"{e.score:.2f} of {e.parts}, all in {all_done},"
+    return all_done if e.parts == 1 else f"{e.score:.2f} of {e.parts} tasks (all of them in {all_done})"
