@@ -22,9 +22,10 @@ from caliper.utils.provenance import in_words
 CURVE = Plot(
     "learning_curve",
     learning_curve,
-    "Success on fixed starts, over offline gradient updates and then over environment steps. Bands are 95% "
-    "Wilson intervals. The dip is the largest fall below the last offline evaluation within the first fifth "
-    "of the online phase (shaded). Regret is the failure rate averaged over the online evaluations.",
+    "Success on fixed starts, over offline gradient updates and then over environment steps; where a task "
+    "has several parts, the share of them that was done. Bands are 95% Wilson intervals of success. The dip "
+    "is the largest fall below the last offline evaluation within the first fifth of the online phase "
+    "(shaded). Regret is what the curve lacks of all, averaged over the online evaluations.",
 )
 CRITIC = (
     Plot(
@@ -170,6 +171,7 @@ def _comparison(run: Run) -> str:
     minutes = _minutes(run)
 
     rows: dict[str, Callable[[Evaluation], str]] = {
+        **({"Tasks done": lambda e: f"{e.score:.2f} of {e.parts}"} if run.measure == "tasks done" else {}),
         **_appearances(phases),
         "Evaluation episodes": lambda e: count(e.episodes),
         "Environment steps": lambda e: count(e.env_steps),

@@ -162,7 +162,8 @@ def test_a_task_of_several_parts_is_told_by_the_share_that_was_done(runs, tmp_pa
     assert axes[0].get_ylabel() == "tasks done"
     np.testing.assert_allclose(draw(plots.learning_curve, run).axes[0].lines[0].get_ydata(), [0.65])
     text = Page(write_report(run.folder).read_text()).text
-    assert "Offline tasks done" in text and "1.30 of 2 tasks (all of them in 60% of 10 episodes" in text
+    assert "Offline tasks done" in text and "Tasks done1.30 of 20.50 of 2" in text.replace("\n", "")
+    assert "1.30 of 2 tasks (all of them in 60% of 10 episodes" in text
 
 
 def test_what_is_not_finished_is_shown_and_not_counted(written):
