@@ -50,7 +50,8 @@ def export(path, student):
     arrays = {f"w{i}": m.weight.detach().numpy() for i, m in enumerate(linear)}
     arrays |= {f"b{i}": m.bias.detach().numpy() for i, m in enumerate(linear)}
     partial = path.with_name(f"new.{path.name}")
-    np.savez(partial, **arrays)
+    with open(partial, "wb") as file:  # whose name numpy leaves as it is
+        np.savez(file, **arrays)
     os.replace(partial, path)
 
 
