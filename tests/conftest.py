@@ -33,8 +33,9 @@ sys.addaudithook(_refuse_network)
 @pytest.fixture(autouse=True)
 def _freed_memory_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command keeps it, for good; a test's huge empty tensor would then hinder every later fork."""
-    if "caliper.cli" in sys.modules:
-        monkeypatch.setattr(sys.modules["caliper.cli"], "keep_freed_memory", lambda: None)
+    from caliper import cli  # here, for a test may be the first to import it
+
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: None)
 
 
 @pytest.fixture(autouse=True)
