@@ -14,8 +14,8 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
-# Its reader would fork, which Linux refuses a process with many simulations: their arenas, untouched, are larger
-# together than the machine's memory. Without this it starts ffmpeg as Caliper's own writer does.
+# Its reader would fork, which Linux refuses a process with many simulations: their arenas, untouched, are
+# larger together than the machine's memory. Without this it starts ffmpeg as Caliper's own writer does.
 os.environ["IMAGEIO_FFMPEG_NO_PREVENT_SIGINT"] = "1"
 # Kernels, fonts and JIT code stay in each library's own cache: compiled once, shared with real runs.
 
