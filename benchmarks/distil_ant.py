@@ -10,14 +10,13 @@ with noise on their actions. OUT.npz is envs/scripts/ant_walker.npz.
 """
 
 import argparse
-import os
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
-from train_ant import Field  # type: ignore[import-not-found]  # beside this script
+from train_ant import Field, export  # type: ignore[import-not-found]  # beside this script
 
 from caliper.envs.scripts.ant import SEEN, seen
 
@@ -42,17 +41,6 @@ class Teacher:
         for i, (weight, bias) in enumerate(self.layers):
             x = (np.maximum(x, 0) if i else x) @ weight.T + bias
         return quarter.motors(np.tanh(x).astype(np.float64))
-
-
-def export(path, student):
-    """The student's weights as plain arrays."""
-    linear = [m for m in student if isinstance(m, nn.Linear)]
-    arrays = {f"w{i}": m.weight.detach().numpy() for i, m in enumerate(linear)}
-    arrays |= {f"b{i}": m.bias.detach().numpy() for i, m in enumerate(linear)}
-    partial = path.with_name(f"new.{path.name}")
-    with open(partial, "wb") as file:  # whose name numpy leaves as it is
-        np.savez(file, **arrays)
-    os.replace(partial, path)
 
 
 def main():

@@ -20,6 +20,7 @@ from _common import RESULTS  # type: ignore[import-not-found]  # beside this scr
 from caliper.analysis.run_data import read_run
 from caliper.analysis.run_table import numbers, record, runs_of, text_table
 from caliper.analysis.variant import gather, without_intervals
+from caliper.utils.files import replacing
 
 EVERYWHERE = ("task", "encoder", "hardware", "versions")  # told once, where all runs share it
 MORE = ("regret", "dip", "cpu_minutes")  # columns of the table that a run's own record leaves out
@@ -48,10 +49,9 @@ def collected(name, folders, commands, note="", old=None):
         {"variant": run["variant"], **{k: old[k] for k in EVERYWHERE if k in old}, **run}
         for run in old["runs"]
     ]
-    runs += [
-        {"variant": variant, **record(run), **{key: rounded(numbers(run)[key]) for key in MORE}}
-        for variant, run in found
-    ]
+    for variant, run in found:
+        known = numbers(run)
+        runs.append({"variant": variant, **record(run), **{key: rounded(known[key]) for key in MORE}})
     runs = list({(run["variant"], run["seed"]): run for run in runs}.values())
     shared = {key: runs[0][key] for key in EVERYWHERE if all(run[key] == runs[0][key] for run in runs)}
     result = {
@@ -90,7 +90,8 @@ def main():
     path = RESULTS / f"learning_{given.name}.json"
     old = json.loads(path.read_text()) if given.add else None
     result, table = collected(given.name, given.folders, given.command, given.note, old)
-    path.write_text(compact(result))
+    with replacing(path) as partial:
+        partial.write_text(compact(result))
     print(table)
 
 

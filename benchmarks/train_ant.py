@@ -14,7 +14,6 @@ degrees: `Quarter` turns the ant's numbers by quarters until the goal lies there
 import argparse
 import csv
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from mujoco.batch import Batch as Worlds
 from caliper.agents import build_agent
 from caliper.envs.scripts.ant import REACH
 from caliper.types import Batch, Obs, ObsSpec
+from caliper.utils.files import replacing
 
 ENVS, LIMIT, NEAR, SUBSTEPS = 16, 300, 0.5, 5
 FASTEST, PER_STEP = 2.0, 2  # m/s that still count; updates for each step of all envs
@@ -168,21 +168,16 @@ class Field:
         return np.nan_to_num(seen), np.where(fell, 0, reward), fell, speed, reached
 
 
-def save(path, content):
-    """Writes it whole or not at all."""
-    torch.save(content, f"{path}.new")
-    os.replace(f"{path}.new", path)
-
-
-def export(out, agent):
-    """The greedy policy's weights as plain arrays."""
-    linear = [m for m in agent.actor.layers if isinstance(m, torch.nn.Linear)]
-    arrays = {f"w{i}": m.weight.detach().numpy().astype(np.float32) for i, m in enumerate(linear)}
-    arrays |= {f"b{i}": m.bias.detach().numpy().astype(np.float32) for i, m in enumerate(linear)}
-    last = len(linear) - 1
-    arrays[f"w{last}"], arrays[f"b{last}"] = arrays[f"w{last}"][:8], arrays[f"b{last}"][:8]  # without log std
-    np.savez(out / "new.npz", **arrays)
-    os.replace(out / "new.npz", out / "walker.npz")
+def export(path, layers):
+    """Writes the linear layers' weights as plain arrays; of the last one those of the 8 actions alone."""
+    linear = [m for m in layers if isinstance(m, torch.nn.Linear)]
+    pairs = [(m.weight.detach().numpy(), m.bias.detach().numpy()) for m in linear]
+    pairs[-1] = tuple(array[:8] for array in pairs[-1])  # without log std
+    arrays = {
+        f"{name}{i}": array for i, pair in enumerate(pairs) for name, array in zip("wb", pair, strict=True)
+    }
+    with replacing(path) as partial, open(partial, "wb") as file:
+        np.savez(file, **arrays)
 
 
 def main():
@@ -252,8 +247,11 @@ def main():
             with open(args.out / "log.csv", "a", newline="") as file:
                 csv.writer(file).writerow([f"{v:.5g}" for v in row])
         if time.time() - written > 300 or done >= args.updates:
-            save(saved, {"agent": agent.state_dict(), "train": agent.train_state(), "updates": done})
-            export(args.out, agent)
+            with replacing(saved) as partial:
+                torch.save(
+                    {"agent": agent.state_dict(), "train": agent.train_state(), "updates": done}, partial
+                )
+            export(args.out / "walker.npz", agent.actor.layers)
             written = time.time()
 
 
