@@ -22,7 +22,6 @@ stand in for it. Without CORL only the environments are measured, and nothing is
 
 import importlib.util
 import os
-import subprocess
 import sys
 import warnings
 from itertools import cycle
@@ -40,6 +39,7 @@ from caliper.config.build import action_length, learner_spec, make_agent, make_e
 from caliper.config.compose import compose
 from caliper.envs.gymnasium_env import flatten
 from caliper.types import Batch, Obs
+from caliper.utils.provenance import checkout
 
 PRESETS = {
     "antmaze": ["preset=antmaze"],
@@ -64,12 +64,6 @@ def load_corl(folder):
     with patch.dict(sys.modules, unused):
         spec.loader.exec_module(module)
     return module
-
-
-def commit(folder):
-    """The commit that a clone is at; None where git cannot tell."""
-    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
 
 
 def caliper_update(config, batch):
@@ -221,7 +215,7 @@ def main():
         "Cal-QL updates per CPU second, one thread, batch 256",
         ("torch", "gymnasium", "gymnasium-robotics", "mujoco", "numpy"),
         args.quick or corl is None,
-        corl=corl and commit(args.corl),
+        corl=corl and checkout(args.corl)["commit"],
         updates=learner,
         env_steps=envs,
         rounds=ROUNDS,

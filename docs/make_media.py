@@ -146,10 +146,11 @@ def _ant_states(env: Any, seed: int) -> Tensor:
     """A walk through the maze; its observations hold all but the height of the goal's mark, (t + 1, s)."""
     import torch
 
-    from caliper.envs.scripts.ant_maze import Maze, walks
+    from caliper.envs.scripts.ant_maze import Maze, planner, walks
 
     inner = env.envs[0]
-    walk = next(walks(inner.model, Maze(inner.maze), [seed], np.array([NOISE]), env.horizon, 1, 1))
+    maze = Maze(inner.maze)
+    walk = next(walks(inner.model, maze, planner(maze), [seed], np.array([NOISE]), env.horizon, 1, 1))
     obs = torch.from_numpy(walk.obs).double()  # where it is, its goal, and the rest
     states = env.get_state().repeat(len(obs), 1)
     states[:, 1:-7] = torch.cat([obs[:, :2], obs[:, 4:]], 1)

@@ -1,8 +1,6 @@
 """How `benchmarks/learning.py` collects the numbers of finished runs."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -12,13 +10,8 @@ from tests.caliper.analysis.test_comparison import make
 
 
 @pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    import learning  # type: ignore[import-not-found]  # found by the path above
-
-    yield learning
-    for name in ("learning", "_common"):
-        del sys.modules[name]
+def script(benchmark_script):
+    return benchmark_script("learning")
 
 
 def comparison(folder, agent, curves):

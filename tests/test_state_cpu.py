@@ -1,7 +1,6 @@
 """How `benchmarks/state_cpu.py` finds its peer, which is not installed but cloned."""
 
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -17,13 +16,8 @@ def train(config):
 
 
 @pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    import state_cpu  # type: ignore[import-not-found]  # found by the path above
-
-    yield state_cpu
-    for name in ("state_cpu", "learner_cpu", "_common"):
-        del sys.modules[name]
+def script(benchmark_script):
+    return benchmark_script("state_cpu")
 
 
 def test_the_peer_loads_without_its_environments_and_its_log(script, tmp_path):

@@ -1,24 +1,18 @@
-"""How the ant of AntMaze is trained: what its teacher sees, and that a student walks as the teacher does."""
+"""How the ant of AntMaze is trained: what its teacher sees, what its student learns, and a clone of walks."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("gymnasium_robotics", reason="needs the extra robotics")
 
-
-@pytest.fixture
-def scripts(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    yield
-    for name in ("train_ant", "distil_ant"):
-        sys.modules.pop(name, None)
+from caliper.data.formats.minari import Recording
+from caliper.data.formats.minari_writer import write_observations
 
 
-def test_a_goal_to_the_left_is_one_ahead_of_another_leg(scripts):
-    import train_ant  # type: ignore[import-not-found]  # found by the fixture's path
+def test_a_goal_to_the_left_is_one_ahead_of_another_leg(benchmark_script):
+    train_ant = benchmark_script("train_ant")
 
     qpos = np.array(
         [[5.0, 1, 0.6, 1, 0, 0, 0, 0.1, 0.5, 0.2, -0.6, 0.3, -0.7, 0.4, 0.8]]
@@ -50,8 +44,8 @@ def test_a_goal_to_the_left_is_one_ahead_of_another_leg(scripts):
     np.testing.assert_allclose(motors[0], [0.3, 0.7, 0.4, 0.8, 0.1, -0.5, 0.2, -0.6])
 
 
-def test_a_student_learns_what_its_teacher_does(scripts, tmp_path, monkeypatch, capsys):
-    import distil_ant  # type: ignore[import-not-found]  # found by the fixture's path
+def test_a_student_learns_what_its_teacher_does(benchmark_script, tmp_path, monkeypatch, capsys):
+    distil_ant = benchmark_script("distil_ant")
 
     rng = np.random.default_rng(0)
     shapes = {"w0": (16, 28), "b0": (16,), "w1": (8, 16), "b1": (8,)}
@@ -68,3 +62,38 @@ def test_a_student_learns_what_its_teacher_does(scripts, tmp_path, monkeypatch, 
         assert {name: file[name].shape for name in file} == {
             "w0": (64, 29), "b0": (64,), "w1": (64, 64), "b1": (64,), "w2": (8, 64), "b2": (8,),
         }  # fmt: skip
+
+
+def test_walks_from_one_end_to_the_other_are_those_of_the_task(benchmark_script):
+    course = benchmark_script("clone_ant").Course("antmaze")
+    course.horizon = 2
+    (walk,) = course.walks(lambda qpos, *_: np.zeros((len(qpos), 8)), 0.0, course.seeds(1, anywhere=False))
+    start, goal = walk.obs[0, :2], walk.obs[0, 2:4]
+    assert np.abs(start - [-4, -4]).max() <= 1  # a quarter of a cell's side from its middle
+    assert np.abs(goal - [-4, 4]).max() <= 1
+    assert course.seeds(2, anywhere=True) == [10**6, 10**6 + 1]
+
+
+def test_a_clone_is_measured_on_walks_that_it_has_not_seen(benchmark_script, tmp_path):
+    clone_ant = benchmark_script("clone_ant")
+    rng = np.random.default_rng(0)
+    weights = rng.normal(0, 0.1, (31, 8))
+
+    def walk(noise):
+        obs = rng.normal(size=(101, 31)).astype("f4")
+        actions = (obs[:-1] @ weights + noise * rng.normal(size=(100, 8))).astype("f4").clip(-1, 1)
+        reached = np.arange(100) == 99
+        return Recording(obs, actions, reached.astype("f4"), reached)
+
+    # Of the unseen walks, the last ones, half of the actions' variance is noise; in the others there is none.
+    folder = tmp_path / "walks"
+    folder.mkdir()
+    walks = [*(walk(0.0) for _ in range(38)), walk(0.55), walk(0.55)]
+    write_observations(folder, "AntMaze_UMaze-v4", "antmaze", walks, "a linear policy")
+    course = clone_ant.Course("antmaze")
+    course.horizon = 3
+    found = clone_ant.clone(folder, course, 2000, 2)
+    assert (found["walks"], found["unseen walks"], found["transitions"]) == (38, 2, 3800)
+    assert [point["updates"] for point in found["curve"]] == [500, 1000, 1500, 2000]
+    assert 0.3 < found["curve"][-1]["R2"] < 0.6
+    assert found["curve"][-1]["end to end"] == 0

@@ -6,7 +6,7 @@ the shortest path of cells, and noise on its actions gives data of mixed quality
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ NEAR = 0.45  # metres from which on Gymnasium's goal is reached
 STRIP = 1.0  # metres to each side of the line between two cells' middles, within which the ant follows it
 JITTER = 0.25  # of a cell's side, from its middle, as Gymnasium places starts and goals
 Ints = NDArray[np.int64]
+Act = Callable[[Array, Array, Array], Array]  # qpos (n, 15), qvel (n, 14), goal (n, 2): controls (n, 8)
 
 
 class Maze:
@@ -86,6 +87,17 @@ class Maze:
         return way
 
 
+def planner(maze: Maze) -> Act:
+    """The walker, led through the maze by its waypoints."""
+    walker = Walker()
+    return lambda qpos, qvel, goal: walker.act(qpos, qvel, maze.waypoint(qpos[:, :2], goal))
+
+
+def observed(qpos: Array, qvel: Array, goal: Array) -> Array:
+    """The task's own observations (n, 31), as `flatten` lays them out: place, goal, and the rest."""
+    return np.concatenate([qpos[:, :2], goal, qpos[:, 2:], qvel], 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Walk:
     """An episode: observations float32 (t + 1, 31) as `flatten` lays them out, actions float32 (t, 8).
@@ -102,6 +114,7 @@ class Walk:
 def walks(
     model: mujoco.MjModel,
     maze: Maze,
+    act: Act,
     seeds: Sequence[int],
     noise: Array,
     horizon: int,
@@ -113,6 +126,7 @@ def walks(
     Args:
         model: of the maze with its ant.
         maze: its cells.
+        act: what leads an ant to its goal, such as `planner`.
         seeds: of the episodes.
         noise: standard deviation of the noise on each episode's actions.
         horizon: steps after which an episode is cut.
@@ -122,7 +136,7 @@ def walks(
     n = min(num_envs, len(seeds))
     worlds = Batch(model, nsim=n, nthread=min(threads, n), persistent=True)
     qpos, qvel, ctrl, warm = (worlds.bind(name) for name in ("qpos", "qvel", "ctrl", "qacc_warmstart"))
-    walker, first = Walker(), model.qpos0.copy()
+    first = model.qpos0.copy()
     goal, shake = np.zeros((n, 2)), np.zeros((n, horizon, 8))
     steps = np.zeros(n, np.int64)
     obs, actions = np.zeros((n, horizon + 1, 31), np.float32), np.zeros((n, horizon, 8), np.float32)
@@ -137,22 +151,17 @@ def walks(
         qpos[i, :2], goal[i] = places
         shake[i] = level * rng.standard_normal((horizon, 8))
         steps[i], live[i] = 0, True
-        obs[i, 0] = seen()[i]
-
-    def seen() -> Array:
-        return np.concatenate([qpos[:, :2], goal, qpos[:, 2:], qvel], 1)
+        obs[i, 0] = observed(qpos, qvel, goal)[i]
 
     for i in range(n):
         begin(i)
     every = np.arange(n)
     while live.any():
         now = np.minimum(steps, horizon - 1)
-        action = walker.act(qpos, qvel, maze.waypoint(qpos[:, :2], goal), shake[every, now]).astype(
-            np.float32
-        )
+        action = np.clip(act(qpos, qvel, goal) + shake[every, now], -1, 1).astype(np.float32)
         ctrl[:] = action
         worlds.step(nstep=SUBSTEPS)
-        actions[every, now], obs[every, now + 1] = action, seen()
+        actions[every, now], obs[every, now + 1] = action, observed(qpos, qvel, goal)
         steps += 1
         reached = np.linalg.norm(qpos[:, :2] - goal, axis=1) <= NEAR
         for i in np.flatnonzero(live & (reached | (steps >= horizon))).tolist():

@@ -9,7 +9,7 @@ pytest.importorskip("gymnasium_robotics", reason="needs the extra robotics")
 from caliper.config.compose import compose
 from caliper.envs.gymnasium_env import GymnasiumEnv
 from caliper.envs.scripts.ant import seen
-from caliper.envs.scripts.ant_maze import Maze, walks
+from caliper.envs.scripts.ant_maze import Maze, planner, walks
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def test_the_place_alone_decides_where_to_go_next(env):
 def test_a_walk_is_its_seeds_and_gymnasiums(env):
     inner = env.envs[0]
     maze, noise = Maze(inner.maze), np.full(3, 0.2)
-    together = list(walks(inner.model, maze, [7, 8, 9], noise, 40, 3, 1))
-    alone = next(walks(inner.model, maze, [7], noise[:1], 40, 1, 1))
+    together = list(walks(inner.model, maze, planner(maze), [7, 8, 9], noise, 40, 3, 1))
+    alone = next(walks(inner.model, maze, planner(maze), [7], noise[:1], 40, 1, 1))
     assert sum(np.array_equal(alone.obs, walk.obs) for walk in together) == 1
     env.reset(seeds=torch.tensor([0]))
     first = alone.obs[0].astype(np.float64)

@@ -13,7 +13,7 @@ from caliper.config.schema import RunConfig
 from caliper.data.formats.minari import Recording
 from caliper.data.formats.minari_writer import write_observations
 from caliper.envs.gymnasium_env import GymnasiumEnv
-from caliper.envs.scripts.ant_maze import Maze, walks
+from caliper.envs.scripts.ant_maze import Maze, planner, walks
 from caliper.utils.files import new_folder
 from caliper.utils.progress import bar
 
@@ -28,7 +28,8 @@ def collect_antmaze(config: RunConfig, path: Path) -> Path:
     inner = GymnasiumEnv(task.env_id or "", 1, task.kwargs).envs[0]
     noise, _ = collect_knobs(config)
     horizon, threads = config.recorded_horizon, config.threads or len(os.sched_getaffinity(0))
-    found = walks(inner.model, Maze(inner.maze), seeds, noise, horizon, data.num_envs, threads)
+    maze = Maze(inner.maze)
+    found = walks(inner.model, maze, planner(maze), seeds, noise, horizon, data.num_envs, threads)
 
     def episodes() -> Iterator[Recording]:
         with bar(len(seeds), "collect", "episode", leave=False) as shown:
