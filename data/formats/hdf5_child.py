@@ -29,6 +29,7 @@ import numpy as np
 
 MEMORY = 4 << 30  # bytes beyond what the process holds when it starts, and twice the file
 CPU_SECONDS, BYTES_PER_SECOND = 3, 20 << 20  # so long, and longer the larger the file
+REQUEST_SECONDS = 0.01  # and longer the more is asked: a file can have thousands of small episodes
 ONE_ARRAY = 4 << 30
 MOST_NAMES, MOST_ATTRIBUTES, MOST_AXES = 1_000_000, 10_000, 8
 LONGEST_TEXT = 8 << 20  # characters; a simulator's model as XML can have 0.3 million
@@ -51,7 +52,7 @@ def main() -> None:
 def serve(path: str, asked: BinaryIO, told: BinaryIO) -> None:
     """Answers requests about a file. Says "ready" first: what comes before is the start of Python."""
     size = os.stat(path).st_size
-    confine(size)
+    allowed = confine(size)
     for codec in ("ascii", "latin-1", "utf-8"):  # which Python loads from a file when it first needs them
         codecs.lookup(codec)
     _tell(told, {"ready": size})
@@ -65,6 +66,7 @@ def serve(path: str, asked: BinaryIO, told: BinaryIO) -> None:
     _tell(told, {"open": True})
     reader = Reader(file, size)
     for line in asked:
+        allowed = allow(allowed + REQUEST_SECONDS)
         try:
             answer, content = reader.answer(json.loads(line))
         except RefusedError as error:
@@ -74,21 +76,28 @@ def serve(path: str, asked: BinaryIO, told: BinaryIO) -> None:
         _tell(told, answer, content)
 
 
-def confine(size: int) -> None:
-    """Limits this process; a platform without one of the limits goes without it."""
+def confine(size: int) -> float:
+    """Limits this process, as far as the platform has such limits; returns its seconds of CPU."""
     held = 0
     with suppress(OSError), open("/proc/self/statm") as file:
         held = int(file.read().split()[0]) * resource.getpagesize()
     used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = math.ceil(used.ru_utime + used.ru_stime) + CPU_SECONDS + size // BYTES_PER_SECOND
     for limit, most in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_AS, held + MEMORY + 2 * size),
     ):
         with suppress(ValueError, OSError):
             resource.setrlimit(limit, (most, most))
+    return allow(used.ru_utime + used.ru_stime + CPU_SECONDS + size / BYTES_PER_SECOND)
+
+
+def allow(seconds: float) -> float:
+    """Ends this process when it has used so many seconds of CPU; rounded up, as Linux counts."""
+    with suppress(ValueError, OSError):
+        _, most = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), most))
+    return seconds
 
 
 class Reader:

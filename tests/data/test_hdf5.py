@@ -229,12 +229,16 @@ def test_the_process_has_limits_and_ends_with_the_reading(path, monkeypatch):
     with ForeignFile(path) as file:
         file.names()  # by its answer all limits are set
         limits = {
-            n: resource.prlimit(made[0].pid, getattr(resource, f"RLIMIT_{n}"))[1]
+            n: resource.prlimit(made[0].pid, getattr(resource, f"RLIMIT_{n}"))[0]
             for n in ("AS", "CPU", "FSIZE")
         }
         assert limits["AS"] < 6 << 30 and limits["CPU"] <= 8 and limits["FSIZE"] == 0
         open_files = os.listdir(f"/proc/{made[0].pid}/fd")
         assert resource.prlimit(made[0].pid, resource.RLIMIT_NOFILE)[0] < len(open_files)  # no more of them
+        for _ in range(400):  # a sound file of thousands of episodes takes as many requests
+            file.names()
+        later = resource.prlimit(made[0].pid, resource.RLIMIT_CPU)[0]
+        assert limits["CPU"] + 4 <= later <= limits["CPU"] + 5
     assert made[0].returncode is not None
 
 
