@@ -108,10 +108,10 @@ def main():
     """Prints and writes both."""
     words = parser(__doc__)
     words.add_argument("walks", type=Path)
-    words.add_argument("--updates", type=int, default=100_000)
+    words.add_argument("--updates", type=int, default=40_000)
     args = words.parse_args()
     torch.set_num_threads(1)
-    n, updates = (4, 40) if args.quick else (100, args.updates)
+    n, updates = (4, 40) if args.quick else (50, args.updates)
     walker = {}
     for name in MAZES:
         course = Course(name)

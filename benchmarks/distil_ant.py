@@ -1,12 +1,11 @@
 """Turns the ant's walker into a plain network of what AntMaze's own observations hold.
 
-    python benchmarks/train_ant.py TEACHER
-    python benchmarks/distil_ant.py TEACHER/walker.npz OUT.npz
+    python benchmarks/distil_ant.py benchmarks/ant_teacher.npz OUT.npz
 
-The teacher turns what it sees by quarters of a circle until the goal lies ahead. A network that clones walks
-recorded from it would have to learn these turns, and falls. The student learns what the teacher would do in
-the states that the student itself gets into (DAgger, Ross et al. 2011, arXiv:1011.0686), half of the ants
-with noise on their actions. OUT.npz is envs/scripts/ant_walker.npz.
+The teacher, which `train_ant.py` made, turns what it sees by quarters of a circle until the goal lies ahead.
+A network that clones walks recorded from it would have to learn these turns, and falls. The student learns
+what the teacher would do in the states that the student itself gets into (DAgger, Ross et al. 2011,
+arXiv:1011.0686), half of the ants with noise on their actions. OUT.npz is envs/scripts/ant_walker.npz.
 """
 
 import argparse
@@ -20,7 +19,7 @@ from train_ant import Field, export  # type: ignore[import-not-found]  # beside 
 
 from caliper.envs.scripts.ant import SEEN, seen
 
-ANTS, HIDDEN, BATCH, PER_STEP = 64, 64, 256, 4
+ANTS, HIDDEN, BATCH, PER_STEP = 64, 128, 256, 4
 KEEP, FIRST = 800_000, 6_400  # pairs kept, and before the first update
 RATE = 1e-3  # Adam's, which falls to a hundredth
 NOISE = 0.2  # standard deviation on half of the ants' actions

@@ -60,7 +60,7 @@ def test_a_student_learns_what_its_teacher_does(benchmark_script, tmp_path, monk
     assert float(capsys.readouterr().out.split("R2 ")[1][:5]) > 0.25
     with np.load(out) as file:
         assert {name: file[name].shape for name in file} == {
-            "w0": (64, 29), "b0": (64,), "w1": (64, 64), "b1": (64,), "w2": (8, 64), "b2": (8,),
+            "w0": (128, 29), "b0": (128,), "w1": (128, 128), "b1": (128,), "w2": (8, 128), "b2": (8,),
         }  # fmt: skip
 
 
