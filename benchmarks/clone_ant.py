@@ -109,9 +109,10 @@ def main():
     words = parser(__doc__)
     words.add_argument("walks", type=Path)
     words.add_argument("--updates", type=int, default=40_000)
+    words.add_argument("--n", type=int, default=50, help="walks of each kind")
     args = words.parse_args()
     torch.set_num_threads(1)
-    n, updates = (4, 40) if args.quick else (50, args.updates)
+    n, updates = (4, 40) if args.quick else (args.n, args.updates)
     walker = {}
     for name in MAZES:
         course = Course(name)
