@@ -113,14 +113,13 @@ def main():
     args = words.parse_args()
     torch.set_num_threads(1)
     n, updates = (4, 40) if args.quick else (args.n, args.updates)
-    walker = {}
-    for name in MAZES:
-        course = Course(name)
+    courses, walker = {name: Course(name) for name in MAZES}, {}
+    for name, course in courses.items():
         walker[name] = course.success(planner(course.maze), NOISE, n)
         print(name, walker[name], flush=True)
     report(
         "clone_ant",
-        {"walker": walker, "clone": clone(args.walks, Course(MAZES[0]), updates, n)},
+        {"walker": walker, "clone": clone(args.walks, courses["antmaze"], updates, n)},
         None,
         None,
         f"share of {n} walks",

@@ -15,14 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from train_ant import Field, export  # type: ignore[import-not-found]  # beside this script
+from train_ant import NOISE, Field, export  # type: ignore[import-not-found]  # beside this script
 
 from caliper.envs.scripts.ant import SEEN, seen
 
 ANTS, HIDDEN, BATCH, PER_STEP = 64, 128, 256, 4
 KEEP, FIRST = 800_000, 6_400  # pairs kept, and before the first update
 RATE = 1e-3  # Adam's, which falls to a hundredth
-NOISE = 0.2  # standard deviation on half of the ants' actions
 ALONE = 0.3  # of the updates, after which the student alone drives
 CHANGE = 0.02  # chance that who drives an ant is drawn anew in a step
 
