@@ -3,12 +3,13 @@
 import argparse
 import datetime
 import json
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+
+from caliper.machine import cores
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -41,7 +42,7 @@ def synchronise(device):
 def on_every_core(make, measure):
     """`measure` of the CPU engine with every core; None where Warp has no compiler for the CPU."""
     try:
-        env = make(4 * len(os.sched_getaffinity(0)), "batch", "cpu")
+        env = make(4 * cores(), "batch", "cpu")
     except RuntimeError as error:
         print(f"the CPU engine cannot run here: {str(error).splitlines()[0]}")
         return None
@@ -53,7 +54,7 @@ def hardware():
     info = Path("/proc/cpuinfo")
     names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
     name = names[0].split(":")[1].strip() if names else platform.machine()
-    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+    return f"{name}, {cores()} cores"
 
 
 def report(name, ours, peer, ratio, unit, packages, quick, **details):

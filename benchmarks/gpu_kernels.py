@@ -9,7 +9,6 @@ of envs nor the control frequency nor the images change what is compiled (`calip
 """
 
 import json
-import os
 import time
 
 import torch
@@ -17,6 +16,7 @@ from _common import gpu_parser  # type: ignore[import-not-found]  # beside this 
 
 from caliper.config.compose import compose
 from caliper.envs.sim import SimEnv
+from caliper.machine import cores
 from caliper.tools.precompile import cache_folder, compile_all, record_run
 
 TASKS = (
@@ -50,7 +50,7 @@ def main():
     start = time.perf_counter()
     variants = {v: None for task in TASKS for v in record_run(compose(f"task={task}".split()))}
     noted = time.perf_counter()
-    threads = len(os.sched_getaffinity(0))
+    threads = cores()
     compiled = compile_all(variants, arch, threads) if arch else compile_on_cpu()
     result = {
         "name": "gpu_kernels",

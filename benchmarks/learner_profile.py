@@ -24,6 +24,7 @@ from caliper.config.compose import compose
 from caliper.data.buffer import ReplayBuffer
 from caliper.data.mixing import MixedSampler
 from caliper.data.returns import RewardConfig
+from caliper.machine import cores
 from caliper.training.update import EagerLearner
 from caliper.types import Obs
 from caliper.utils.memory import keep_freed_memory
@@ -116,7 +117,7 @@ def profile(learner, updates):
 def main():
     args = arguments(__doc__.splitlines()[0])
     keep_freed_memory()
-    updates, cores = (10, len(os.sched_getaffinity(0))) if args.quick else (60, len(os.sched_getaffinity(0)))
+    updates = 10 if args.quick else 60
     torch.set_num_threads(1)
     learners = {precision: make_learner(precision) for precision in ("bfloat16", "float32")}
     for learner in learners.values():
@@ -136,7 +137,7 @@ def main():
         row |= {"ms": round(row["ms"], 2), "gflop": round(row["gflop"], 3), "share_of_peak": round(share, 3)}
         print(f"{name:26}{row['ms']:8.2f}{row['gflop']:8.3f}{share:9.1%}{row['calls']:7}")
     gflop = sum(row["gflop"] for row in rows.values())
-    torch.set_num_threads(cores)
+    torch.set_num_threads(cores())
     clock = {name: [] for name in learners}
     for _ in range(updates):  # in turns
         for name, learner in learners.items():

@@ -29,6 +29,7 @@ from caliper.envs.render.raster import Rasteriser
 from caliper.envs.render.trace import RayTracer
 from caliper.envs.sim import SimEnv
 from caliper.envs.tasks import TASKS
+from caliper.machine import cores
 from caliper.rollout.replay import rendered
 from caliper.tools.replay import replay_file
 
@@ -89,7 +90,7 @@ def second_thread(rounds):
 
     On the clock by the fastest of five: other work on the machine takes the second core from it at times.
     """
-    if len(os.sched_getaffinity(0)) < 2:
+    if cores() < 2:
         return None
     env = SimEnv("pick_place_can", 16, cameras=())
     renderers = [Rasteriser(env.engine, CAMERAS, 64, threads) for threads in (1, 2)]

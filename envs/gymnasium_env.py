@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stderr
@@ -29,6 +28,7 @@ from caliper.envs.render.base import Renderer
 from caliper.envs.scene.appearance import AS_IT_IS, AppearanceRanges
 from caliper.envs.scene.gymnasium_scene import Fixtures, drawn_model
 from caliper.errors import CaliperError
+from caliper.machine import cores
 from caliper.types import Obs, ObsSpec
 
 FAMILIES = "AntMaze_*, FrankaKitchen-v1 and AdroitHand*-v1"
@@ -140,7 +140,7 @@ class GymnasiumEnv(OneByOneEnv):
             model = drawn_model(self.envs[0], self.env_id, getattr(self.envs[0], "scene_xml", None))
             self._puppets = Puppets(model, self._fixtures.names, self.num_envs)
         if (cameras, size) not in self._renderers:
-            threads = len(os.sched_getaffinity(0))
+            threads = cores()
             self._renderers[cameras, size] = make_renderer(self._puppets, cameras, size, threads, 2)
         for i, row in enumerate(self.get_state() if self._shown is None else self._shown):
             self._puppets.put(i, row.numpy())

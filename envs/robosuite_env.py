@@ -7,7 +7,6 @@ other: slower, and the same numbers.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -29,6 +28,7 @@ from caliper.envs.one_by_one import OneByOneEnv
 from caliper.envs.scene.patched import controller_config, patched_robosuite
 from caliper.envs.scene.scenes import ROBOTS, Scene, build, mend_contacts
 from caliper.errors import CaliperError, one_of
+from caliper.machine import cores
 from caliper.types import Obs, ObsSpec, Step
 
 # An absolute pose is one of the arm's own frame, which robosuite reads otherwise for two arms.
@@ -146,7 +146,7 @@ class RobosuiteEnv(OneByOneEnv, Drawn):
         )
         self.num_envs, self.device, self.action_dim = num_envs, torch.device("cpu"), plan.action_dim
         self.state_dim, self.scene_hash = plan.state_dim, plan.scene.hash
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or cores()
         self._envs = [_make(name, robots, controller, control_freq, kwargs or {}) for _ in range(num_envs)]
         self._fixtures = [self._envs[0].sim.model.body_name2id(body) for body in plan.fixtures]
         self._puppets = Puppets(model, plan.fixtures, num_envs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from typing import Any
 
@@ -26,6 +25,7 @@ from caliper.envs.scene.starts import Starts
 from caliper.envs.situation import Situation
 from caliper.envs.tasks import make_task
 from caliper.errors import CaliperError
+from caliper.machine import cores
 from caliper.types import Obs, ObsSpec, Step
 
 EPISODE_STRIDE = 1 << 20  # between the seeds of an env's consecutive episodes
@@ -114,7 +114,7 @@ class SimEnv(Drawn):
         )
         self.horizon, self.state_dim = horizon, scene.state_dim
         self._substeps = round(substeps)
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or cores()
         control = Control(controller, control_freq, robot)
         self.engine = make_engine(sim, scene.model, num_envs, control, self.device, self._threads)
         self.now = Situation(self.engine)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from caliper.importing.controller import Array
 from caliper.importing.model.compiled import physics_model, visual_model
 from caliper.importing.scene import carry, put_fixtures
 from caliper.importing.tasks import find_task, refuse_robots
+from caliper.machine import cores
 
 NUM_ENVS = 16  # states drawn side by side
 COMPARED = 12  # images of a demo that are compared with ours
@@ -82,7 +82,7 @@ def drawn(
     if unknown := [name for name in cameras if name not in known]:
         raise CaliperError(f"there is no camera '{unknown[0]}'; {one_of(known, unknown[0])}")
     poses = _Poses(model, min(NUM_ENVS, len(states)))
-    threads = len(os.sched_getaffinity(0))
+    threads = cores()
     renderer = make_renderer(cast(Engine, poses), cameras, size, threads, antialias)
     for first in range(0, len(states), NUM_ENVS):
         batch = states[first : first + NUM_ENVS]

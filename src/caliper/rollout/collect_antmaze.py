@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from caliper.data.formats.minari import Recording
 from caliper.data.formats.minari_writer import write_observations
 from caliper.envs.gymnasium_env import GymnasiumEnv
 from caliper.envs.scripts.ant_maze import Maze, planner, walks
+from caliper.machine import cores
 from caliper.utils.files import new_folder
 from caliper.utils.progress import bar
 
@@ -27,7 +27,7 @@ def collect_antmaze(config: RunConfig, path: Path) -> Path:
     task, data, seeds = config.task, config.data, collect_seeds(config)
     inner = GymnasiumEnv(task.env_id or "", 1, task.kwargs).envs[0]
     noise, _ = collect_knobs(config)
-    horizon, threads = config.recorded_horizon, config.threads or len(os.sched_getaffinity(0))
+    horizon, threads = config.recorded_horizon, config.threads or cores()
     maze = Maze(inner.maze)
     found = walks(inner.model, maze, planner(maze), seeds, noise, horizon, data.num_envs, threads)
 

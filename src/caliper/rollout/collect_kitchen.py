@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ from caliper.data.formats.minari_writer import write_observations
 from caliper.envs.gymnasium_env import GymnasiumEnv
 from caliper.envs.scripts.kitchen import SCRIPTS, Operator, draw_tasks
 from caliper.errors import CaliperError
+from caliper.machine import cores
 from caliper.utils.files import new_folder
 from caliper.utils.progress import bar
 
@@ -29,7 +29,7 @@ def collect_kitchen(config: RunConfig, path: Path) -> Path:
         CaliperError: a task is wanted that has no script, or the dataset cannot be written.
     """
     task, data, seeds = config.task, config.data, collect_seeds(config)
-    threads = min(config.threads or len(os.sched_getaffinity(0)), data.num_envs, len(seeds))
+    threads = min(config.threads or cores(), data.num_envs, len(seeds))
     envs = [
         GymnasiumEnv(task.env_id or "", 1, task.kwargs, task.dense, config.recorded_horizon)
         for _ in range(threads)

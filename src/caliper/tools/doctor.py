@@ -15,6 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from caliper.errors import CaliperError
+from caliper.machine import cores
 
 DIST = "caliper-rl"
 ROBOSUITE = "robosuite==1.5.2"  # as constraints.txt pins it; not declared: it comes without its dependencies
@@ -61,7 +62,7 @@ def _lines() -> Iterator[tuple[str, Callable[[], str]]]:
         yield from ((f"GPU {name}", check) for name, check in _self_test())
     yield "device=auto", partial(_chosen, "learner")
     yield "sim=auto", partial(_chosen, "engine")
-    yield "CPU cores", lambda: f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}"
+    yield "CPU cores", lambda: f"{cores()} of {os.cpu_count()}"
     yield "kernel cache", _kernel_cache
     yield "video encoder", _encoder
     yield "wandb mode", _wandb

@@ -17,7 +17,6 @@ versions of the packages and the same kind of processor (x86-64 or ARM).
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +34,7 @@ from caliper.config.schema import RunConfig
 from caliper.config.validate import check_task
 from caliper.envs.render.trace import RayTracer
 from caliper.errors import CaliperError
+from caliper.machine import cores
 from caliper.utils.files import cannot_write
 from caliper.utils.progress import bar
 
@@ -181,7 +181,7 @@ def precompile(config: RunConfig, arch: str) -> str:
         CaliperError: an architecture that Warp does not know, a configuration that will not do, or no room.
     """
     number = _known_arch(arch)
-    threads = config.threads or len(os.sched_getaffinity(0))
+    threads = config.threads or cores()
     variants = record_run(config)
     compiled = compile_all(variants, number, threads)
     return (

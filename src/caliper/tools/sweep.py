@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from caliper.errors import CaliperError
 from caliper.launching.job import Job, Launcher, busy, finished
 from caliper.launching.local import Local
 from caliper.launching.table import LiveTable
+from caliper.machine import cores
 from caliper.training.data import find_data
 from caliper.training.devices import choose_devices
 from caliper.training.interrupt import InterruptedRunError
@@ -118,7 +118,7 @@ def expand(words: Sequence[str], folder: Path, at_once: int, verb: str = "sweep"
         raise CaliperError(f"a {verb} names its run folders itself; leave run_dir out, or set {verb}.dir")
     common = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
     if not any(o.key_or_group == "threads" for o in parsed):
-        common.append(f"threads={max(1, len(os.sched_getaffinity(0)) // at_once)}")
+        common.append(f"threads={max(1, cores() // at_once)}")
     swept = [o for o in parsed if o.is_sweep_override()]
     choices = [
         [f"{o.get_key_element()}={v}" for v in itertools.islice(o.sweep_string_iterator(), MOST_RUNS + 1)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import torch
@@ -11,6 +10,7 @@ from caliper.config.devices import learner_device
 from caliper.config.estimate import refuse_too_many_runs
 from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
+from caliper.machine import cores
 from caliper.utils.ranks import Ranks
 
 SEEDS = 1024  # between the seeds of two ranks: other batches, other noise, other episodes
@@ -36,7 +36,7 @@ def share(config: RunConfig, ranks: Ranks) -> RunConfig:
     part = replace(
         config,
         seed=config.seed + SEEDS * at.rank,
-        threads=config.threads or max(1, len(os.sched_getaffinity(0)) // at.local_count),
+        threads=config.threads or max(1, cores() // at.local_count),
         device=_device(config, ranks),
         batch_size=config.batch_size // at.count,
         online=replace(

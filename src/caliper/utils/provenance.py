@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from caliper.machine import cores
 from caliper.utils.foreign import file_digest
 
 PACKAGES = (
@@ -118,7 +119,6 @@ def _declares(folder: Path, distribution: str) -> bool:
 
 
 def _hardware() -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -126,4 +126,4 @@ def _hardware() -> str:
     except (OSError, StopIteration):
         pass
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{cores} cores of {name}, {gpu}"
+    return f"{cores()} cores of {name}, {gpu}"

@@ -25,7 +25,7 @@ from caliper.utils.files import locked
 
 
 def test_every_combination_gets_a_folder_and_its_share_of_the_cores(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr("caliper.tools.sweep.cores", lambda: 8)
     words = ["task=lift", "agent=calql,cql", "seed=0,1", "task.cameras=[agentview,frontview]"]
     jobs = expand(words, tmp_path, 2)
     assert [job.folder.name for job in jobs] == [
