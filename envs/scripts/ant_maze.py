@@ -32,6 +32,7 @@ class Maze:
         cells: rows and columns of the free ones, (c, 2).
         middles: where they are, metres, (c, 2).
         following: the next cell on the shortest way from a cell to another, (c, c).
+        starts, goals: the cells in which the task's own episodes start and end, (s,) and (g,).
         side: of a cell, metres.
     """
 
@@ -46,6 +47,8 @@ class Maze:
         self._grid = np.full((len(rows), len(rows[0])), -1)
         self._grid[tuple(self.cells.T)] = np.arange(len(free))
         self._corner = np.array([-maze.x_map_center, maze.y_map_center])
+        own = (maze.unique_reset_locations, maze.unique_goal_locations)
+        self.starts, self.goals = (self.cell_at(np.array(places)) for places in own)
         sides = ((0, 1), (1, 0), (0, -1), (-1, 0))
         near = [[number[c] for d in sides if (c := (i + d[0], j + d[1])) in number] for i, j in free]
         self.following = np.tile(np.arange(len(free))[:, None], len(free))  # (c, c), of the goal by column
@@ -120,6 +123,7 @@ def walks(
     horizon: int,
     num_envs: int,
     threads: int,
+    fixed: bool = False,
 ) -> Iterator[Walk]:
     """An episode from each seed, as they end; each draws start, goal and noise from its seed alone.
 
@@ -132,6 +136,7 @@ def walks(
         horizon: steps after which an episode is cut.
         num_envs: ants that walk side by side, each in a world of its own.
         threads: of the physics.
+        fixed: from the task's own start to its own goal, instead of between any two places.
     """
     n = min(num_envs, len(seeds))
     worlds = Batch(model, nsim=n, nthread=min(threads, n), persistent=True)
@@ -145,7 +150,11 @@ def walks(
     def begin(i: int) -> None:
         seed, level = waiting.pop(0)
         rng = np.random.default_rng(seed)
-        start, end = rng.choice(len(maze.middles), 2, replace=False)
+        if fixed:
+            start = rng.choice(maze.starts)
+            end = rng.choice(maze.goals[maze.goals != start])
+        else:
+            start, end = rng.choice(len(maze.middles), 2, replace=False)
         places = maze.middles[[start, end]] + rng.uniform(-JITTER, JITTER, (2, 2)) * maze.side
         qpos[i], qvel[i], warm[i] = first, 0, 0
         qpos[i, :2], goal[i] = places

@@ -39,6 +39,7 @@ def test_the_way_through_the_u(env):
     assert [maze.cells[i].tolist() for i in way] == [[3, 1], [3, 2], [3, 3], [2, 3], [1, 3], [1, 2], [1, 1]]
     assert maze.middles[start].tolist() == [-4, -4]
     assert maze.cell_at(np.array([[-4.0, -4], [-2.1, -2.1], [0, 0.1]])).tolist()[:2] == [start, start]
+    assert (maze.starts.tolist(), maze.goals.tolist()) == ([start], [goal])
 
 
 def test_the_place_alone_decides_where_to_go_next(env):

@@ -108,7 +108,7 @@ class DataConfig:
     horizon: int | None = key(at_least=1)
     start: str | None = key()
     stage: str | None = key()
-    kind: str | None = key(choices=("complete", "partial", "mixed"))
+    kind: str | None = key(choices=("complete", "partial", "mixed", "fixed", "diverse"))
     operator: str = key(choices=("script", "person"))
     mixture: list[list[float]] = key()
     demonstrations: str | None = key()

@@ -29,6 +29,9 @@ from caliper.envs.tasks.base import choose
 from caliper.errors import CaliperError, one_of
 from caliper.limits import check_limits, check_types
 
+# Kinds of data that can be collected, by what the environment's name begins with.
+KINDS = {"FrankaKitchen": ("complete", "partial", "mixed"), "AntMaze": ("fixed", "diverse")}
+
 
 def check(config: RunConfig) -> None:
     """Everything that can be told of a run from its configuration.
@@ -159,8 +162,10 @@ def _check_unused(config: RunConfig) -> None:
         what, unused = f"task '{task.name}'", ("kwargs", "robots", "dense", "successes_only")
     if given := [key for key in unused if getattr(task, key)]:
         raise CaliperError(f"task.{given[0]}={getattr(task, given[0])} has no effect on {what}; leave it out")
-    if config.data.kind is not None and not (task.env_id or "").startswith("FrankaKitchen"):
-        raise CaliperError(f"data.kind={config.data.kind} is of the kitchen's data alone; leave it out")
+    kinds = next((kinds for name, kinds in KINDS.items() if (task.env_id or "").startswith(name)), ())
+    if (kind := config.data.kind) is not None and kind not in kinds:
+        fix = f"try {' or '.join(kinds)}" if kinds else "leave it out"
+        raise CaliperError(f"data.kind={kind} is no kind of data of task '{task.name}'; {fix}")
 
 
 def _check_limits(config: RunConfig) -> None:

@@ -1,4 +1,4 @@
-"""`caliper collect task=antmaze...`: an ant that follows a planner's waypoints from anywhere to anywhere."""
+"""`caliper collect task=antmaze...`: an ant that follows a planner's waypoints through the maze."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def collect_antmaze(config: RunConfig, path: Path) -> Path:
     inner = GymnasiumEnv(task.env_id or "", 1, task.kwargs).envs[0]
     noise, _ = collect_knobs(config)
     horizon, threads = config.recorded_horizon, config.threads or cores()
-    maze = Maze(inner.maze)
-    found = walks(inner.model, maze, planner(maze), seeds, noise, horizon, data.num_envs, threads)
+    maze, fixed = Maze(inner.maze), data.kind == "fixed"
+    act = planner(maze)
+    found = walks(inner.model, maze, act, seeds, noise, horizon, data.num_envs, threads, fixed)
 
     def episodes() -> Iterator[Recording]:
         with bar(len(seeds), "collect", "episode", leave=False) as shown:
@@ -40,7 +41,6 @@ def collect_antmaze(config: RunConfig, path: Path) -> Path:
                 shown.update()
 
     with new_folder(path, "the dataset") as folder:
-        write_observations(
-            folder, task.env_id or "", task.name, episodes(), f"{len(seeds)} walks between any two places"
-        )
+        where = "from the task's start to its goal" if fixed else "between any two places"
+        write_observations(folder, task.env_id or "", task.name, episodes(), f"{len(seeds)} walks {where}")
     return path

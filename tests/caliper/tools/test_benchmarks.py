@@ -117,7 +117,11 @@ def test_what_cannot_be_done_is_refused(tmp_path, capsys, monkeypatch):
         hinge = compose(["task=kitchen", "task.kwargs.tasks_to_complete=[kettle,hinge cabinet]"])
         collect_observed(hinge, tmp_path / "kitchen")
     said = refused(capsys, "collect", "task=antmaze", "data.kind=mixed")
-    assert "data.kind=mixed is of the kitchen's data alone" in said
+    assert "data.kind=mixed is no kind of data of task 'antmaze'; try fixed or diverse" in said
+    said = refused(capsys, "collect", "task=kitchen", "data.kind=fixed")
+    assert "data.kind=fixed is no kind of data of task 'kitchen'; try complete or partial or mixed" in said
+    said = refused(capsys, "collect", "task=adroit_door", "data.kind=fixed")
+    assert "data.kind=fixed is no kind of data of task 'adroit_door'; leave it out" in said
     assert "of Minari datasets a run takes one" in refused(capsys, "train", "task=antmaze", "data.path=[a,b]")
     assert "there is no camera 'side'; choose one of: showcase, track" in refused(
         capsys, "train", "task=antmaze", "video.camera=side"
