@@ -1,12 +1,12 @@
 """How far AntMaze's walker gets, and a clone of its walks.
 
-    caliper collect preset=antmaze_cpu data.path=WALKS
-    python benchmarks/clone_ant.py WALKS
+    caliper collect preset=antmaze_cpu data.path=fixed
+    python benchmarks/clone_ant.py fixed
 
 The walker, with the noise that it is recorded with, in each maze; then Caliper's clone (agent=bc, from the
-state) of WALKS, without noise in their maze: the share of the actions' variance that it explains in the last
-walks, which it does not learn from, and how far it gets after each quarter of its updates. Walks lead between
-any two places, or from the start to the goal of the task, from one end of the maze to the other.
+state) of each folder of walks in the U, without noise: the share of the actions' variance that it explains in
+the last walks, which it does not learn from, and how far it gets after each eighth of its updates. Walks lead
+between any two places, or from the start to the goal of the task, from one end of the maze to the other.
 """
 
 from pathlib import Path
@@ -60,7 +60,7 @@ def as_obs(flat):
 
 
 def clone(folder, course, updates, n):
-    """The clone's figures: of its walks, and after each quarter of its updates."""
+    """The clone's figures: of its walks, and after each eighth of its updates."""
     found = read_minari(folder).episodes
     cut = round(len(found) * (1 - UNSEEN))
     seen, unseen = (
@@ -81,7 +81,7 @@ def clone(folder, course, updates, n):
         pick = torch.randint(size, (BATCH,), generator=draw)
         obs, zeros = as_obs(seen[0][pick]), torch.zeros(BATCH)
         agent.update(Batch(obs, seen[1][pick], zeros, obs, zeros, zeros))
-        if done % max(updates // 4, 1) == 0:
+        if done % max(updates // 8, 1) == 0:
             error = agent.act(as_obs(unseen[0]), deterministic=True) - unseen[1]
             spread = unseen[1] - unseen[1].mean(0)
             explained = 1 - float(error.square().mean() / spread.square().mean())
@@ -93,8 +93,8 @@ def clone(folder, course, updates, n):
 def main():
     """Prints and writes both."""
     words = parser(__doc__)
-    words.add_argument("walks", type=Path)
-    words.add_argument("--updates", type=int, default=40_000)
+    words.add_argument("walks", type=Path, nargs="+", help="folders of Minari datasets")
+    words.add_argument("--updates", type=int, default=60_000)
     words.add_argument("--n", type=int, default=50, help="walks of each kind")
     args = words.parse_args()
     torch.set_num_threads(1)
@@ -103,9 +103,10 @@ def main():
     for name, course in courses.items():
         walker[name] = course.success(planner(course.maze), NOISE, n)
         print(name, walker[name], flush=True)
+    clones = {folder.name: clone(folder, courses["antmaze"], updates, n) for folder in args.walks}
     report(
         "clone_ant",
-        {"walker": walker, "clone": clone(args.walks, courses["antmaze"], updates, n)},
+        {"walker": walker, "clone": clones},
         None,
         None,
         f"share of {n} walks",
