@@ -75,6 +75,8 @@ def test_walks_from_one_end_to_the_other_are_those_of_the_task(benchmark_script)
     # At most a quarter of a cell's side from its middle.
     assert np.abs(ends(fixed=True) - [-4, -4, -4, 4]).max() <= 1
     assert np.abs(ends(fixed=False) - [-4, -4, -4, 4]).max() > 4
+    first = np.random.default_rng(10**6).choice(len(course.maze.cells), 2, replace=False)
+    assert np.abs(ends(fixed=False)[0] - course.maze.middles[first].ravel()).max() <= 1
 
 
 def test_a_clone_is_measured_on_walks_that_it_has_not_seen(benchmark_script, tmp_path):
