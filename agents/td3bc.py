@@ -12,9 +12,9 @@ and at every second update, at which alone the slow copies of the critics and of
     pibar   <- (1 - tau) pibar + tau pi
 
 lambda passes no gradient. The policy is deterministic, a tanh; noise is added to it when it explores. The
-paper normalises states by the data's moments. Here proprioception comes centred and scaled and the encoders
-normalise images, so that nothing shifts when online data come in; Gymnasium's observations come as they
-are. The cloning term stays as it is online.
+paper normalises states by the data's moments, here `encoder.normalize=true` does: proprioception comes
+centred and scaled and the encoders normalise images, but Gymnasium's observations come as they are. The
+cloning term stays as it is online.
 """
 
 from __future__ import annotations

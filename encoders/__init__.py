@@ -57,4 +57,4 @@ def build_encoder(cfg: Mapping[str, Any], spec: ObsSpec) -> Encoder:
         raise CaliperError(f"The encoder {name} cannot be built: {error}") from None
 
 
-__all__ = ["ENCODERS", "Encoder", "augment", "build_encoder", "random_shift"]
+__all__ = ["ENCODERS", "Encoder", "State", "augment", "build_encoder", "random_shift"]

@@ -200,15 +200,32 @@ def _features(eye: Any, images: Tensor) -> Tensor:
 
 
 class State(Encoder):
-    """Proprioception alone, unchanged: for checks against published numbers and for tests."""
+    """Proprioception alone, unchanged or normalised as TD3+BC's paper has it (arXiv:2106.06860, section 5).
 
-    def __init__(self, spec: ObsSpec) -> None:
+    That is: less the mean of the recorded frames, divided by their standard deviation plus 0.001. What comes
+    in online is normalised by the same numbers.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, spec: ObsSpec, *, normalize: bool = False) -> None:
         super().__init__()
         self.dim = spec.proprio * spec.stack
+        self.normalize = normalize
+        if normalize:
+            self.register_buffer("mean", torch.zeros(self.dim))
+            self.register_buffer("spread", torch.ones(self.dim))
+
+    def fit(self, frames: Tensor) -> None:
+        """Takes the moments of recorded frames (m, p); of a stack, each frame has the same."""
+        stack = self.dim // frames.shape[1]
+        self.mean.copy_(frames.mean(0).repeat(stack))
+        self.spread.copy_((frames.std(0, correction=0) + 1e-3).repeat(stack))
 
     def forward(self, obs: Obs) -> Tensor:
         """Returns the proprioception (b, p)."""
-        return obs.proprio
+        return (obs.proprio - self.mean) / self.spread if self.normalize else obs.proprio
 
 
 def initialise(module: nn.Module) -> None:

@@ -43,6 +43,13 @@ def test_rewards_terminals_and_returns(generator):
         torch.testing.assert_close(rows[number], torch.tensor(row).float())
 
 
+def test_the_numbers_of_all_frames_oldest_first():
+    buffer = make_buffer(capacity=10)
+    for first, t in ((100, 3), (200, 4), (300, 3)):  # the third takes the room of the first, across the wrap
+        add(buffer, first, t)
+    assert buffer.proprio()[:, 0].tolist() == [200, 201, 202, 203, 204, 300, 301, 302, 303]
+
+
 def test_a_full_ring_keeps_the_newest_whole_episodes(generator):
     # A full buffer sampled out of its range in ManiSkill (#728). 23 is no multiple of an episode's frames, so
     # that episodes lie across the wrap.

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from caliper.agents import Agent
 from caliper.analysis.run_report import write_report
 from caliper.config.build import (
     make_agent,
@@ -23,10 +24,12 @@ from caliper.config.validate import check
 from caliper.data.buffer import ReplayBuffer
 from caliper.data.mixing import MixedSampler
 from caliper.data.open_episodes import OpenEpisodes
+from caliper.encoders import State
 from caliper.encoders.backbones import check_file
 from caliper.encoders.pretrained import NAME as PRETRAINED
 from caliper.encoders.weights import RANDOM
 from caliper.envs.scene.appearance import AppearanceRanges
+from caliper.errors import CaliperError
 from caliper.rollout.episodes import ActionQueue
 from caliper.rollout.film import film
 from caliper.training.checkpoint import load_checkpoint
@@ -140,6 +143,8 @@ def _run(
     offline = load_data(config, *data, eval_env, ranks)
     spec, actions, device = env.spec, env.action_dim, env.device
     agent = make_agent(config if checkpoint is None else of_checkpoint(config), device)
+    if checkpoint is None:
+        _fit_encoders(agent, offline)
     if ranks.count > 1:
         ranks.as_first(agent.state_dict().values())
         GradientAverage(agent.optimizers.values(), ranks.count)
@@ -195,6 +200,18 @@ def _run(
     print(f"report: {write_report(folder)}")
     print(f"run folder: {folder}", flush=True)
     return folder
+
+
+def _fit_encoders(agent: Agent, recorded: ReplayBuffer) -> None:
+    """Gives those that normalise the moments of the recorded frames; raises CaliperError without any."""
+    encoders = [part for part in agent.modules() if isinstance(part, State) and part.normalize]
+    if encoders and not recorded.num_frames:
+        raise CaliperError(
+            "encoder.normalize=true takes mean and deviation from recorded frames, and there are none; set "
+            "encoder.normalize=false, or name a dataset with data.path"
+        )
+    for encoder in encoders:
+        encoder.fit(recorded.proprio())
 
 
 def _with_weights(config: RunConfig, folder: Path, keep: bool) -> dict[str, Any]:
