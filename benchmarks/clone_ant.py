@@ -4,9 +4,10 @@
     python benchmarks/clone_ant.py fixed
 
 The walker, with the noise that it is recorded with, in each maze; then Caliper's clone (agent=bc, from the
-state) of each folder of walks in the U, without noise: the share of the actions' variance that it explains in
-the last walks, which it does not learn from, and how far it gets after each eighth of its updates. Walks lead
-between any two places, or from the start to the goal of the task, from one end of the maze to the other.
+state, unchanged and normalised) of each folder of walks in the U, without noise: the share of the actions'
+variance that it explains in the last walks, which it does not learn from, and how far it gets after each
+eighth of its updates. Walks lead between any two places, or from the start to the goal of the task, from one
+end of the maze to the other.
 """
 
 from pathlib import Path
@@ -18,6 +19,7 @@ from _common import parser, report  # type: ignore[import-not-found]  # beside t
 from caliper.agents import build_agent
 from caliper.config.compose import compose
 from caliper.data.formats.minari import read_minari
+from caliper.encoders import State
 from caliper.envs.gymnasium_env import GymnasiumEnv
 from caliper.envs.scripts.ant_maze import Maze, observed, planner, walks
 from caliper.types import Batch, Obs, ObsSpec
@@ -59,7 +61,7 @@ def as_obs(flat):
     return Obs(torch.zeros(len(state), 0, 3, 1, 1, dtype=torch.uint8), state)
 
 
-def clone(folder, course, updates, n):
+def clone(folder, normalize, course, updates, n):
     """The clone's figures: of its walks, and after each eighth of its updates."""
     found = read_minari(folder).episodes
     cut = round(len(found) * (1 - UNSEEN))
@@ -71,7 +73,11 @@ def clone(folder, course, updates, n):
         for es in (found[:cut], found[cut:])
     )
     size, width = seen[0].shape
-    agent = build_agent(AGENT, {"name": "state"}, ObsSpec((), 1, width), seen[1].shape[1], "cpu", 0)
+    encoder = {"name": "state", "normalize": normalize}
+    agent = build_agent(AGENT, encoder, ObsSpec((), 1, width), seen[1].shape[1], "cpu", 0)
+    for part in agent.modules():
+        if isinstance(part, State) and normalize:
+            part.fit(seen[0])
     draw, curve = torch.Generator().manual_seed(0), []
 
     def act(*state):
@@ -103,7 +109,11 @@ def main():
     for name, course in courses.items():
         walker[name] = course.success(planner(course.maze), NOISE, n)
         print(name, walker[name], flush=True)
-    clones = {folder.name: clone(folder, courses["antmaze"], updates, n) for folder in args.walks}
+    clones = {
+        folder.name + ", normalized" * normalize: clone(folder, normalize, courses["antmaze"], updates, n)
+        for folder in args.walks
+        for normalize in (False, True)
+    }
     report(
         "clone_ant",
         {"walker": walker, "clone": clones},

@@ -79,7 +79,8 @@ def test_walks_from_one_end_to_the_other_are_those_of_the_task(benchmark_script)
     assert np.abs(ends(fixed=False)[0] - course.maze.middles[first].ravel()).max() <= 1
 
 
-def test_a_clone_is_measured_on_walks_that_it_has_not_seen(benchmark_script, tmp_path):
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_clone_is_measured_on_walks_that_it_has_not_seen(benchmark_script, tmp_path, normalize):
     clone_ant = benchmark_script("clone_ant")
     rng = np.random.default_rng(0)
     weights = rng.normal(0, 0.1, (31, 8))
@@ -88,6 +89,8 @@ def test_a_clone_is_measured_on_walks_that_it_has_not_seen(benchmark_script, tmp
         obs = rng.normal(size=(101, 31)).astype("f4")
         actions = (obs[:-1] @ weights + noise * rng.normal(size=(100, 8))).astype("f4").clip(-1, 1)
         reached = np.arange(100) == 99
+        if normalize:
+            obs = 5 + 0.01 * obs  # nearly nothing, to a network that sees it as it is
         return Recording(obs, actions, reached.astype("f4"), reached)
 
     # Of the unseen walks, the last ones, half of the actions' variance is noise; in the others there is none.
@@ -97,7 +100,7 @@ def test_a_clone_is_measured_on_walks_that_it_has_not_seen(benchmark_script, tmp
     write_observations(folder, "AntMaze_UMaze-v4", "antmaze", walks, "a linear policy")
     course = clone_ant.Course("antmaze")
     course.horizon = 3
-    found = clone_ant.clone(folder, course, 2000, 2)
+    found = clone_ant.clone(folder, normalize, course, 2000, 2)
     assert (found["walks"], found["unseen walks"], found["transitions"]) == (38, 2, 3800)
     assert [point["updates"] for point in found["curve"]] == list(range(250, 2001, 250))
     assert 0.3 < found["curve"][-1]["R2"] < 0.6
