@@ -19,7 +19,7 @@ from _common import parser, report  # type: ignore[import-not-found]  # beside t
 from caliper.agents import build_agent
 from caliper.config.compose import compose
 from caliper.data.formats.minari import read_minari
-from caliper.encoders import State
+from caliper.encoders import normalizers
 from caliper.envs.gymnasium_env import GymnasiumEnv
 from caliper.envs.scripts.ant_maze import Maze, observed, planner, walks
 from caliper.types import Batch, Obs, ObsSpec
@@ -75,9 +75,8 @@ def clone(folder, normalize, course, updates, n):
     size, width = seen[0].shape
     encoder = {"name": "state", "normalize": normalize}
     agent = build_agent(AGENT, encoder, ObsSpec((), 1, width), seen[1].shape[1], "cpu", 0)
-    for part in agent.modules():
-        if isinstance(part, State) and normalize:
-            part.fit(seen[0])
+    for part in normalizers(agent):
+        part.fit(seen[0])
     draw, curve = torch.Generator().manual_seed(0), []
 
     def act(*state):

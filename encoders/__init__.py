@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from caliper.encoders.augment import augment, random_shift
-from caliper.encoders.base import Encoder, State
+from caliper.encoders.base import Encoder, State, normalizers
 from caliper.encoders.conv import Conv
 from caliper.encoders.impala import Impala
 from caliper.encoders.pretrained import Pretrained
@@ -57,4 +57,4 @@ def build_encoder(cfg: Mapping[str, Any], spec: ObsSpec) -> Encoder:
         raise CaliperError(f"The encoder {name} cannot be built: {error}") from None
 
 
-__all__ = ["ENCODERS", "Encoder", "State", "augment", "build_encoder", "random_shift"]
+__all__ = ["ENCODERS", "Encoder", "State", "augment", "build_encoder", "normalizers", "random_shift"]

@@ -228,6 +228,11 @@ class State(Encoder):
         return (obs.proprio - self.mean) / self.spread if self.normalize else obs.proprio
 
 
+def normalizers(network: nn.Module) -> list[State]:
+    """The encoders in a network that wait for the moments of recorded frames: of an agent, its copies too."""
+    return [part for part in network.modules() if isinstance(part, State) and part.normalize]
+
+
 def initialise(module: nn.Module) -> None:
     """Orthogonal weights (gain sqrt 2 before a ReLU) and zero biases, as in DrQ."""
     for layer in module.modules():

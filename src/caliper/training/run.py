@@ -24,7 +24,7 @@ from caliper.config.validate import check
 from caliper.data.buffer import ReplayBuffer
 from caliper.data.mixing import MixedSampler
 from caliper.data.open_episodes import OpenEpisodes
-from caliper.encoders import State
+from caliper.encoders import normalizers
 from caliper.encoders.backbones import check_file
 from caliper.encoders.pretrained import NAME as PRETRAINED
 from caliper.encoders.weights import RANDOM
@@ -204,14 +204,17 @@ def _run(
 
 def _fit_encoders(agent: Agent, recorded: ReplayBuffer) -> None:
     """Gives those that normalise the moments of the recorded frames; raises CaliperError without any."""
-    encoders = [part for part in agent.modules() if isinstance(part, State) and part.normalize]
-    if encoders and not recorded.num_frames:
+    encoders = normalizers(agent)
+    if not encoders:
+        return
+    if not recorded.num_frames:
         raise CaliperError(
             "encoder.normalize=true takes mean and deviation from recorded frames, and there are none; set "
             "encoder.normalize=false, or name a dataset with data.path"
         )
+    frames = recorded.proprio()
     for encoder in encoders:
-        encoder.fit(recorded.proprio())
+        encoder.fit(frames)
 
 
 def _with_weights(config: RunConfig, folder: Path, keep: bool) -> dict[str, Any]:
