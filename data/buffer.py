@@ -120,7 +120,7 @@ class ReplayBuffer:
         """The numbers (m, p) of all stored frames, oldest first."""
         frames = self._frames
         order = torch.arange(frames.count, device=frames.device)
-        return frames.gather(frames.slots(order))["proprio"]
+        return frames.gather(frames.slots(order), ["proprio"])["proprio"]
 
     def return_bounds(self) -> tuple[float, float]:
         """Smallest and largest return that is possible: from rewards on success alone, or such as are stored.

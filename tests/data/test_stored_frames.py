@@ -57,6 +57,17 @@ def elsewhere(tmp_path, request):
 
 
 @pytest.mark.parametrize("elsewhere", ["memory", "disk"], indirect=True)
+def test_columns_that_are_not_asked_for_are_left_alone(elsewhere):
+    frames = elsewhere(SPEC)
+    filled(frames)
+    slot = torch.tensor([6, 0, 6])
+    alone = frames.gather(slot, ["proprio"])
+    assert alone.keys() == {"proprio"}  # and no image was copied: a dataset of them can be larger than memory
+    assert torch.equal(alone["proprio"], frames.gather(slot)["proprio"])
+    assert alone["proprio"][:, 0].tolist() == [100, 0, 100]  # first frames of the episodes
+
+
+@pytest.mark.parametrize("elsewhere", ["memory", "disk"], indirect=True)
 @pytest.mark.parametrize("stack", [1, 3])
 def test_batches_are_bit_equal_with_online_data_between(elsewhere, stack):
     spec = ObsSpec(SPEC.cameras, SPEC.size, SPEC.proprio, stack=stack)
