@@ -28,7 +28,8 @@ import caliper
 from caliper.config.build import make_agent
 from caliper.config.compose import compose, to_yaml
 from caliper.policies.export import export
-from caliper.policies.policy import FORMATS, noise
+from caliper.policies.opening import FORMATS
+from caliper.policies.policy import noise
 from caliper.policies.server import as_array, as_message, latencies
 from caliper.training.checkpoint import save_checkpoint
 

@@ -168,7 +168,7 @@ def load_policy(
     Raises:
         CaliperError: a part is missing, changed or of another network; or its author's code is not trusted.
     """
-    from caliper.policies.policy import open_policy
+    from caliper.policies.opening import open_policy
 
     folder = Path(path)
     if format == "weights" and (folder / "config.yaml").exists():

@@ -23,7 +23,7 @@ from caliper.envs.scene.scenes import ROBOTS
 from caliper.envs.sim import task_scene
 from caliper.errors import CaliperError
 from caliper.parts import KINDS, find
-from caliper.policies.policy import FORMAT
+from caliper.policies.opening import FORMAT
 from caliper.utils.foreign import ForeignFileError, read_json
 
 PIXELS = (

@@ -31,21 +31,9 @@ from caliper.config.schema import RunConfig
 from caliper.errors import CaliperError
 from caliper.parts import KINDS, find
 from caliper.policies.card import card, readme
-from caliper.policies.policy import (
-    CARD,
-    FORMATS,
-    ONNX,
-    PROGRAM,
-    WEIGHTS,
-    Greedy,
-    Network,
-    Policy,
-    keep_acting,
-    load_weights,
-    noise,
-    open_policy,
-    spec_of,
-)
+from caliper.policies.greedy import Greedy, keep_acting, load_weights
+from caliper.policies.opening import FORMATS, ONNX, PROGRAM, WEIGHTS, open_policy
+from caliper.policies.policy import CARD, Network, Policy, noise, spec_of
 from caliper.training.checkpoint import load_checkpoint
 from caliper.types import ObsSpec
 from caliper.utils.files import leads_out, new_folder, replacing

@@ -7,34 +7,24 @@ computer loads.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from caliper.agents import Agent, build_agent
 from caliper.errors import CaliperError
-from caliper.types import Obs, ObsSpec, Plane
-from caliper.utils.foreign import ForeignFileError, read_json
-from caliper.utils.manifest import check_manifest
+from caliper.types import ObsSpec, Plane
 
-WEIGHTS, CARD, PROGRAM, ONNX = "weights.safetensors", "policy.json", "policy.pt2", "policy.onnx"
-FORMAT = 1  # version of policy.json
-LARGEST = 1 << 14  # of a number that a card may give for a network's width, or a count of its parts
-MOST_NAMES, MOST_NUMBERS = 300, 1 << 26  # of cameras and instances; and in the images of an observation
-LARGEST_SIDE = 1 << 10  # of an image, pixels
-MOST_WEIGHTS = 1 << 29  # numbers in all networks of an agent; ten critics with a resnet18 each have 2e8
+CARD = "policy.json"
 MOST_BEYOND = 1e-3  # of an action, outside of [-1, 1]: what rounding may be
-FORMATS = {"weights": WEIGHTS, "pt2": PROGRAM, "onnx": ONNX}
+SUFFIXES = {"pixels": "", "depth": "_depth", "segmentation": "_segmentation"}  # of a camera's name
 
 Array = NDArray[Any] | Tensor
 Network = Callable[
     ..., Tensor
 ]  # the planes of an ObsSpec (n, v, k c, h, w), and proprio (n, k p), to (n, chunk a)
-SUFFIXES = {"pixels": "", "depth": "_depth", "segmentation": "_segmentation"}  # of a camera's name
 
 
 class Policy:
@@ -137,7 +127,7 @@ class Policy:
         actions, want = self.network(*seen), (n, self.chunk * self.action_dim)
         if tuple(actions.shape) != want or actions.dtype != torch.float32:
             raise CaliperError(
-                f"the network gives actions of {_dtype(actions)} {tuple(actions.shape)}; its {CARD} says "
+                f"the network gives actions of {dtype_name(actions)} {tuple(actions.shape)}; its {CARD} says "
                 f"float32 {want}"
             )
         if not torch.isfinite(actions).all():
@@ -155,7 +145,7 @@ class Policy:
                 f"(n, {want}) of n robots: see observation.proprio in its {CARD}"
             )
         if not given.is_floating_point():
-            raise CaliperError(f"proprio is {_dtype(given)}; this policy takes float32")
+            raise CaliperError(f"proprio is {dtype_name(given)}; this policy takes float32")
         given = given.float()  # first: what is too large for it becomes infinite
         if not torch.isfinite(given).all():
             bad = int((~torch.isfinite(given)).any(0).nonzero()[0])
@@ -211,7 +201,9 @@ class Policy:
             raise CaliperError(f"{name}: {self._fault(got, want, plane)}")
         if plane.kind == "depth":
             if not given.is_floating_point():
-                raise CaliperError(f"{name}: the type is {_dtype(given)}; this policy takes float16, metres")
+                raise CaliperError(
+                    f"{name}: the type is {dtype_name(given)}; this policy takes float16, metres"
+                )
             if not torch.isfinite(given.to(plane.dtype)).all():
                 raise CaliperError(
                     f"{name}: it holds NaN or infinity, or more metres than a float16 can; say 0 where "
@@ -219,7 +211,7 @@ class Policy:
                 )
         elif given.dtype != torch.uint8:
             most = "0 to 255" if plane.kind == "pixels" else f"0 to {self.spec.instances}"
-            raise CaliperError(f"{name}: the type is {_dtype(given)}; this policy takes uint8, {most}")
+            raise CaliperError(f"{name}: the type is {dtype_name(given)}; this policy takes uint8, {most}")
         elif plane.kind == "segmentation" and int(given.max()) > self.spec.instances:
             raise CaliperError(
                 f"{name}: it holds {int(given.max())}; this policy knows the instances 1 to "
@@ -249,22 +241,6 @@ class Policy:
         return f"shape {got}; {takes}, cameras {', '.join(self.spec.cameras[i] for i in plane.cameras)}"
 
 
-class Greedy(nn.Module):
-    """The part of an agent that acts greedily, as a network of tensors."""
-
-    def __init__(self, agent: Agent, planes: Sequence[str] = ("pixels",)) -> None:
-        super().__init__()
-        self.agent, self.names = agent, (*planes, "proprio")
-
-    def forward(self, *seen: Tensor) -> Tensor:
-        """The planes of an observation (n, v, k c, h, w) in order, and proprio float32 (n, k p).
-
-        Returns the chunk of actions (n, chunk a).
-        """
-        obs = Obs.of(dict(zip(self.names, seen, strict=True)))
-        return self.agent.act(obs, deterministic=True)
-
-
 def spec_of(card: Mapping[str, Any]) -> ObsSpec:
     """What an observation holds, from the card."""
     seen = card["observation"]
@@ -277,130 +253,6 @@ def spec_of(card: Mapping[str, Any]) -> ObsSpec:
         len(seen["instances"]),
         seen["frames"],
     )
-
-
-def open_policy(
-    folder: Path, format: str = "weights", trusted: bool = False, device: torch.device | str = "cpu"
-) -> Policy:
-    """A policy from the folder that `caliper export` wrote.
-
-    Args:
-        folder: of the policy.
-        format: "weights" (safetensors, into Caliper's own network), "onnx" or "pt2".
-        trusted: whether "pt2" may be opened. What is in that file can run any code: torch unpickles parts of
-            it and evaluates expressions in it. The others hold numbers and a graph of known operations.
-        device: where the network computes, of "weights".
-
-    Raises:
-        CaliperError: a part is missing, changed or of another network; or the format is not there, or not
-            trusted.
-    """
-    if format not in FORMATS:
-        raise CaliperError(f"format={format!r} is unknown; choose one of {', '.join(FORMATS)}")
-    card, path = read_card(folder, (CARD, FORMATS[format])), folder / FORMATS[format]
-    planes = tuple(spec_of(card).planes)
-    if format == "weights":
-        agent = _with_weights(card, folder, device, trusted)
-        policy = Policy(card, Greedy(agent, planes), device)
-    elif format == "onnx":
-        policy = Policy(card, _onnx(path, (*planes, "proprio")))
-    elif trusted:
-        policy = Policy(card, _program(path))
-    else:
-        raise CaliperError(
-            f"{path} can run the code of whoever wrote it when torch opens it; if you trust them, say "
-            "trusted=True, else take format='weights'"
-        )
-    try:
-        policy.prove()
-    except CaliperError as error:
-        raise CaliperError(f"{path} is not the policy of its {CARD}: {error}; export it again") from error
-    return policy
-
-
-def read_card(folder: Path, needed: tuple[str, ...] = (CARD,)) -> dict[str, Any]:
-    """What policy.json says, checked as far as a network is built from it.
-
-    Args:
-        folder: of the policy.
-        needed: files that must be there, and be those that were written.
-
-    Raises:
-        CaliperError: it is no policy's folder, or lacks or changed a part.
-    """
-    if not (folder / CARD).exists():
-        raise CaliperError(
-            f"{folder} is not a policy's folder: it holds no {CARD}; caliper export RUN OUT writes one"
-        )
-    try:
-        check_manifest(folder, needed)
-        card = read_json(folder / CARD)
-        _check_card(card)
-    except ForeignFileError as error:
-        raise CaliperError(f"the policy's folder {folder} {error}; export it again") from error
-    return card
-
-
-def _check_card(card: dict[str, Any]) -> None:
-    """Raises ForeignFileError where a card lacks what a policy is built from, or asks for too much."""
-    if card.get("format") != FORMAT:
-        raise ForeignFileError(
-            f"has a {CARD} of format {card.get('format')!r:.20}; this Caliper reads {FORMAT}"
-        )
-    try:
-        seen, action = card["observation"], card["action"]
-        names = [camera["name"] for camera in seen["cameras"]] + list(seen["instances"])
-        sides = [camera[side] for camera in seen["cameras"] for side in ("height", "width")]
-        counts = [seen["proprio"]["length"], action["length"], action["chunk"], seen["frames"], *sides]
-        options, depth = [card["agent"], card["encoder"]], seen["depth"]
-    except (KeyError, TypeError) as error:
-        raise ForeignFileError(f"has a {CARD} that lacks {error}") from error
-    numbers = [*counts, *_integers(options)]
-    right = all(type(name) is str for name in names) and all(type(part) is dict for part in options)
-    whole = all(type(x) is int and x >= 0 for x in counts) and min(counts[1:], default=1) > 0
-    if not right or type(depth) is not bool or not whole:
-        raise ForeignFileError(f"has a {CARD} whose observation, action, agent or encoder is no such thing")
-    large = max(map(abs, numbers), default=0) > LARGEST or len(numbers) > 1000 or len(names) > MOST_NAMES
-    large = large or max(sides, default=0) > LARGEST_SIDE
-    if large or len({*names}) < len(names) or spec_of(card).image_numbers > MOST_NUMBERS:
-        raise ForeignFileError(f"has a {CARD} that asks for a network of absurd size")
-
-
-def _integers(value: Any) -> list[int]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):  # not deep: see `read_json`
-        return [x for entry in value for x in _integers(entry)]
-    return [value] if type(value) is int else []
-
-
-def _with_weights(card: Mapping[str, Any], folder: Path, device: torch.device | str, trusted: bool) -> Agent:
-    """Caliper's own network, by the names in the card, with the folder's weights."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from caliper.parts import exported
-
-    exported(card.get("parts", {}), folder, trusted)
-    described = card["agent"], card["encoder"], spec_of(card), card["action"]["length"]
-    try:
-        with torch.device("meta"):  # without memory: a few words may ask for terabytes
-            wanted = build_agent(*described, "meta", 0).state_dict().values()
-        if (count := sum(weight.numel() for weight in wanted)) > MOST_WEIGHTS:
-            raise ValueError(f"one of {count:.2g} weights, where {MOST_WEIGHTS:.2g} are the most")
-        agent = build_agent(*described, "cpu", 0)
-    except Exception as error:  # torch raises whatever the card's values lead it to
-        first = (str(error) or repr(error)).splitlines()[0]
-        raise CaliperError(f"{folder / CARD} describes no network that there is: {first}") from error
-    keep_acting(agent)
-    try:
-        weights = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise CaliperError(
-            f"{folder / WEIGHTS} is damaged ({str(error).splitlines()[0]}); export it again"
-        ) from error
-    load_weights(agent, weights, f"{folder / WEIGHTS}")
-    return agent.to(device).eval().requires_grad_(False)
 
 
 def noise(spec: ObsSpec, count: int) -> tuple[Tensor, ...]:
@@ -416,80 +268,6 @@ def noise(spec: ObsSpec, count: int) -> tuple[Tensor, ...]:
             most = 255 if plane.kind == "pixels" else spec.instances
             seen.append(torch.randint(0, most + 1, shape, dtype=plane.dtype, generator=g))
     return *seen, torch.randn(count, spec.stack * spec.proprio, generator=g)
-
-
-def keep_acting(agent: Agent) -> None:
-    """Drops the networks that a greedy agent doesn't ask, and the optimisers."""
-    acting = agent.acting()
-    own = [*agent.named_children(), *agent.named_parameters(recurse=False)]
-    for name in [name for name, _ in own if name not in acting]:
-        delattr(agent, name)
-    agent.optimizers.clear()
-
-
-def load_weights(agent: Agent, weights: Mapping[str, Tensor], name: str) -> None:
-    """Loads weights that fit in every name and shape.
-
-    Raises:
-        CaliperError: some don't; names the first three. Or one is of another type, or not finite.
-    """
-    own = agent.state_dict()
-    wrong = []
-    for key in sorted(own.keys() | weights.keys()):
-        there, here = (tuple(d[key].shape) if key in d else None for d in (weights, own))
-        if there != here:
-            wrong.append(f"{key} is {there or 'missing'} there and {here or 'missing'} here")
-    if wrong:
-        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise CaliperError(
-            f"{name} is of another network than the one that is described: {'; '.join(wrong[:3])}{more}"
-        )
-    for key, weight in weights.items():
-        if weight.dtype != own[key].dtype:
-            raise CaliperError(f"{name} has {key} in {_dtype(weight)}, and here it is {_dtype(own[key])}")
-        if not torch.isfinite(weight).all():
-            raise CaliperError(f"{name} holds NaN or infinity in {key}")
-    agent.load_state_dict(dict(weights))
-
-
-def _program(path: Path) -> Network:
-    """The network that torch.export has written, whose author the user trusts."""
-    try:
-        network: Network = torch.export.load(path).module()
-    except Exception as error:  # torch raises whatever the bytes lead it to
-        first = (str(error).strip() or repr(error)).splitlines()[0]
-        raise CaliperError(f"{path} is damaged ({first}); export it again") from error
-    return network
-
-
-def _onnx(path: Path, names: tuple[str, ...]) -> Network:
-    """The network as onnxruntime runs it, on one thread, as batches of one like it best.
-
-    Args:
-        path: of the file.
-        names: of what the network is given; what it does not look at may be missing in the file.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise CaliperError(f"{path} needs onnxruntime; install: pip install 'caliper-rl[onnx]'") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"], enable_fallback=False
-        )  # else it prints what it makes of a damaged file, and tries again
-        takes = {entry.name for entry in session.get_inputs()}
-    except Exception as error:  # onnxruntime has an error of its own for each state
-        first = (str(error).strip() or repr(error)).splitlines()[0]
-        raise CaliperError(f"{path} is damaged ({first}); export it again") from error
-
-    def network(*seen: Tensor) -> Tensor:
-        given = {name: tensor.numpy() for name, tensor in zip(names, seen, strict=True)}
-        answer = session.run(None, {name: value for name, value in given.items() if name in takes})
-        return torch.from_numpy(np.asarray(answer[0]))
-
-    return network
 
 
 def _tensor(given: Array, name: str) -> Tensor:
@@ -512,5 +290,6 @@ def _plural(plane: str) -> str:
     return "images" if plane == "pixels" else f"images['{plane}']"
 
 
-def _dtype(tensor: Tensor) -> str:
+def dtype_name(tensor: Tensor) -> str:
+    """The type of its numbers, without "torch."."""
     return str(tensor.dtype).removeprefix("torch.")

@@ -22,16 +22,9 @@ from caliper.config.compose import to_yaml
 from caliper.errors import CaliperError
 from caliper.policies import export as export_module
 from caliper.policies.export import apart
-from caliper.policies.policy import (
-    CARD,
-    PROGRAM,
-    WEIGHTS,
-    Greedy,
-    Policy,
-    keep_acting,
-    noise,
-    open_policy,
-)
+from caliper.policies.greedy import Greedy, keep_acting
+from caliper.policies.opening import PROGRAM, WEIGHTS, open_policy
+from caliper.policies.policy import CARD, Policy, noise
 from caliper.training.checkpoint import save_checkpoint
 from caliper.types import Obs, ObsSpec
 from caliper.utils.foreign import read_json, write_json
