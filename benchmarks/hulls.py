@@ -17,7 +17,8 @@ import warp as wp
 from _common import arguments, report  # type: ignore[import-not-found]  # beside this script
 
 from caliper.envs.engines.memory import env_bytes
-from caliper.envs.engines.warp import CONSTRAINTS, CONTACTS, CONVEX, WarpEngine
+from caliper.envs.engines.room import CONSTRAINTS, CONTACTS, CONVEX
+from caliper.envs.engines.warp import WarpEngine
 from caliper.envs.robot.control import Control
 from caliper.envs.robot.robots import robot_facts
 from caliper.envs.scene.scenes import harmonise

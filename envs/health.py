@@ -62,7 +62,7 @@ class Health:
         self._blown, self._ended = self._blown + counts[1], self._ended + counts[2]
         if counts[0]:
             raise CaliperError(
-                "an env lost contacts to a full buffer; raise CONTACTS in caliper.envs.engines.warp"
+                "an env lost contacts to a full buffer; raise CONTACTS in caliper.envs.engines.room"
             )
         if counts[1] and self._blown > self._most * max(self._ended, FEWEST_EPISODES):
             raise CaliperError(

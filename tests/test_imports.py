@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,3 +135,15 @@ def test_no_bare_part_is_imported_at_run_time():
             "caliper." + path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
         )
     assert not set(PARTS) & set(sys.modules)
+
+
+def test_what_runs_on_a_cpu_does_not_wait_for_mujoco_warp():
+    """Importing it takes longer than importing torch, which every command would pay for."""
+    code = (
+        "import sys, caliper.training.run, caliper.api, caliper.tools.saved_run\n"
+        "from caliper.envs.sim import SimEnv\n"
+        "SimEnv('lift', 1, size=8).reset()\n"
+        "print('mujoco_warp' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stdout + done.stderr

@@ -7,7 +7,6 @@ import torch
 
 from caliper.envs.engines.base import Engine
 from caliper.envs.engines.batch import BatchEngine
-from caliper.envs.engines.warp import WarpEngine
 from caliper.envs.robot.control import Control
 from caliper.errors import CaliperError, one_of
 
@@ -35,5 +34,7 @@ def make_engine(
             raise CaliperError(f"sim 'batch' runs on the CPU, not on '{device}'; use sim=warp there")
         return BatchEngine(model, n, control, threads)
     if sim == "warp":
+        from caliper.envs.engines.warp import WarpEngine  # MuJoCo Warp takes seconds to import
+
         return WarpEngine(model, n, control, device)
     raise CaliperError(f"sim '{sim}' is unknown; {one_of(SIMS, sim)}")

@@ -16,15 +16,12 @@ from torch import Tensor
 
 from caliper.envs.engines.base import POSES, Engine
 from caliper.envs.engines.memory import env_bytes
+from caliper.envs.engines.room import room
 from caliper.envs.engines.sizes import FIELDS, Sizes, sized
 from caliper.envs.graphs import WarpGraph, scope, warp_device
 from caliper.envs.robot.control import Control
 from caliper.errors import CaliperError
 
-# Room per env, shared by all of them, and constraint rows of each. Of 64 envs no one ever had more than
-# 20 contacts, 81 rows, and 3 penetrating convex pairs of one kind (benchmarks/results/solver_tail.json).
-CONTACTS, CONSTRAINTS, CONVEX = 48, 200, 8
-ROOM = "room"  # a scene that needs more says so by three custom numbers of this name
 # A batch lasts as long as its slowest env. These limits stop one env-step in 2000 and one in 10,000.
 # Simpler hulls for the narrow phase would save 2 % (benchmarks/results/hulls.json) and robosuite's contacts.
 ITERATIONS, LINE_SEARCH = 8, 12
@@ -44,15 +41,6 @@ LIMITS = {
     "penetration_horizon": mjw.OverflowType.EPA_HORIZON,
 }
 _FIELDS = ("qpos", "qvel", "ctrl", "M", "qfrc_bias", "site_xpos", "site_xmat", "subtree_com", "cdof")
-
-
-def room(model: mujoco.MjModel) -> tuple[int, int, int]:
-    """How many contacts, constraint rows and penetrating convex pairs each env of a scene has room for."""
-    where = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_NUMERIC, ROOM)
-    if where < 0:
-        return CONTACTS, CONSTRAINTS, CONVEX
-    contacts, constraints, convex = model.numeric_data[model.numeric_adr[where] :][:3]
-    return int(contacts), int(constraints), int(convex)
 
 
 class WarpEngine(Engine):

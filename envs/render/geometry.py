@@ -8,6 +8,7 @@ fewer is filled up with faces of no area and clusters of no radius.
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import mujoco
 import numpy as np
@@ -65,9 +66,7 @@ def tables(model: mujoco.MjModel, group: int) -> Tables:
             kind = mujoco.mjtGeom(int(model.geom_type[g])).name.removeprefix("mjGEOM_").lower()
             raise CaliperError(f"the rasteriser draws no {kind} (geom '{model.geom(g).name}'); use sim=warp")
     textures, texels = _textures(model, slots)
-    clusters = _Clusters()
-    for g in slots:
-        clusters.add(model, int(g))
+    meshes = _meshes(model, slots)
     bodies = model.geom_bodyid[slots]
     kinds = np.where(model.light_active, model.light_type, -1)
     head = model.vis.headlight
@@ -84,10 +83,7 @@ def tables(model: mujoco.MjModel, group: int) -> Tables:
         ball=_f4([_ball(model, int(g)) for g in slots]).reshape(-1, 4),
         texture=_i4([textures.get(_texture_of(model, int(g)), (-1, 0, 0)) for g in slots]).reshape(-1, 3),
         wear=_f4([_wear(model, int(g)) for g in slots]).reshape(-1, 6, 4),
-        groups=_i4(clusters.of_slot).reshape(-1, 2),
-        spheres=_f4(np.concatenate([np.zeros(0), *clusters.spheres])),
-        corners=_f4(np.concatenate([np.zeros(0), *clusters.corners])),
-        faces=_f4(np.concatenate([np.zeros((0, 24)), *clusters.faces])),
+        **meshes._asdict(),
         texels=texels,
         light_kind=_i4(kinds),
         light_fade=_f4(fade).reshape(-1, 5),
@@ -204,43 +200,62 @@ def _wear(model: mujoco.MjModel, geom: int) -> Array:
     return wear
 
 
-class _Clusters:
-    """Clusters of all meshes; geoms that wear the same mesh in the same way share them."""
+class _Meshes(NamedTuple):
+    """Clusters of all meshes, as in `Tables`; geoms that wear the same mesh in the same way share them."""
 
-    def __init__(self) -> None:
-        self.of_slot: list[tuple[int, int]] = []
-        self.spheres: list[Array] = []
-        self.corners: list[Array] = []
-        self.faces: list[Array] = []
-        self._groups = 0
-        self._known: dict[tuple[int, int, bytes], tuple[int, int]] = {}
+    groups: Array
+    spheres: Array
+    corners: Array
+    faces: Array
 
-    def add(self, model: mujoco.MjModel, geom: int) -> None:
-        """The next slot's clusters, none if it has no mesh."""
-        if model.geom_type[geom] != MESH:
-            self.of_slot.append((0, 0))
-            return
-        key = (model.geom_dataid[geom], model.geom_matid[geom], model.geom_size[geom].tobytes())
-        if key not in self._known:
-            faces = mesh_faces(model, geom)
-            parts = split(faces[:, :9].reshape(-1, 3, 3))
-            groups = -(-len(parts) // CLUSTERS)
-            if groups * CLUSTERS * FACES > 1 << SLOT_BITS:
-                name = model.geom(geom).name
-                raise CaliperError(f"the mesh of geom '{name}' has over a million faces; simplify it")
-            spheres = np.zeros((groups * CLUSTERS, 7))
-            spheres[:, 3] = -1
-            laid = np.zeros((groups * CLUSTERS, FACES, 24))
-            for i, part in enumerate(parts):
-                laid[i, : len(part)] = faces[part]
-                laid[i, len(part) :, :9] = np.tile(faces[part[0], :3], 3)
-                spheres[i] = _sphere(faces[part, :9].reshape(-1, 3, 3))
-            self.spheres.append(spheres.reshape(groups, CLUSTERS, 7).transpose(0, 2, 1).ravel())
-            self.corners.append(laid[..., :9].transpose(0, 2, 1).ravel())
-            self.faces.append(laid.reshape(-1, 24))
-            self._known[key] = (self._groups, groups)
-            self._groups += groups
-        self.of_slot.append(self._known[key])
+
+# Of each model, by how its geoms wear their meshes: the envs of a run are drawn by several renderers.
+_MADE: WeakKeyDictionary[mujoco.MjModel, dict[tuple[Any, ...], _Meshes]] = WeakKeyDictionary()
+
+
+def _meshes(model: mujoco.MjModel, slots: Array) -> _Meshes:
+    worn = tuple(_worn(model, int(g)) if model.geom_type[g] == MESH else None for g in slots)
+    made = _MADE.setdefault(model, {})
+    if worn not in made:
+        made[worn] = _cluster(model, slots, worn)
+    return made[worn]
+
+
+def _worn(model: mujoco.MjModel, geom: int) -> tuple[Any, ...]:
+    """All that tells one geom's faces from another's: its mesh, size, material and how often that repeats."""
+    material = model.geom_matid[geom]
+    repeat = model.mat_texrepeat[material].tobytes() if material >= 0 else b""
+    uniform = material >= 0 and bool(model.mat_texuniform[material])
+    return int(model.geom_dataid[geom]), int(material), model.geom_size[geom].tobytes(), repeat, uniform
+
+
+def _cluster(model: mujoco.MjModel, slots: Array, worn: tuple[Any, ...]) -> _Meshes:
+    known: dict[Any, tuple[int, int]] = {None: (0, 0)}  # first group and number of groups
+    total = 0
+    spheres, corners, faces = [np.zeros(0)], [np.zeros(0)], [np.zeros((0, 24))]
+    for geom, key in zip(slots, worn, strict=True):
+        if key in known:
+            continue
+        own = mesh_faces(model, int(geom))
+        parts = split(own[:, :9].reshape(-1, 3, 3))
+        groups = -(-len(parts) // CLUSTERS)
+        if groups * CLUSTERS * FACES > 1 << SLOT_BITS:
+            name = model.geom(geom).name
+            raise CaliperError(f"the mesh of geom '{name}' has over a million faces; simplify it")
+        laid = np.zeros((groups * CLUSTERS, FACES, 24))
+        for i, part in enumerate(parts):
+            laid[i, : len(part)] = own[part]
+            laid[i, len(part) :, :9] = np.tile(own[part[0], :3], 3)
+        ball = np.zeros((groups * CLUSTERS, 7))
+        ball[:, 3] = -1
+        ball[: len(parts)] = _spheres(laid[: len(parts), :, :9].reshape(-1, FACES, 3, 3))
+        spheres.append(ball.reshape(groups, CLUSTERS, 7).transpose(0, 2, 1).ravel())
+        corners.append(laid[..., :9].transpose(0, 2, 1).ravel())
+        faces.append(laid.reshape(-1, 24))
+        known[key] = total, groups
+        total += groups
+    flat = (_f4(np.concatenate(parts)) for parts in (spheres, corners, faces))
+    return _Meshes(_i4([known[key] for key in worn]).reshape(-1, 2), *flat)
 
 
 def mesh_faces(model: mujoco.MjModel, geom: int) -> Array:
@@ -285,10 +300,11 @@ def split(corners: Array) -> list[Array]:
     return done
 
 
-def _sphere(corners: Array) -> Array:
-    """Centre, radius and mean normal of faces (f, 3, 3), as (7,)."""
-    points = corners.reshape(-1, 3)
-    centre = (points.min(0) + points.max(0)) / 2
-    radius = 1.001 * np.linalg.norm(points - centre, axis=1).max() + 1e-6
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).sum(0)
-    return np.array([*centre, radius, *normal / max(float(np.linalg.norm(normal)), 1e-20)])
+def _spheres(corners: Array) -> Array:
+    """Centre, radius and mean normal of clusters of faces (k, f, 3, 3), as (k, 7)."""
+    points = corners.reshape(len(corners), -1, 3)
+    centre = (points.min(1) + points.max(1)) / 2
+    radius = 1.001 * np.linalg.norm(points - centre[:, None], axis=2).max(1) + 1e-6
+    normal = np.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0]).sum(1)
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-20)
+    return np.concatenate([centre, radius[:, None], normal], 1)

@@ -8,7 +8,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-from caliper.envs.engines.warp import ROOM
+from caliper.envs.engines.room import ROOM
 from caliper.envs.scene.scenes import compose, load_robosuite, mounted
 from caliper.envs.situation import Situation
 from caliper.envs.tasks.base import HangParameters, Task, add_camera, spread, upright

@@ -325,10 +325,9 @@ def test_an_action_of_the_wrong_shape_is_refused():
 def test_lost_contacts_are_raised(monkeypatch):
     from functools import partial
 
-    from caliper.envs import engines
-    from caliper.envs.engines.warp import WarpEngine
+    from caliper.envs.engines import warp
 
-    monkeypatch.setattr(engines, "WarpEngine", partial(WarpEngine, contacts=1, convex=1))
+    monkeypatch.setattr(warp, "WarpEngine", partial(warp.WarpEngine, contacts=1, convex=1))
     env = SimEnv("lift", 2, sim="warp", cameras=())
     for action in random_actions(env, 5):  # the cube falls onto the table and needs four each
         env.step(action)

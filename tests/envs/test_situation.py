@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from caliper.envs.engines.warp import CONSTRAINTS, CONTACTS, CONVEX, room
+from caliper.envs.engines.room import CONSTRAINTS, CONTACTS, CONVEX, room
 from caliper.envs.robot.robots import robot_facts
 from caliper.envs.scripts.experts import _grasp_turn, wrist_middle
 from caliper.envs.scripts.handles import _about, _towards

@@ -21,8 +21,7 @@ from caliper.data.returns import RewardConfig
 from caliper.encoders.pretrained import as_saved, frozen_backbone, keeps_features, length_of, see
 from caliper.envs.base import VectorEnv
 from caliper.envs.bridge import bridged
-from caliper.envs.engines.memory import env_bytes
-from caliper.envs.engines.warp import room
+from caliper.envs.engines.room import room
 from caliper.envs.gymnasium_env import GymnasiumEnv, dimensions
 from caliper.envs.observation.features import Featured
 from caliper.envs.observation.instances import instances
@@ -180,6 +179,8 @@ def run_scene(config: RunConfig) -> Scene:
 
 def warp_memory(config: RunConfig) -> str:
     """How much memory the physics of a run's envs will take on MuJoCo Warp, in one line."""
+    from caliper.envs.engines.memory import env_bytes  # MuJoCo Warp takes seconds to import
+
     model = run_scene(config).model
     held, besides = env_bytes(model, *room(model))
     counts = config.online.num_envs, config.evaluation.num_envs

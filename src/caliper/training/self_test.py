@@ -23,7 +23,6 @@ from caliper.agents.nets import Info
 from caliper.data.buffer import ReplayBuffer
 from caliper.data.mixing import MixedSampler
 from caliper.data.returns import RewardConfig
-from caliper.envs.engines.warp import WarpEngine
 from caliper.envs.graphs import warp_device
 from caliper.envs.sim import SimEnv
 from caliper.training.update import WARM_UPS, EagerLearner, GraphLearner
@@ -120,6 +119,8 @@ class _Envs:
         return self.make("batch", "cpu"), self.make("warp", str(self.device))
 
     def physics(self) -> str:
+        from caliper.envs.engines.warp import WarpEngine  # takes seconds to import
+
         exact, fast = self.both
         actions = 2 * torch.rand(STEPS, NUM_ENVS, exact.action_dim, generator=_generator("cpu")) - 1
         start = time.perf_counter()
