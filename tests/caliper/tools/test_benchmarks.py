@@ -181,7 +181,13 @@ def returns(part, dense, gamma=0.99):
 OWN = {
     "antmaze": ["preset=antmaze", "data.horizon=80", "data.episodes=6", "data.num_envs=6"],
     "kitchen": ["preset=kitchen", "data.horizon=70", "data.episodes=2", "data.num_envs=2"],
-    "adroit_door": ["preset=adroit_cpu", "data.horizon=20", "data.episodes=4", "data.num_envs=2"],
+    "adroit_door": [
+        "preset=adroit_cpu",
+        "task=adroit_door",
+        "data.horizon=20",
+        "data.episodes=4",
+        "data.num_envs=2",
+    ],
 }
 
 
