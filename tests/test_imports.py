@@ -138,7 +138,7 @@ def test_no_bare_part_is_imported_at_run_time():
 
 
 def test_what_runs_on_a_cpu_does_not_wait_for_mujoco_warp():
-    """Importing it takes longer than importing torch, which every command would pay for."""
+    """Importing it takes seconds, which every command would pay for."""
     code = (
         "import sys, caliper.training.run, caliper.api, caliper.tools.saved_run\n"
         "from caliper.envs.sim import SimEnv\n"

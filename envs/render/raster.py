@@ -51,7 +51,7 @@ class Rasteriser(Renderer):
         antialias: int = 1,
         depth: bool = False,
     ) -> None:
-        """Makes the scene's arrays (about a second) and, the first time on a machine, compiles.
+        """Makes the scene's arrays (about a second, once a model); the first time on a machine, compiles.
 
         Args:
             engine: whose envs to draw.

@@ -93,10 +93,11 @@ def usual_way(
 
     expected = [way for way in WAYS if way.dialect is stated(version)]
     errors: dict[Way, float] = {}
-    for way in sorted(WAYS, key=lambda way: way not in expected):
+    for way in expected:
         errors[way] = error(way)
-        if way in expected and errors[way] < SURE:
+        if errors[way] < SURE:
             return way
+    errors |= {way: error(way) for way in WAYS if way not in errors}
     best = min(WAYS, key=errors.__getitem__)
     alike = [way for way in expected if way.posture == best.posture]
     return next((way for way in alike if errors[way] <= BETTER * errors[best]), best)

@@ -1,8 +1,4 @@
-"""A trained policy as other programs use it: images and proprioception in, an action out.
-
-Needs torch, and neither simulator nor configuration: this module and all it imports are what a robot's
-computer loads.
-"""
+"""A trained policy as other programs use it: images and proprioception in, an action out."""
 
 from __future__ import annotations
 
